@@ -1,0 +1,145 @@
+/* sealift.h: the boundary of the native engine, in plain C, so that any language can load it (ours does with ctypes).
+ *
+ * An engine is one loaded model: a verified plan (DESIGN: "spec -> plan -> walker"), its packed weights and one pool of
+ * paged key/value blocks. It knows token ids and block tables only: no text, no files, no network, no clock.
+ * The caller owns every pointer it passes; weights are copied (packed) by sl_create, so their memory may go afterwards.
+ * Every call returns an sl_status; after a non-zero one sl_last_error() is a sentence for this thread.
+ * One thread at a time may be inside an engine.
+ *
+ * Law (batch invariance): the logits of a row depend on its own sequence alone: not on other rows, on how the prompt
+ * was cut into steps, on where its blocks lie, or on the number of threads.
+ */
+#ifndef SEALIFT_H
+#define SEALIFT_H
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SL_ABI 1
+#define SL_BLOCK 32      /* tokens in one key/value block */
+#define SL_MAX_TOP 20    /* most alternatives reported for one sampled token */
+#define SL_NONE (-1)     /* "no slot", "no tensor" */
+
+typedef enum sl_status { SL_OK = 0, SL_INVALID = 1, SL_UNSUPPORTED = 2, SL_NOMEM = 3, SL_INTERNAL = 4 } sl_status;
+
+/* Numbers as in GGUF ("ggml type"). */
+typedef enum sl_type {
+  SL_F32 = 0, SL_F16 = 1, SL_Q4_0 = 2, SL_Q4_1 = 3, SL_Q5_0 = 6, SL_Q5_1 = 7, SL_Q8_0 = 8,
+  SL_Q4_K = 12, SL_Q5_K = 13, SL_Q6_K = 14, SL_BF16 = 30
+} sl_type;
+
+/* Instruction sets a kernel body exists for. SL_ISA_BEST lets the dispatch table choose for this CPU. */
+typedef enum sl_isa { SL_ISA_BEST = 0, SL_ISA_PORTABLE = 1, SL_ISA_AVX2 = 2, SL_ISA_AVX512_VNNI = 3 } sl_isa;
+
+/* A weight in GGUF's own bytes: `rows` rows of `cols` values, each row contiguous. A vector has rows == 1. */
+typedef struct sl_tensor {
+  const void *data;
+  uint64_t size;   /* bytes at data; must equal rows * row bytes of (type, cols) */
+  int64_t rows, cols;
+  int32_t type;    /* sl_type */
+  int32_t reserved; /* 0 */
+} sl_tensor;
+
+/* The vocabulary. A slot is a matrix of float32: one line per row of the batch (or, after PICK, per output row).
+ * a, b, c: input slots; out: the slot written (each slot is written once). weight, bias: tensor indices or SL_NONE. */
+typedef enum sl_kind {
+  SL_EMBED = 1,    /* out[r] = weight[token[r]] * f0                         weight [vocab, width] */
+  SL_RMS_NORM = 2, /* per group of i0 values: x / sqrt(mean(x^2) + f0) * w   weight [1, i0]; i0 divides the width of a */
+  SL_LINEAR = 3,   /* out = a . weight^T (+ bias)                            weight [out width, width of a], bias [1, out width] */
+  SL_ROPE = 4,     /* rotate the first i1 values of every head of i0 values; i2: 0 pairs (2j, 2j+1), 1 pairs (j, j + i1/2);
+                      angle(pos, j) = pos * f1 * f0^(-2j/i1) / (weight[j] if given)   weight [1, i1/2] or none; f0 base, f1 scale */
+  SL_ATTEND = 5,   /* causal attention of a=q over the cache, after storing b=k and c=v; i0 cache layer, i1 query heads,
+                      i2 key/value heads, i3 head width (q, k and v), i4 window in tokens (0: all); f0 score scale,
+                      f1 score soft cap (0: none). Query head h reads key/value head h / (i1/i2).
+                      Window w: position p sees positions p-w+1 .. p. */
+  SL_GLU = 6,      /* out = act(a) * b; i0: 0 silu, 1 gelu (tanh form) */
+  SL_ADD = 7,      /* out = a + b */
+  SL_SOFTCAP = 8,  /* out = f0 * tanh(a / f0) */
+  SL_PICK = 9      /* out = the rows of a that the batch asks outputs for */
+} sl_kind;
+
+typedef struct sl_op {
+  int32_t kind, out, a, b, c, weight, bias; /* unused inputs and tensors: SL_NONE */
+  int32_t i[5];                             /* unused: 0 */
+  float f[2];                               /* unused: 0 */
+} sl_op;
+
+typedef struct sl_config {
+  int32_t threads;     /* >= 1 */
+  int32_t n_blocks;    /* key/value blocks in the pool; float16 keys and values */
+  int32_t max_rows;    /* most rows in one step */
+  int32_t max_seqs;    /* most sequences in one step */
+  int32_t max_outputs; /* most output rows in one step */
+  int32_t isa;         /* sl_isa */
+} sl_config;
+
+/* How to choose the token after one output row. Order: bias, mask, penalties, temperature, top_k, typical_p, top_p, min_p,
+ * draw. temperature 0: the largest logit (lowest id on a tie). Random numbers: Philox4x32-10 keyed by seed, counter =
+ * position of the token being chosen, so that a draw depends on nothing else. */
+typedef struct sl_sampling {
+  uint64_t seed;
+  const int32_t *history;    /* the last repeat_last_n tokens of the sequence */
+  const uint32_t *mask;      /* bit set = allowed, (vocab + 31) / 32 words; NULL = all */
+  const int32_t *bias_ids;   /* n_bias tokens whose logits get bias_values added */
+  const float *bias_values;
+  int32_t n_history, n_bias;
+  int32_t top_k;             /* <= 0: all */
+  int32_t top_logprobs;      /* 0 .. SL_MAX_TOP alternatives reported */
+  float temperature, top_p, min_p, typical_p; /* 1, 0, 1: off */
+  float repeat_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off */
+} sl_sampling;
+
+/* One step. Sequence s owns rows row_start[s] .. row_start[s+1]-1: consecutive tokens at positions start_pos[s], +1, ...;
+ * what lies before start_pos[s] is already in its blocks. blocks[s * table_width + j] is the block of positions 32j .. 32j+31.
+ * A block written in a step belongs to one sequence of that step. out_rows ascend. */
+typedef struct sl_batch {
+  const int32_t *tokens;       /* [n_rows]              caller */
+  const int32_t *row_start;    /* [n_seqs + 1]          caller */
+  const int32_t *start_pos;    /* [n_seqs]              caller */
+  const int32_t *blocks;       /* [n_seqs, table_width] caller; unused entries SL_NONE */
+  const int32_t *out_rows;     /* [n_outputs]           caller */
+  const sl_sampling *sampling; /* [n_outputs] or NULL   caller; NULL: nothing is sampled */
+  int32_t *out_tokens;         /* [n_outputs]              engine, if sampling */
+  float *out_logprobs;         /* [n_outputs]              engine, if sampling: log softmax of the raw logits */
+  int32_t *top_ids;            /* [n_outputs, SL_MAX_TOP]  engine, if not NULL */
+  float *top_logprobs;         /* [n_outputs, SL_MAX_TOP]  engine, if not NULL */
+  float *logits;               /* [n_outputs, vocab]       engine, if not NULL */
+  int32_t n_rows, n_seqs, n_outputs, table_width;
+} sl_batch;
+
+typedef struct sl_info {
+  int64_t weight_bytes, kv_bytes, scratch_bytes; /* memory this engine holds */
+  int64_t bytes_per_block;                       /* key/value memory of one block, all layers */
+  int32_t vocab, layers, threads, isa;           /* layers: cache layers; isa: the one chosen */
+} sl_info;
+
+typedef struct sl_engine sl_engine;
+
+int32_t sl_abi(void);
+const char *sl_last_error(void);
+/* One line per struct and field, "sl_batch.tokens 0 8" (offset, size) and "sl_batch 0 112": the binding compares. */
+const char *sl_layout(void);
+const char *sl_isa_name(int32_t isa);
+int32_t sl_isa_supported(int32_t isa); /* 1 if this CPU and this build can run it */
+
+/* The last op's out slot holds the logits. Checks the plan (kinds, slots, widths, tensor shapes, cache layers) again. */
+int sl_create(const sl_op *ops, int32_t n_ops, const sl_tensor *tensors, int32_t n_tensors, const sl_config *config, sl_engine **out);
+void sl_free(sl_engine *engine);
+int sl_step(sl_engine *engine, const sl_batch *batch);
+int sl_get_info(const sl_engine *engine, sl_info *out);
+/* Nanoseconds spent per op of the plan since sl_create, times[n_ops]. */
+int sl_op_times(const sl_engine *engine, int64_t *times, int32_t n_ops);
+
+/* For tests and the bench: y[n, rows] = x[n, cols] . weight^T through the packed kernel of one instruction set. */
+int sl_linear(const sl_tensor *weight, int32_t isa, int32_t threads, const float *x, int32_t n, float *y);
+/* y[rows, cols]: the exact values of a tensor. */
+int sl_dequantize(const sl_tensor *weight, float *y);
+/* Chooses a token from logits[vocab] for the given position, as sl_step would. */
+int sl_sample(float *logits, int32_t vocab, const sl_sampling *sampling, int32_t position, int32_t *token, float *logprob,
+              int32_t *top_ids, float *top_logprobs);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,100 @@
+"""The door: gathers each room's verbs and maps errors to exit codes. It decides nothing else.
+
+A verb's own imports happen inside the verb, so that `sealift bundle verify` needs neither the server nor the engine.
+Results go to stdout; everything else to stderr as `sealift: ...`, advice as `sealift: hint: ...`.
+Exit codes: 0 done, 1 refused input, 2 usage, 3 not trusted, 4 unavailable, 70 our fault.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+
+ROOMS = ("manifests", "bundler", "runtime", "signing")
+EXIT_OUR_FAULT = 70
+EXIT_INTERRUPTED = 130
+
+
+def build() -> typer.Typer:
+    app = typer.Typer(
+        name="sealift",
+        help="Sealed bundles of language models, lifted across an air gap and served on the other side.",
+        epilog="A first crossing: key generate, pull or create, bundle export; then trust add, bundle import, serve, run.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback(invoke_without_command=True)
+    def door(show_version: bool = typer.Option(False, "--version", "-v", help="Print the version and leave.")) -> None:
+        if show_version:
+            print(f"sealift version is {own_version()}")
+            raise typer.Exit
+
+    for room in ROOMS:
+        importlib.import_module(f"{room}.commands").register(app)
+    _connect_transfers()
+    return app
+
+
+def own_version() -> str:
+    try:
+        return version("sealift")
+    except PackageNotFoundError:
+        return "0+checkout"
+
+
+def _connect_transfers() -> None:
+    """`serve --online` may pull and push: the runtime may not import the bundler, so the door hands it over."""
+    commands = importlib.import_module("runtime.commands")
+    commands.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """One command line, to its exit code. Errors of the rooms become one line and, if there is one, a hint."""
+    try:
+        result = build()(args=arguments, standalone_mode=False, prog_name="sealift")
+        return result if isinstance(result, int) else 0
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output left: not an error of ours; keep the interpreter from flushing into the closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """Prints an error as the conventions above say; returns its exit code."""
+    code = getattr(error, "exit_code", None)
+    if not isinstance(code, int):
+        if os.environ.get("SEALIFT_DEBUG"):
+            raise error
+        say(f"internal error: {type(error).__name__}: {error}")
+        say("hint: this is a fault of sealift; SEALIFT_DEBUG=1 shows where")
+        return EXIT_OUR_FAULT
+    message = getattr(error, "format_message", error.__str__)()
+    if message:
+        say(message)
+    hint = getattr(error, "hint", None)
+    if hint:
+        say(f"hint: {hint}")
+    return code
+
+
+def say(line: str) -> None:
+    print(f"sealift: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
