@@ -89,7 +89,10 @@ class VerifyingReader:
         self._checked = False
 
     def read(self, n: int = -1) -> bytes:
-        want = self._left if n < 0 else min(n, self._left)
+        """At most `n` bytes, or, without `n`, all that is left."""
+        if n < 0:
+            return b"".join(iter(lambda: self.read(CHUNK), b""))
+        want = min(n, self._left)
         data = self._stream.read(want) if want else b""
         self._hash.update(data)
         self._left -= len(data)
