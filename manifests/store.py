@@ -235,13 +235,21 @@ class Store:
             path = self.manifest_path(name)
             path.unlink()
             self._remove_empty_folders(path.parent)
-            try:
-                used = self.referenced()
-            except ManifestsError:
-                return []  # another manifest cannot be read: what it needs is unknown, so nothing more is removed
-            gone = [blob.digest for blob in manifest.blobs() if blob.digest not in used]
-            for digest in gone:
-                self.blob_path(digest).unlink(missing_ok=True)
+            return self._drop_unused(manifest)
+
+    def drop_unused(self, manifest: Manifest) -> list[Digest]:
+        """Removes those blobs of a manifest that no model names (any more); returns them."""
+        with self.locked():
+            return self._drop_unused(manifest)
+
+    def _drop_unused(self, manifest: Manifest) -> list[Digest]:
+        try:
+            used = self.referenced()
+        except ManifestsError:
+            return []  # a manifest cannot be read: what it needs is unknown, so nothing is removed
+        gone = [blob.digest for blob in manifest.blobs() if blob.digest not in used]
+        for digest in gone:
+            self.blob_path(digest).unlink(missing_ok=True)
         return gone
 
     def referenced(self) -> set[Digest]:

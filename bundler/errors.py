@@ -1,0 +1,107 @@
+"""The errors of this room.
+
+    BundlerError
+    ├── BundleRefused         what lies on the medium is not a sound bundle; the message names volume and place
+    │   ├── VolumeMissing     a volume of the bundle is not there
+    │   ├── VolumeMixed       volumes twice, renamed, or of another bundle
+    │   └── VolumeDamaged     bytes of a volume are not what the statement says
+    ├── PolicyRefused         a sound bundle that this site does not take: older, expired, too large, ...
+    ├── GateRefused           the content gate found something; `.findings` says what and where
+    ├── ExportRefused         these models cannot be exported
+    ├── BadRequest        2   options that cannot work together, such as a volume size that is too small
+    ├── BundlerBusy       4   another import of the same bundle is running
+    ├── MediumUnavailable 4   the medium cannot be read or written
+    └── GateFailed        4   the content gate could not run, so nothing is imported
+
+Every class has an exit code and an HTTP status; an instance may carry a hint: what to do next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from manifests.gate import Finding
+
+
+class BundlerError(Exception):
+    """Base of this room. `hint` is the next step for the user, or None."""
+
+    exit_code = 1
+    http_status = 400
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class BundleRefused(BundlerError):
+    pass
+
+
+class VolumeMissing(BundleRefused):
+    pass
+
+
+class VolumeMixed(BundleRefused):
+    pass
+
+
+class VolumeDamaged(BundleRefused):
+    """`volume` is the file's name, `offset` the byte in it from which on it is wrong."""
+
+    def __init__(self, volume: str, offset: int, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{volume}, byte {offset:,}: {problem}", hint=hint)
+        self.volume = volume
+        self.offset = offset
+
+
+class PolicyRefused(BundlerError):
+    http_status = 403
+
+
+class GateRefused(BundlerError):
+    def __init__(self, message: str, findings: tuple[Finding, ...], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = findings
+
+
+class ExportRefused(BundlerError):
+    pass
+
+
+class BadRequest(BundlerError):
+    exit_code = 2
+
+
+class BundlerBusy(BundlerError):
+    exit_code = 4
+    http_status = 409
+
+
+class MediumUnavailable(BundlerError):
+    exit_code = 4
+    http_status = 503
+
+
+class GateFailed(BundlerError):
+    exit_code = 4
+    http_status = 503
+
+
+@contextlib.contextmanager
+def medium_errors(path: Path) -> Iterator[None]:
+    """Turns the system's errors about a medium into this room's."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise MediumUnavailable(
+                f"{where}: {error.strerror}", hint="use an empty medium or a smaller --volume-size, then run it again"
+            ) from None
+        raise MediumUnavailable(f"{where}: {error.strerror}", hint="is the medium in place? Run it again to resume") from None
