@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import typer
 
@@ -51,7 +52,7 @@ def own_version() -> str:
 
 def _connect_transfers() -> None:
     """`serve --online` may pull and push: the runtime may not import the bundler, so the door hands it over."""
-    commands = importlib.import_module("runtime.commands")
+    commands: Any = importlib.import_module("runtime.commands")
     commands.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
 
 

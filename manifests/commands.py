@@ -115,7 +115,7 @@ def verify(
     What fails is repaired by pulling the model, or importing its bundle, again.
     """
     result = _audit(names)
-    problems = [
+    problems: list[dict[str, str | None]] = [
         {"model": model.name, "blob": blob.digest, "kind": blob.kind, "problem": blob.problem}
         for model in result.models
         for blob in model.blobs

@@ -24,7 +24,7 @@ def size_text(size: int) -> str:
 
 def duration_text(seconds: float) -> str:
     """`3 minutes`, `About an hour`, ...: the words Ollama uses."""
-    steps = (
+    steps: tuple[tuple[int, Callable[[int], str]], ...] = (
         (1, lambda s: "Less than a second"),
         (2, lambda s: "1 second"),
         (MINUTE, lambda s: f"{s} seconds"),

@@ -1,0 +1,145 @@
+"""The values of GGUF's head: numbers, strings and arrays, read by a cursor that never passes its end.
+
+Every count and length is checked against what is left and against `gguf_limits` before memory is taken. Errors name the
+thing read and its place.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from typing import Any
+
+from manifests import gguf_limits as limits
+from manifests.errors import GgufError
+from manifests.gguf_types import ValueType
+
+Buffer = bytes | bytearray | mmap.mmap
+_SCALARS = {
+    ValueType.U8: "B",
+    ValueType.I8: "b",
+    ValueType.U16: "H",
+    ValueType.I16: "h",
+    ValueType.U32: "I",
+    ValueType.I32: "i",
+    ValueType.F32: "f",
+    ValueType.U64: "Q",
+    ValueType.I64: "q",
+    ValueType.F64: "d",
+}
+
+
+class Reader:
+    """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first."""
+
+    __slots__ = ("array_values", "buffer", "end", "position", "size")
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+        self.size = len(buffer)
+        self.end = min(self.size, limits.MAX_METADATA_BYTES)
+        self.position = 0
+        self.array_values = 0
+
+    def skip(self, length: int, what: str) -> int:
+        """Moves past `length` bytes and returns where they begin."""
+        start = self.position
+        if length > self.end - start:
+            if self.end < self.size:
+                raise GgufError(f"{what}: goes beyond the {limits.MAX_METADATA_BYTES} bytes allowed for metadata")
+            raise GgufError(f"{what}: needs {length} bytes at offset {start}, the file has {self.end - start} left")
+        self.position = start + length
+        return start
+
+    def take(self, length: int, what: str) -> bytes:
+        start = self.skip(length, what)
+        return bytes(self.buffer[start : start + length])
+
+    def number(self, code: str, what: str) -> Any:
+        layout = struct.Struct("<" + code)
+        return layout.unpack_from(self.buffer, self.skip(layout.size, what))[0]
+
+    def count(self, what: str, most: int, least_bytes: int) -> int:
+        """A u64 count of things that take at least `least_bytes` each."""
+        value: int = self.number("Q", what)
+        if value > most:
+            raise GgufError(f"{what}: found {value}, at most {most} allowed")
+        if value * least_bytes > self.end - self.position:
+            raise GgufError(f"{what}: found {value}, the {self.end - self.position} bytes left cannot hold so many")
+        return value
+
+    def string(self, what: str, most: int = limits.MAX_METADATA_BYTES) -> str:
+        length: int = self.number("Q", what)
+        if length > most:
+            raise GgufError(f"{what}: found a length of {length} bytes, at most {most} allowed")
+        start = self.position
+        try:
+            return self.take(length, what).decode()
+        except UnicodeDecodeError as error:
+            raise GgufError(f"{what}: bytes at offset {start + error.start} are not UTF-8") from error
+
+
+def _value_type(reader: Reader, what: str) -> ValueType:
+    number: int = reader.number("I", what)
+    try:
+        return ValueType(number)
+    except ValueError:
+        raise GgufError(f"{what}: found value type {number}, expected 0 to {max(ValueType)}") from None
+
+
+def read_value(reader: Reader, key: str) -> Any:
+    kind = _value_type(reader, key)
+    if kind is ValueType.ARRAY:
+        return _read_array(reader, key)
+    if kind is ValueType.STRING:
+        return reader.string(key)
+    if kind is ValueType.BOOL:
+        value: int = reader.number("B", key)
+        if value > 1:
+            raise GgufError(f"{key}: found {value} for a boolean, expected 0 or 1")
+        return bool(value)
+    return reader.number(_SCALARS[kind], key)
+
+
+def _read_array(reader: Reader, key: str) -> list[Any]:
+    kind = _value_type(reader, f"{key}[]")
+    if kind is ValueType.ARRAY:
+        raise GgufError(f"{key}: an array of arrays is not allowed")
+    width = {ValueType.STRING: 8, ValueType.BOOL: 1}.get(kind) or struct.calcsize(_SCALARS[kind])
+    count = reader.count(f"{key}: array length", limits.MAX_ARRAY_VALUES, width)
+    reader.array_values += count
+    if reader.array_values > limits.MAX_ARRAY_VALUES:
+        raise GgufError(f"{key}: all arrays together hold more than {limits.MAX_ARRAY_VALUES} values")
+    if kind is ValueType.STRING:
+        return _read_strings(reader, key, count)
+    if kind is ValueType.BOOL:
+        raw = reader.take(count, key)
+        if raw.strip(b"\0\1"):
+            raise GgufError(f"{key}: found a boolean other than 0 and 1")
+        return [byte == 1 for byte in raw]
+    layout = struct.Struct(f"<{count}{_SCALARS[kind]}")
+    return list(layout.unpack_from(reader.buffer, reader.skip(layout.size, key)))
+
+
+def _read_strings(reader: Reader, key: str, count: int) -> list[str]:
+    """The hot loop: vocabularies are most of a head's work, so bounds are checked here and not through the reader."""
+    buffer, end, position = reader.buffer, reader.end, reader.position
+    length_at = struct.Struct("<Q").unpack_from
+    strings: list[str] = []
+    append = strings.append
+    try:
+        for _ in range(count):
+            start = position + 8
+            (length,) = length_at(buffer, position)
+            position = start + length
+            if position > end:
+                break
+            append(buffer[start:position].decode())
+    except UnicodeDecodeError as error:
+        raise GgufError(f"{key}[{len(strings)}]: bytes at offset {start + error.start} are not UTF-8") from error
+    except struct.error:
+        pass  # the buffer ended inside a length
+    if len(strings) < count:
+        raise GgufError(f"{key}[{len(strings)}]: the string at offset {start} goes beyond the metadata's end at {end}")
+    reader.position = position
+    return strings

@@ -1,0 +1,375 @@
+"""Statement: what a bundle contains, as one in-toto Statement v1 in canonical JSON. Who says so is the envelope's matter.
+
+Law: `Statement.decode(raw).encode() == raw`, or `decode` refuses: unknown fields, other key orders, floats, white space,
+subjects that differ from the models, an id that is not the hash of the rest. Everything is an integer or a string.
+A decoded statement is consistent in itself (`_check`): every digest it refers to is among its blobs, every blob is laid out
+once and whole, segments follow each other without gap or overlap. Its sizes bound every later read.
+Normative text: docs/formats/bundle.md, section 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from manifests import canonical
+from manifests.digest import Digest
+from manifests.errors import FieldError, ManifestsError, StatementError
+from manifests.fields import Fields
+from manifests.leaves import ENTRY, LEAF_SIZE, MAX_LEAVES, MIN_LEAF_SIZE
+from manifests.manifest import DOCKER_MANIFEST, MAX_BLOB, MAX_MANIFEST, OCI_MANIFEST
+from manifests.name import ModelName
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://sealift.dev/bundle/v1"
+LEAVES_TYPE = "application/vnd.sealift.leaves.v1"
+SCAN_TYPE = "application/vnd.sealift.scan.v1+json"
+
+MAX_STATEMENT = 11 << 20  # bytes of payload; about 16 MiB as an envelope
+MAX_MODELS = 1024
+MAX_BLOBS = 65_536
+MAX_VOLUMES = 9_999
+MAX_WHOLE = MAX_LEAVES * ENTRY.size  # bytes of a blob without a tree: a leaf list, a manifest, a blob of one leaf
+MAX_SEGMENT = 4 << 30  # bytes; ustar's octal size ends at 8 GiB
+
+ID = re.compile(r"[0-9a-f]{32}")
+LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,38}")
+CHANNEL = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+_HEX512 = re.compile(r"[0-9a-f]{128}")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*")
+_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*")  # nothing that moves a terminal's cursor
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaves:
+    """The tree of a large blob: `size` is the leaf size in bytes, `list` the blob with lengths and hashes."""
+
+    size: int
+    count: int
+    list: Digest
+    root: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """`size` bytes of a blob from `offset`, carried by volume number `volume`."""
+
+    volume: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """Without `leaves` a blob travels whole, as one member; with them, in segments that end at leaf borders."""
+
+    digest: Digest
+    sha512: str
+    size: int
+    media_type: str
+    leaves: Leaves | None = None
+    layout: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """`manifest` is the model's identity; `oci` the OCI manifest over the same blobs (the same one if it is OCI already)."""
+
+    name: ModelName
+    manifest: Digest
+    oci: Digest
+    source: dict[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """The payload of a volume: everything after its copy of the statement. `size` in bytes."""
+
+    size: int
+    sha256: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    kind: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """Make one with `sealed` (computes the id) or `decode`."""
+
+    id: str
+    label: str
+    channel: str
+    sequence: int
+    predecessor: Digest | None = None  # digest of the previous statement of the channel
+    created: str
+    expires: str | None = None
+    tool: str
+    models: tuple[Model, ...]
+    blobs: tuple[Blob, ...]
+    volumes: tuple[Volume, ...]
+    evidence: tuple[Evidence, ...] = ()
+    verifier: Digest  # of verify_sealift.py
+
+    def sealed(self) -> Statement:
+        """The same with its right id."""
+        return replace(self, id=self._compute_id())
+
+    def _compute_id(self) -> str:
+        return hashlib.sha256(canonical.encode(replace(self, id="")._predicate())).hexdigest()[:32]
+
+    def blob(self, digest: Digest) -> Blob:
+        return next(blob for blob in self.blobs if blob.digest == digest)
+
+    def encode(self) -> bytes:
+        subjects = [{"name": model.name.full, "digest": {"sha256": model.manifest.hex}} for model in self.models]
+        return canonical.encode(
+            {"_type": STATEMENT_TYPE, "subject": subjects, "predicateType": PREDICATE_TYPE, "predicate": self._predicate()}
+        )
+
+    def _predicate(self) -> dict[str, Any]:
+        bundle: dict[str, Any] = {
+            "id": self.id,
+            "label": self.label,
+            "channel": self.channel,
+            "sequence": self.sequence,
+            "created": self.created,
+            "tool": self.tool,
+        }
+        if self.predecessor is not None:
+            bundle["predecessor"] = str(self.predecessor)
+        if self.expires is not None:
+            bundle["expires"] = self.expires
+        return {
+            "bundle": bundle,
+            "models": [_model_out(model) for model in self.models],
+            "blobs": [_blob_out(blob) for blob in self.blobs],
+            "volumes": [{"size": volume.size, "sha256": volume.sha256.hex} for volume in self.volumes],
+            "evidence": [{"kind": item.kind, "digest": str(item.digest)} for item in self.evidence],
+            "verifier": {"sha256": self.verifier.hex},
+        }
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Statement:
+        try:
+            top = Fields.of(canonical.decode(raw, limit=MAX_STATEMENT))
+            for key, expected in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
+                if (found := top.text(key)) != expected:
+                    raise FieldError(top.at(key), f"expected {expected}, found {found[:80]!r}: made by a newer sealift?")
+            top.raw("subject")
+            statement = _predicate_in(top.object("predicate"))
+            top.done()
+            _check(statement)
+            if statement.encode() != raw:
+                raise FieldError("subject", "does not list exactly the models, in order")
+        except ManifestsError as error:
+            raise StatementError(f"statement: {error}") from None
+        return statement
+
+
+def _model_out(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name.full,
+        "manifest": str(model.manifest),
+        "oci": str(model.oci),
+        "source": dict(model.source),
+    }
+
+
+def _blob_out(blob: Blob) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "digest": str(blob.digest),
+        "sha512": blob.sha512,
+        "size": blob.size,
+        "media_type": blob.media_type,
+        "layout": [{"volume": part.volume, "offset": part.offset, "size": part.size} for part in blob.layout],
+    }
+    if blob.leaves is not None:
+        tree = blob.leaves
+        out["leaves"] = {"size": tree.size, "count": tree.count, "list": str(tree.list), "root": tree.root.hex}
+    return out
+
+
+def _predicate_in(fields: Fields) -> Statement:
+    bundle = fields.object("bundle")
+    statement = Statement(
+        id=bundle.text("id", pattern=ID),
+        label=bundle.text("label", pattern=LABEL),
+        channel=bundle.text("channel", pattern=CHANNEL, maximum=128),
+        sequence=bundle.integer("sequence", minimum=1, maximum=1 << 40),
+        predecessor=bundle.optional("predecessor", bundle.digest),
+        created=_time(bundle, "created"),
+        expires=bundle.optional("expires", lambda key: _time(bundle, key)),
+        tool=bundle.text("tool", pattern=_PLAIN, maximum=80),
+        models=fields.array("models", _model_in, maximum=MAX_MODELS),
+        blobs=fields.array("blobs", _blob_in, maximum=MAX_BLOBS),
+        volumes=fields.array("volumes", _volume_in, maximum=MAX_VOLUMES),
+        evidence=fields.array("evidence", _evidence_in, maximum=MAX_BLOBS),
+        verifier=_hex(_done(fields.object("verifier"), "sha256"), "sha256"),
+    )
+    bundle.done()
+    fields.done()
+    return statement
+
+
+def _done(fields: Fields, *keys: str) -> Fields:
+    """`fields`, if it has exactly these keys."""
+    for key in keys:
+        fields.raw(key)
+    fields.done()
+    return fields
+
+
+def _hex(fields: Fields, key: str) -> Digest:
+    text = fields.text(key, maximum=64)
+    try:
+        return Digest(text)
+    except ManifestsError as error:
+        raise FieldError(fields.at(key), str(error)) from None
+
+
+def _time(fields: Fields, key: str) -> str:
+    text = fields.text(key, pattern=_TIME)
+    try:
+        parse_time(text)
+    except ValueError:
+        raise FieldError(fields.at(key), f"no such time: {text}") from None
+    return text
+
+
+def parse_time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+
+
+def format_time(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _model_in(value: Any, path: str) -> Model:
+    fields = Fields.of(value, path)
+    text = fields.text("name", maximum=700)
+    try:
+        name = ModelName.parse(text)
+    except ManifestsError as error:
+        raise FieldError(fields.at("name"), str(error)) from None
+    if name.full != text:
+        raise FieldError(fields.at("name"), f"expected the full form {name.full!r}, found {text!r}")
+    source = _done(fields.object("source"), *Fields.of(fields.raw("source"), fields.at("source")).texts())
+    for key, item in source.texts().items():
+        if not _KEY.fullmatch(key) or not _PLAIN.fullmatch(item) or len(item) > 2048:
+            raise FieldError(fields.at("source"), f"unexpected entry {key[:40]!r}")
+    model = Model(name=name, manifest=fields.digest("manifest"), oci=fields.digest("oci"), source=source.texts())
+    fields.done()
+    return model
+
+
+def _blob_in(value: Any, path: str) -> Blob:
+    fields = Fields.of(value, path)
+    blob = Blob(
+        digest=fields.digest("digest"),
+        sha512=fields.text("sha512", pattern=_HEX512),
+        size=fields.integer("size", maximum=MAX_BLOB),
+        media_type=fields.text("media_type", pattern=_MEDIA_TYPE, maximum=255),
+        leaves=fields.optional("leaves", lambda key: _leaves_in(fields.object(key))),
+        layout=fields.array("layout", _segment_in, maximum=MAX_LEAVES),
+    )
+    fields.done()
+    return blob
+
+
+def _leaves_in(fields: Fields) -> Leaves:
+    size = fields.integer("size", minimum=MIN_LEAF_SIZE, maximum=LEAF_SIZE)
+    if size & (size - 1):
+        raise FieldError(fields.at("size"), f"expected a power of two, found {size}")
+    count = fields.integer("count", minimum=1, maximum=MAX_LEAVES)
+    leaves = Leaves(size=size, count=count, list=fields.digest("list"), root=_hex(fields, "root"))
+    fields.done()
+    return leaves
+
+
+def _segment_in(value: Any, path: str) -> Segment:
+    fields = Fields.of(value, path)
+    segment = Segment(
+        volume=fields.integer("volume", maximum=MAX_VOLUMES),
+        offset=fields.integer("offset", maximum=MAX_BLOB),
+        size=fields.integer("size", maximum=MAX_SEGMENT),
+    )
+    fields.done()
+    return segment
+
+
+def _volume_in(value: Any, path: str) -> Volume:
+    fields = _done(Fields.of(value, path), "size", "sha256")
+    return Volume(size=fields.integer("size", maximum=MAX_BLOB), sha256=_hex(fields, "sha256"))
+
+
+def _evidence_in(value: Any, path: str) -> Evidence:
+    fields = _done(Fields.of(value, path), "kind", "digest")
+    return Evidence(kind=fields.text("kind", pattern=_KEY), digest=fields.digest("digest"))
+
+
+def _check(statement: Statement) -> None:
+    """What the fields must mean together; see docs/formats/bundle.md, 3.3."""
+    if statement.id != statement._compute_id():
+        raise FieldError("predicate.bundle.id", "is not the hash of the statement")
+    if not statement.models or not statement.volumes:
+        raise FieldError("predicate", "a bundle has at least one model and one volume")
+    digests = [blob.digest for blob in statement.blobs]
+    if any(first >= second for first, second in zip(digests, digests[1:], strict=False)):
+        raise FieldError("predicate.blobs", "not in ascending order of digest, or one twice")
+    names = [model.name.key for model in statement.models]
+    if len(set(names)) != len(names):
+        raise FieldError("predicate.models", "two names are equal when letter case is ignored")
+    blobs = {blob.digest: blob for blob in statement.blobs}
+    for i, blob in enumerate(statement.blobs):
+        _check_blob(blob, blobs, len(statement.volumes), f"predicate.blobs[{i}]")
+    for i, model in enumerate(statement.models):
+        path = f"predicate.models[{i}]"
+        found = _head_blob(blobs, model.manifest, (DOCKER_MANIFEST, OCI_MANIFEST), f"{path}.manifest")
+        _head_blob(blobs, model.oci, (OCI_MANIFEST,), f"{path}.oci")
+        if (found.media_type == OCI_MANIFEST) != (model.oci == model.manifest):
+            raise FieldError(f"{path}.oci", "must be the manifest itself exactly when that is an OCI manifest")
+    for i, item in enumerate(statement.evidence):
+        if item.digest not in blobs:
+            raise FieldError(f"predicate.evidence[{i}].digest", f"{item.digest} is not among the blobs")
+
+
+def _head_blob(blobs: dict[Digest, Blob], digest: Digest, types: tuple[str, ...], path: str) -> Blob:
+    """A manifest: whole, in the index volume, so that it can be read before any large blob."""
+    blob = blobs.get(digest)
+    if blob is None:
+        raise FieldError(path, f"{digest} is not among the blobs")
+    if blob.media_type not in types or blob.leaves or blob.layout[0].volume != 0 or blob.size > MAX_MANIFEST:
+        raise FieldError(path, f"{digest} is not a manifest carried whole in the index volume")
+    return blob
+
+
+def _check_blob(blob: Blob, blobs: dict[Digest, Blob], n_volumes: int, path: str) -> None:
+    if not blob.layout or any(part.volume >= n_volumes for part in blob.layout):
+        raise FieldError(f"{path}.layout", f"expected segments in volumes 0 to {n_volumes - 1}")
+    if blob.leaves is None:
+        if len(blob.layout) != 1 or blob.layout[0].offset or blob.layout[0].size != blob.size or blob.size > MAX_WHOLE:
+            raise FieldError(f"{path}.layout", f"a blob without leaves is one segment of at most {MAX_WHOLE} bytes")
+        return
+    if blob.size <= blob.leaves.size:
+        raise FieldError(f"{path}.leaves", "a blob of one leaf travels whole")
+    end, volume = 0, 1
+    for part in blob.layout:
+        if part.offset != end or part.size < 1 or part.volume < volume:
+            raise FieldError(f"{path}.layout", f"expected a segment at {end} in volume {volume} or later, found {part}")
+        end, volume = part.offset + part.size, part.volume
+    if end != blob.size:
+        raise FieldError(f"{path}.layout", f"segments end at {end}, the blob at {blob.size}")
+    listed = blobs.get(blob.leaves.list)
+    if listed is None or listed.leaves or listed.layout[0].volume or listed.media_type != LEAVES_TYPE:
+        raise FieldError(f"{path}.leaves.list", "is not a leaf list carried whole in the index volume")
+    if listed.size != blob.leaves.count * ENTRY.size:
+        raise FieldError(f"{path}.leaves.count", f"{blob.leaves.count} leaves do not make a list of {listed.size} bytes")
