@@ -104,4 +104,6 @@ def medium_errors(path: Path) -> Iterator[None]:
             raise MediumUnavailable(
                 f"{where}: {error.strerror}", hint="use an empty medium or a smaller --volume-size, then run it again"
             ) from None
-        raise MediumUnavailable(f"{where}: {error.strerror}", hint="is the medium in place? Run it again to resume") from None
+        raise MediumUnavailable(
+            f"{where}: {error.strerror}", hint="is the medium in place? Run it again to resume"
+        ) from None

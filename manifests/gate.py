@@ -1,7 +1,8 @@
-"""The content gate: a first look into a model's blobs before it may become visible. Findings, not verdicts on behaviour.
+"""The content gate: a first look into a model's blobs before it may become visible. Findings, not verdicts on
+behaviour.
 
-Run as `python -m manifests.gate`: a request in JSON on stdin, a report in JSON on stdout. The child has no network, bounded
-memory and time, and may not write files; what could not be arranged is listed in the report, never hidden.
+Run as `python -m manifests.gate`: a request in JSON on stdin, a report in JSON on stdout. The child has no network,
+bounded memory and time, and may not write files; what could not be arranged is listed in the report, never hidden.
 
     rule                severity  what it says
     gguf.structure      error     a weights, adapter, projector or draft layer is not a sound GGUF file
@@ -85,7 +86,9 @@ def examine(items: Iterable[Item]) -> list[Finding]:
         kind = item.media_type.removeprefix(OLLAMA_PREFIX)
         kinds.append(kind)
         place = f"{'layer ' if kind != CONFIG else ''}{kind[:80]} {item.digest}"
-        findings += [Finding(rule=rule, severity=severity, place=place, text=text) for rule, severity, text in _look(kind, item)]
+        findings += [
+            Finding(rule=rule, severity=severity, place=place, text=text) for rule, severity, text in _look(kind, item)
+        ]
     if not {"model", "tensor"} & set(kinds):
         findings.append(Finding(rule="model.weights", severity="error", place="manifest", text="no layer with weights"))
     return findings[:MAX_FINDINGS]
@@ -217,7 +220,9 @@ def main() -> None:
     not_checked = [*NOT_CHECKED, *(f"confinement of the gate: {problem}" for problem in _confine())]
     findings: list[Finding] = []
     for model in request:
-        findings += examine(Item(media_type=kind, digest=Digest.parse(digest), path=Path(path)) for kind, digest, path in model)
+        findings += examine(
+            Item(media_type=kind, digest=Digest.parse(digest), path=Path(path)) for kind, digest, path in model
+        )
     out = [{"rule": f.rule, "severity": f.severity, "place": f.place, "text": f.text[:2000]} for f in findings]
     json.dump({"findings": out, "not_checked": not_checked}, sys.stdout)
 

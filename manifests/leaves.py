@@ -1,4 +1,5 @@
-"""Leaves: a large blob cut into pieces of at most 4 MiB, each with its own hash, so that the first bad byte is found early.
+"""Leaves: a large blob cut into pieces of at most 4 MiB, each with its own hash, so that the first bad byte is found
+early.
 
     cuts        0, every border the content has (a GGUF's data and tensor starts), the end
     leaves      between two cuts: pieces of `leaf_size` bytes from the first cut on, the last one shorter
@@ -36,7 +37,8 @@ def leaf_hash(data: Bytes) -> bytes:
 
 
 def root_hash(hashes: Sequence[bytes]) -> bytes:
-    """The RFC 6962 tree hash: complete subtrees merge as soon as they are equal in size, the rest folds from the right."""
+    """The RFC 6962 tree hash: complete subtrees merge as soon as they are equal in size, the rest folds from the
+    right."""
     stack: list[tuple[int, bytes]] = []  # (leaves below, hash)
     for leaf in hashes:
         count, node = 1, leaf
@@ -69,7 +71,8 @@ def leaf_lengths(size: int, cuts: Iterable[int] = (), leaf_size: int = LEAF_SIZE
 
 
 def content_cuts(path: Path) -> list[int]:
-    """Where a file's content wants to be cut: a GGUF's data start and the start of each tensor; nothing for other files.
+    """Where a file's content wants to be cut: a GGUF's data start and the start of each tensor; nothing for other
+    files.
 
     Raises GgufError for a file that begins like a GGUF and is not one.
     """

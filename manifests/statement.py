@@ -1,9 +1,11 @@
-"""Statement: what a bundle contains, as one in-toto Statement v1 in canonical JSON. Who says so is the envelope's matter.
+"""Statement: what a bundle contains, as one in-toto Statement v1 in canonical JSON. Who says so is the envelope's
+matter.
 
-Law: `Statement.decode(raw).encode() == raw`, or `decode` refuses: unknown fields, other key orders, floats, white space,
-subjects that differ from the models, an id that is not the hash of the rest. Everything is an integer or a string.
-A decoded statement is consistent in itself (`_check`): every digest it refers to is among its blobs, every blob is laid out
-once and whole, segments follow each other without gap or overlap. Its sizes bound every later read.
+Law: `Statement.decode(raw).encode() == raw`, or `decode` refuses: unknown fields, other key orders, floats, white
+space, subjects that differ from the models, an id that is not the hash of the rest. Everything is an integer or a
+string.
+A decoded statement is consistent in itself (`_check`): every digest it refers to is among its blobs, every blob is laid
+out once and whole, segments follow each other without gap or overlap. Its sizes bound every later read.
 Normative text: docs/formats/bundle.md, section 3.
 """
 
@@ -79,7 +81,8 @@ class Blob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """`manifest` is the model's identity; `oci` the OCI manifest over the same blobs (the same one if it is OCI already)."""
+    """`manifest` is the model's identity; `oci` the OCI manifest over the same blobs (the same one if it is OCI
+    already)."""
 
     name: ModelName
     manifest: Digest
@@ -132,7 +135,12 @@ class Statement:
     def encode(self) -> bytes:
         subjects = [{"name": model.name.full, "digest": {"sha256": model.manifest.hex}} for model in self.models]
         return canonical.encode(
-            {"_type": STATEMENT_TYPE, "subject": subjects, "predicateType": PREDICATE_TYPE, "predicate": self._predicate()}
+            {
+                "_type": STATEMENT_TYPE,
+                "subject": subjects,
+                "predicateType": PREDICATE_TYPE,
+                "predicate": self._predicate(),
+            }
         )
 
     def _predicate(self) -> dict[str, Any]:
@@ -163,7 +171,9 @@ class Statement:
             top = Fields.of(canonical.decode(raw, limit=MAX_STATEMENT))
             for key, expected in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
                 if (found := top.text(key)) != expected:
-                    raise FieldError(top.at(key), f"expected {expected}, found {found[:80]!r}: made by a newer sealift?")
+                    raise FieldError(
+                        top.at(key), f"expected {expected}, found {found[:80]!r}: made by a newer sealift?"
+                    )
             top.raw("subject")
             statement = _predicate_in(top.object("predicate"))
             top.done()
@@ -369,7 +379,9 @@ def _check_blob(blob: Blob, blobs: dict[Digest, Blob], n_volumes: int, path: str
     if end != blob.size:
         raise FieldError(f"{path}.layout", f"segments end at {end}, the blob at {blob.size}")
     listed = blobs.get(blob.leaves.list)
-    if listed is None or listed.leaves or listed.layout[0].volume or listed.media_type != LEAVES_TYPE:
+    if listed is None or listed.leaves or [p.volume for p in listed.layout] != [0] or listed.media_type != LEAVES_TYPE:
         raise FieldError(f"{path}.leaves.list", "is not a leaf list carried whole in the index volume")
     if listed.size != blob.leaves.count * ENTRY.size:
-        raise FieldError(f"{path}.leaves.count", f"{blob.leaves.count} leaves do not make a list of {listed.size} bytes")
+        raise FieldError(
+            f"{path}.leaves.count", f"{blob.leaves.count} leaves do not make a list of {listed.size} bytes"
+        )

@@ -12,6 +12,9 @@
 #ifndef SEALIFT_H
 #define SEALIFT_H
 #include <stdint.h>
+#if defined(SEALIFT_BUILDING)
+#pragma GCC visibility push(default) /* everything declared here is exported, nothing else is */
+#endif
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -100,9 +103,9 @@ typedef struct sl_batch {
   const int32_t *blocks;       /* [n_seqs, table_width] caller; unused entries SL_NONE */
   const int32_t *out_rows;     /* [n_outputs]           caller */
   const sl_sampling *sampling; /* [n_outputs] or NULL   caller; NULL: nothing is sampled */
-  int32_t *out_tokens;         /* [n_outputs]              engine, if sampling */
+  int32_t *out_tokens;         /* [n_outputs]              engine, if sampling; SL_NONE where the logits are not finite */
   float *out_logprobs;         /* [n_outputs]              engine, if sampling: log softmax of the raw logits */
-  int32_t *top_ids;            /* [n_outputs, SL_MAX_TOP]  engine, if not NULL */
+  int32_t *top_ids;            /* [n_outputs, SL_MAX_TOP]  engine, if not NULL; SL_NONE and -infinity past top_logprobs */
   float *top_logprobs;         /* [n_outputs, SL_MAX_TOP]  engine, if not NULL */
   float *logits;               /* [n_outputs, vocab]       engine, if not NULL */
   int32_t n_rows, n_seqs, n_outputs, table_width;
@@ -141,5 +144,8 @@ int sl_sample(float *logits, int32_t vocab, const sl_sampling *sampling, int32_t
 
 #ifdef __cplusplus
 }
+#endif
+#if defined(SEALIFT_BUILDING)
+#pragma GCC visibility pop
 #endif
 #endif

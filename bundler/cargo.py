@@ -1,0 +1,161 @@
+"""What an export carries: the models' blobs, sorted into whole and large ones, and where small bytes come from.
+
+Reads manifests and GGUF heads only. Large blobs are not hashed here: the hashing pass and the writer check what they
+read.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from bundler import contents, layout, oci
+from bundler.errors import ExportRefused
+from manifests import canonical, gate
+from manifests.digest import Digest
+from manifests.errors import ManifestsError
+from manifests.leaves import ENTRY, LEAF_SIZE, content_cuts, leaf_lengths
+from manifests.manifest import OCI_MANIFEST, Descriptor, Manifest
+from manifests.name import ModelName
+from manifests.statement import SCAN_TYPE, Evidence, Model
+from manifests.store import Store
+
+_SOURCE_TEXT = 2048  # characters of one value; the statement's own bound
+
+
+@dataclass(slots=True, kw_only=True)
+class Load:
+    """Everything that travels. `made` are blobs that exist only in the bundle: OCI manifests, the scan, leaf lists."""
+
+    store: Store
+    leaf_size: int
+    models: tuple[Model, ...]
+    evidence: tuple[Evidence, ...]
+    media_types: dict[Digest, str]
+    sizes: dict[Digest, int]
+    heads: set[Digest]
+    larges: dict[Digest, list[int]]  # leaf lengths
+    made: dict[Digest, bytes] = field(repr=False)
+
+    @property
+    def wholes(self) -> set[Digest]:
+        return set(self.sizes) - self.heads - set(self.larges)
+
+    def small(self, digest: Digest) -> bytes:
+        """The bytes of a blob that travels whole, checked."""
+        if digest in self.made:
+            return self.made[digest]
+        descriptor = Descriptor(media_type=self.media_types[digest], digest=digest, size=self.sizes[digest])
+        return self.store.read_blob(descriptor, limit=self.sizes[digest])
+
+    def open(self, digest: Digest) -> BinaryIO:
+        return self.store.open_blob(digest) if digest not in self.made else io.BytesIO(self.made[digest])
+
+    def cargo(self, files: Sequence[int]) -> layout.Cargo:
+        """For the packer. `files`: sizes of the layout files."""
+        lists = [len(lengths) * ENTRY.size for _, lengths in sorted(self.larges.items())]
+        return layout.Cargo(
+            heads={digest: self.sizes[digest] for digest in self.heads},
+            fixed=[*files, *lists],
+            wholes={digest: self.sizes[digest] for digest in self.wholes},
+            larges=self.larges,
+        )
+
+
+def load(store: Store, names: Sequence[ModelName], *, leaf_size: int = LEAF_SIZE) -> Load:
+    """Raises NotFound for an unknown model or a missing blob, ExportRefused for what an importer would refuse."""
+    if not names:
+        raise ExportRefused("no model named", hint="sealift list shows the models of this store")
+    found: dict[ModelName, Manifest] = {}
+    for name in names:
+        spelled = store.resolve(name)
+        found[spelled] = store.manifest(spelled)
+    out = Load(
+        store=store,
+        leaf_size=leaf_size,
+        models=(),
+        evidence=(),
+        media_types={},
+        sizes={},
+        heads=set(),
+        larges={},
+        made={},
+    )
+    models, evidence = [], []
+    for name, manifest in sorted(found.items(), key=lambda item: item[0].key):
+        for blob in manifest.blobs():
+            _add_blob(out, name, blob)
+        model = Model(
+            name=name,
+            manifest=_add_made(out, manifest.raw, manifest.media_type),
+            oci=_add_made(out, oci.oci_manifest(manifest), OCI_MANIFEST),
+            source=source(store, manifest.digest),
+        )
+        models.append(model)
+        evidence += [Evidence(kind="licence", digest=layer.digest) for layer in manifest.of_kind("license")]
+    out.models = tuple(models)
+    scan = _scan(store, [manifest for _, manifest in sorted(found.items(), key=lambda item: item[0].key)])
+    evidence.append(Evidence(kind="scan", digest=_add_made(out, scan, SCAN_TYPE)))
+    out.evidence = tuple(dict.fromkeys(evidence))
+    return out
+
+
+def _add_made(out: Load, data: bytes, media_type: str) -> Digest:
+    digest = Digest.of(data)
+    out.made[digest], out.sizes[digest], out.media_types[digest] = data, len(data), media_type
+    out.heads.add(digest)
+    return digest
+
+
+def _add_blob(out: Load, name: ModelName, blob: Descriptor) -> None:
+    path = out.store.blob_path(blob.digest)
+    with out.store.open_blob(blob.digest):
+        size = path.stat().st_size
+    if size != blob.size or out.sizes.get(blob.digest, size) != size:
+        raise ExportRefused(
+            f"{name.short}: blob {blob.digest} has {size} bytes, its manifest says {blob.size}",
+            hint=f"pull the model again: sealift pull {name.short}",
+        )
+    out.sizes[blob.digest] = size
+    out.media_types.setdefault(blob.digest, blob.media_type)
+    if size > out.leaf_size and blob.digest not in out.larges:
+        try:
+            cuts = content_cuts(path)
+        except ManifestsError as error:
+            raise ExportRefused(f"{name.short}: {blob.kind} blob {blob.digest.short}: {error}") from None
+        out.larges[blob.digest] = leaf_lengths(size, cuts, out.leaf_size)
+
+
+def _scan(store: Store, manifests: Sequence[Manifest]) -> bytes:
+    """The content gate's findings on this side, as evidence. An error finding stops the export: the far side would
+    refuse."""
+    report = gate.run([contents.gate_items(manifest, store.blob_path) for manifest in manifests])
+    if report.errors:
+        first = "; ".join(f"{found.place}: {found.text} [{found.rule}]" for found in report.errors[:4])
+        raise ExportRefused(
+            f"the far side would refuse this: {first}",
+            hint="pull or create the model again; a model that runs on another host cannot be carried",
+        )
+    notes = sorted({(f.rule, f.severity, f.place, f.text) for f in report.findings})
+    findings: list[dict[str, Any]] = [
+        {"rule": rule, "severity": severity, "place": place, "text": text} for rule, severity, place, text in notes
+    ]
+    return canonical.encode({"findings": findings, "gate": 1})
+
+
+def source(store: Store, manifest: Digest) -> dict[str, str]:
+    """Where a model came from, by the store's own records: the newest event that brought it here."""
+    records = store.records(manifest)
+    if not records:
+        return {"kind": "unknown"}
+    last = records[-1]
+    if last.get("kind") == "import" and isinstance(last.get("source"), dict):
+        last = last["source"]
+    kept = {}
+    for key, value in last.items():
+        plain = isinstance(value, str) and value.isprintable() and len(value) <= _SOURCE_TEXT
+        if plain and key != "manifest" and key.isidentifier() and key.isascii() and key.islower() and len(key) <= 32:
+            kept[key] = value
+    return kept

@@ -1,0 +1,12 @@
+"""The verbs of this room. Arguments and printing only; the verbs themselves are in the files named like them."""
+
+from __future__ import annotations
+
+import typer
+
+from bundler import commands_bundle, commands_registry
+
+
+def register(app: typer.Typer) -> None:
+    commands_bundle.register(app)
+    commands_registry.register(app)

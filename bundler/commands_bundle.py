@@ -1,0 +1,300 @@
+"""`sealift bundle export | verify | inspect | import`: arguments and printing only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from bundler.importer import ImportReport
+    from bundler.inspect import Inspection
+    from bundler.policy import Policy
+    from bundler.verify import Verification, VerifiedBundle
+    from signing.trust import TrustStore
+
+JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
+TRUST = typer.Option(
+    None, "--trust", help="The trust file to judge by, instead of the one of this host.", show_default=False
+)
+FOLDER = typer.Argument(help="The folder with the volumes, or one of the volumes.", show_default=False)
+
+bundle_app = typer.Typer(
+    no_args_is_help=True, help="Seal models into volumes, check them and bring them in.", rich_markup_mode=None
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(bundle_app, name="bundle")
+
+
+@bundle_app.command("export")
+def export_(
+    names: list[str] = typer.Argument(help="Models of the store, such as llama3.2:1b.", show_default=False),
+    out: Path = typer.Option(..., "--out", "-o", help="An empty folder: the medium.", show_default=False),
+    sign: list[str] = typer.Option(
+        ..., "--sign", help="Name of a key; may be given several times.", show_default=False
+    ),
+    volume_size: str = typer.Option(
+        "fat32", "--volume-size", help="Largest volume: 32M, 4GB, none, diode, av2g, fat32, dvd, bd25, bd100."
+    ),
+    channel: str = typer.Option(None, "--channel", help="Series of bundles this belongs to, such as acme/llm."),
+    seq: int = typer.Option(None, "--seq", min=1, help="Number in the channel; by default one more than the last."),
+    label: str = typer.Option(
+        None, "--label", help="Beginning of the files' names; by default the first model's name."
+    ),
+    expires: str = typer.Option(None, "--expires", help="Refused after this time: 2027-01-31 or 2027-01-31T12:00:00Z."),
+    passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with the key's passphrase."),
+    as_json: bool = JSON,
+) -> None:
+    """Seal models into a signed bundle of volumes.
+
+    The same command again after an interruption finishes the same bundle. Example:
+
+    \b
+        sealift bundle export llama3.2:1b mine -o /media/usb --sign alice --volume-size fat32
+    """
+    from bundler.export import Options, export
+    from bundler.sizes import parse_size, show_size
+    from manifests.name import ModelName
+    from manifests.store import Store
+    from signing.keyring import open_signer
+
+    options = Options(
+        volume_size=parse_size(volume_size), channel=channel, sequence=seq, label=label, expires=_moment(expires)
+    )
+    parsed = [ModelName.parse(name) for name in names]
+    signers = [open_signer(name, passphrase_file=passphrase_file, ask=_ask) for name in dict.fromkeys(sign)]
+    with _bar("exporting") as progress:
+        report = export(Store(), parsed, out, signers, options, progress=progress)
+    if as_json:
+        _print_json(report.as_dict())
+        return
+    statement = report.statement
+    print(f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}")
+    print(f"{len(statement.volumes)} volume(s), {show_size(report.bytes)}, in {report.folder}")
+    _say(
+        "finished the export that was interrupted"
+        if report.resumed
+        else "signed by " + ", ".join(s.name for s in signers)
+    )
+
+
+@bundle_app.command("verify")
+def verify_(
+    folder: Path = FOLDER,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; read no payload."),
+    trust: Path = TRUST,
+    as_json: bool = JSON,
+) -> None:
+    """Check a bundle where it lies: who signed, what is inside, every byte. Says what was not checked.
+
+    Exit codes: 0 verified, 1 refused, 3 not trusted, 4 unreadable.
+    """
+    from bundler.verify import verify
+
+    with _bar("verifying") as progress:
+        report = verify(folder, _trust(trust), policy=_policy(), dry_run=dry_run, progress=_counted(progress, folder))
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        _print_bundle(report.bundle)
+        _print_verification(report)
+
+
+@bundle_app.command("inspect")
+def inspect_(folder: Path = FOLDER, trust: Path = TRUST, as_json: bool = JSON) -> None:
+    """Show what a bundle says it holds, without reading its payload. This is no verdict."""
+    from bundler.inspect import inspect
+
+    found = inspect(folder, _trust(trust) if trust else None)
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        _print_inspection(found)
+
+
+@bundle_app.command("import")
+def import_(
+    folder: Path = FOLDER,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; change nothing."),
+    keep: bool = typer.Option(False, "--keep", help="A name that is here with other content keeps its content."),
+    trust: Path = TRUST,
+    as_json: bool = JSON,
+) -> None:
+    """Check a bundle and bring its models into the store. Nothing is visible before everything was checked.
+
+    The same command again after an interruption goes on where it stopped. The medium is never changed.
+    """
+    from bundler.importer import import_bundle
+    from manifests.store import Store
+
+    with _bar("importing") as progress:
+        report = import_bundle(
+            folder,
+            Store(),
+            _trust(trust),
+            policy=_policy(),
+            keep=keep,
+            dry_run=dry_run,
+            progress=_counted(progress, folder),
+        )
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        _print_bundle(report.bundle)
+        _print_import(report)
+
+
+# -- input
+
+
+def _trust(path: Path | None) -> TrustStore:
+    from bundler.errors import BadRequest
+    from signing.keyring import trust_path
+    from signing.trust import TrustStore
+
+    if path is not None and not path.is_file():
+        raise BadRequest(f"there is no trust file {path}")
+    return TrustStore.load(path or trust_path())
+
+
+def _policy() -> Policy:
+    from bundler.policy import Policy
+    from manifests.home import home
+
+    return Policy.load(home() / "policy.toml")
+
+
+def _ask(prompt: str) -> str:
+    return str(typer.prompt(prompt, hide_input=True, err=True))
+
+
+def _moment(text: str | None) -> str | None:
+    """A day or a moment in UTC, as the statement writes it."""
+    from bundler.errors import BadRequest
+    from manifests.statement import parse_time
+
+    if text is None:
+        return None
+    full = f"{text}T23:59:59Z" if len(text) == 10 else text
+    try:
+        parse_time(full)
+    except ValueError:
+        raise BadRequest(f"--expires {text[:40]!r}: expected 2027-01-31 or 2027-01-31T12:00:00Z") from None
+    return full
+
+
+# -- output
+
+
+def _say(text: str) -> None:
+    print(f"sealift: {text}", file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_bundle(bundle: VerifiedBundle) -> None:
+    from bundler.sizes import show_size
+
+    statement = bundle.statement
+    for line in bundle.verdict.sentences():
+        print(line)
+    print(
+        f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}, created {statement.created}"
+    )
+    print(f"{len(statement.volumes)} volume(s), {show_size(bundle.size)}")
+    for model in statement.models:
+        origin = model.source.get("reference") or model.source.get("kind", "unknown")
+        print(f"  {model.name.short}  {model.manifest.short}  from {origin}")
+
+
+def _print_verification(report: Verification) -> None:
+    for note in report.notes:
+        print(f"note: {note}")
+    for item in report.not_checked:
+        if item not in report.bundle.verdict.not_checked:  # printed with the verdict already
+            print(f"not checked: {item}")
+    print(
+        "verified: every byte of every volume is as signed" if report.complete else "the statement is trusted (dry run)"
+    )
+
+
+def _print_import(report: ImportReport) -> None:
+    for finding in report.findings:
+        print(f"{finding.severity}: {finding.place}: {finding.text} [{finding.rule}]")
+    for note in report.notes:
+        print(f"note: {note}")
+    for item in report.not_checked:
+        if item not in report.bundle.verdict.not_checked:
+            print(f"not checked: {item}")
+    words = {"new": "new", "same": "was here already", "replaced": "replaced", "kept": "kept as it was here"}
+    for model in report.models:
+        before = f" (before: {model.previous.short})" if model.action in ("replaced", "kept") and model.previous else ""
+        print(f"{'imported' if report.complete else 'would import'} {model.name.short}: {words[model.action]}{before}")
+
+
+def _print_inspection(found: Inspection) -> None:
+    from bundler.sizes import show_size
+
+    statement = found.statement
+    print("unverified: this is what the medium says of itself" if not found.trusted else "the statement is trusted")
+    print(
+        f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}, created {statement.created}"
+    )
+    for model in statement.models:
+        print(f"  {model.name.short}  {model.manifest.short}")
+    print(f"  {len(statement.blobs)} blobs, {show_size(sum(blob.size for blob in statement.blobs))}")
+    for line in found.verdict.sentences() if found.verdict else [f"signature by key {keyid}" for keyid in found.keyids]:
+        print(line)
+    words = {"here": "here, not read", "missing": "MISSING", "size": "WRONG SIZE"}
+    for volume in found.volumes:
+        print(f"  {volume.name}  {show_size(volume.size)}  {words[volume.state]}")
+
+
+# -- progress
+
+Bar = Callable[[int, int], None]
+
+
+@contextlib.contextmanager
+def _bar(title: str) -> Iterator[Bar | None]:
+    """Bytes, rate and time left on a terminal; nothing when piped."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(title, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def _counted(bar: Bar | None, folder: Path) -> Callable[[int], None] | None:
+    """From pieces to a running sum, against the size of the volumes that lie there."""
+    if bar is None:
+        return None
+    place = folder if folder.is_dir() else folder.parent
+    total, done = sum(path.stat().st_size for path in place.glob("*.v*.tar")), 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        bar(min(done, total), total)
+
+    return add

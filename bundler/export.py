@@ -1,0 +1,158 @@
+"""Export models as a bundle. Two passes over the blobs: one hashes and makes the statement, one writes and checks
+again.
+
+    load, content gate -> pack (sizes are known) -> free space -> hash each blob once -> statement -> sign ->
+    data volumes, sheet, verifier, index volume last -> remember the channel's number
+
+* Every file is written as `*.tmp`, synced and renamed. The index volume comes last: where it is, all is.
+* After signing, the envelope is kept in <home>/state/exports. The same command after an interruption finds it there,
+  checks the volumes that are finished and writes the rest: same bundle, same bytes.
+* A blob whose bytes are not what its name says stops the export, in either pass.
+* Payload bytes depend on the models, the volume size and the leaf size alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bundler import cargo, layout, verify
+from bundler.cargo import Load
+from bundler.channels import Channels
+from bundler.draft import Options, draft, overhead_of
+from bundler.errors import BadRequest, ExportRefused, MediumUnavailable, medium_errors
+from bundler.journal import Journal
+from bundler.measure import measure
+from bundler.medium import VOLUME, volume_size
+from bundler.writing import write
+from manifests.digest import Digest
+from manifests.name import ModelName
+from manifests.statement import CHANNEL, LABEL, PAYLOAD_TYPE, Statement
+from manifests.store import Store
+from signing import envelope as dsse
+from signing.keys import Signer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    statement: Statement
+    folder: Path
+    resumed: bool
+    bytes: int  # of all volumes
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "bundle": verify.describe(self.statement),
+            "folder": str(self.folder),
+            "resumed": self.resumed,
+            "volume_bytes": self.bytes,
+        }
+
+
+def export(
+    store: Store,
+    names: Sequence[ModelName],
+    out: Path,
+    signers: Sequence[Signer],
+    options: Options | None = None,
+    *,
+    seen: Channels | None = None,
+    now: datetime | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExportReport:
+    """`progress` gets bytes done and bytes in all (of both passes). Raises ExportRefused, BadRequest,
+    MediumUnavailable, NoSpace and the store's errors."""
+    if not signers:
+        raise BadRequest("a bundle needs a signer", hint="name a key: --sign NAME (sealift key generate NAME)")
+    seen = seen or Channels.exported()
+    load = cargo.load(store, names, leaf_size=(options or Options()).leaf_size)
+    options = _settled(options or Options(), load)
+    with medium_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    journal = Journal(load, out, signers, options)
+    resumed = journal.take(load)
+    if resumed is None:
+        planned = draft(load, options, seen, now or _now())
+        _check_folder(out, None)
+        _check_space(out, planned)
+        meter = _Meter(progress, 2 * sum(volume.size for volume in planned.volumes))
+        statement = measure(load, planned, meter)
+        envelope = dsse.encode(dsse.sign(PAYLOAD_TYPE, statement.encode(), signers))
+        _check_sizes(statement, envelope, options.volume_size)
+        journal.keep(load, statement, envelope)
+    else:
+        statement, envelope = resumed
+        _check_folder(out, layout.stem(statement))
+        meter = _Meter(progress, sum(volume.size for volume in statement.volumes))
+    write(load, statement, envelope, out, meter)
+    payload = dsse.decode(envelope).payload
+    seen.remember(statement, Digest.of(payload), statement.created)
+    journal.remove()
+    total = sum((out / name).stat().st_size for name in layout.volume_names(statement))
+    return ExportReport(statement=statement, folder=out, resumed=resumed is not None, bytes=total)
+
+
+class _Meter:
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        if self._progress:
+            self._progress(min(self._done, self._total), self._total)
+
+
+def _now() -> datetime:
+    """SOURCE_DATE_EPOCH, where it is set (reproducible-builds.org), else the clock."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch:
+        return datetime.now(timezone.utc)
+    if not re.fullmatch(r"[0-9]{1,11}", epoch):
+        raise BadRequest(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {epoch[:40]!r}")
+    return datetime.fromtimestamp(int(epoch), timezone.utc)
+
+
+def _settled(options: Options, load: Load) -> Options:
+    """With a label and a channel: by default both are the first model's name."""
+    first = load.models[0].name
+    plain = first.model if first.tag.lower() == "latest" else f"{first.model}-{first.tag}"
+    plain = re.sub(r"[^a-z0-9._-]", "-", plain.lower()).lstrip("._-")[:39] or "models"
+    label, channel = options.label or plain, options.channel or plain
+    if not LABEL.fullmatch(label):
+        raise BadRequest(f"label {label[:60]!r}: expected at most 39 of a-z 0-9 . _ -")
+    if not CHANNEL.fullmatch(channel) or len(channel) > 128:
+        raise BadRequest(f"channel {channel[:140]!r}: expected names of a-z 0-9 . _ - separated by /")
+    return replace(options, label=label, channel=channel)
+
+
+def _check_folder(out: Path, stem: str | None) -> None:
+    with medium_errors(out):
+        found = {match["stem"] for name in os.listdir(out) if (match := VOLUME.fullmatch(name))}
+    others = sorted(found - {stem})
+    if others:
+        raise ExportRefused(f"{out} holds volumes of another bundle: {others[0]}", hint="export into an empty folder")
+
+
+def _check_sizes(statement: Statement, envelope: bytes, limit: int | None) -> None:
+    largest = max(volume_size(statement, envelope, index) for index in range(len(statement.volumes)))
+    if limit is not None and largest > limit:
+        raise BadRequest(
+            f"with so many signatures a volume would have {largest:,} bytes",
+            hint="fewer signers, or a larger --volume-size",
+        )
+
+
+def _check_space(out: Path, planned: Statement) -> None:
+    needed = sum(volume.size for volume in planned.volumes) + len(planned.volumes) * overhead_of(planned)
+    with medium_errors(out):
+        free = shutil.disk_usage(out).free
+    if free < needed:
+        raise MediumUnavailable(
+            f"{out}: {needed:,} bytes are needed, only {free:,} are free", hint="use a larger medium, or an empty one"
+        )

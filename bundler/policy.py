@@ -1,0 +1,110 @@
+"""Policy: what this site takes, beyond who signed. No file means the strict default, not "no policy".
+
+    profile = "hybrid"          # signature profile of signing.judge
+    roles = ["publisher"]       # needed at least; an approver is needed too once trust.toml names one
+    channels = ["acme/*"]       # channels taken: exact, or a prefix followed by one *; absent: all
+    max_bytes = 500000000000    # of one bundle's blobs; absent: what the disk has room for
+    sources = ["registry.ollama.ai/"]   # prefixes of a model's source reference; absent: all
+    allow_rollback = false      # true takes a bundle older than the newest seen; it is reported all the same
+
+Unknown keys are refused: a misspelt rule must not silently mean "no rule". Unsigned bundles cannot be allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from bundler.errors import PolicyRefused
+from manifests.errors import FieldError
+from manifests.fields import Fields, text_item
+from manifests.statement import Statement, parse_time
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+
+MAX_POLICY = 1 << 20  # bytes
+PROFILES = ("hybrid", "cnsa2", "any")
+ROLES = ("approver", "publisher", "root")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    profile: str = "hybrid"
+    roles: tuple[str, ...] = ("publisher",)
+    channels: tuple[str, ...] | None = None
+    max_bytes: int | None = None
+    sources: tuple[str, ...] | None = None
+    allow_rollback: bool = False
+
+    @classmethod
+    def load(cls, path: Path) -> Policy:
+        """The strict default where there is no file. A file that cannot be understood is an error, never a default."""
+        try:
+            with path.open("rb") as stream:
+                raw = stream.read(MAX_POLICY + 1)
+        except FileNotFoundError:
+            return cls()
+        except OSError as error:
+            raise PolicyRefused(f"{path}: {error.strerror}") from None
+        return cls.parse(raw)
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Policy:
+        if len(raw) > MAX_POLICY:
+            raise PolicyRefused(f"policy.toml: larger than {MAX_POLICY} bytes")
+        try:
+            return cls._read(Fields.of(tomllib.loads(raw.decode("utf-8"))))
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError, FieldError) as error:
+            raise PolicyRefused(
+                f"policy.toml: {error}", hint="correct the file; nothing is imported until then"
+            ) from None
+
+    @classmethod
+    def _read(cls, fields: Fields) -> Policy:
+        def texts(key: str) -> tuple[str, ...]:
+            return fields.array(key, text_item, maximum=1000)
+
+        profile = fields.optional("profile", fields.text) or "hybrid"
+        if profile not in PROFILES:
+            raise FieldError("profile", f"expected one of {', '.join(PROFILES)}, found {profile[:40]!r}")
+        roles = fields.optional("roles", texts) or ("publisher",)
+        if unknown := sorted(set(roles) - set(ROLES)):
+            raise FieldError("roles", f"unknown role {unknown[0][:40]!r}")
+        policy = cls(
+            profile=profile,
+            roles=roles,
+            channels=fields.optional("channels", texts),
+            max_bytes=fields.optional("max_bytes", fields.integer),
+            sources=fields.optional("sources", texts),
+            allow_rollback=bool(fields.optional("allow_rollback", fields.boolean)),
+        )
+        fields.done()
+        return policy
+
+    def check(self, statement: Statement, now: datetime) -> list[str]:
+        """Step 4 without history and disk. Raises PolicyRefused; returns what could not be checked."""
+        if self.channels is not None and not any(_covers(pattern, statement.channel) for pattern in self.channels):
+            raise PolicyRefused(f"channel {statement.channel!r} is not taken here (policy.toml: channels)")
+        if statement.expires is not None and parse_time(statement.expires) < now:
+            raise PolicyRefused(
+                f"the bundle expired on {statement.expires}", hint="ask the publisher for a newer bundle"
+            )
+        total = sum(blob.size for blob in statement.blobs)
+        if self.max_bytes is not None and total > self.max_bytes:
+            raise PolicyRefused(f"{total:,} bytes; policy.toml allows {self.max_bytes:,} (max_bytes)")
+        for model in statement.models:
+            reference = model.source.get("reference", "")
+            if self.sources is not None and not reference.startswith(self.sources):
+                raise PolicyRefused(
+                    f"{model.name.short}: its source {reference or 'is not stated'} is not allowed (policy.toml: sources)"
+                )
+        unchecked = [] if self.sources is not None else ["sources of the models: no rule in policy.toml"]
+        return unchecked + ["licences against an allow list: this version has no such rule"]
+
+
+def _covers(pattern: str, channel: str) -> bool:
+    return channel.startswith(pattern[:-1]) if pattern.endswith("*") else channel == pattern

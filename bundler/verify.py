@@ -1,0 +1,196 @@
+"""Verify a bundle where it lies, with no store: steps 1 to 7 of the order of an import (DESIGN 5), without step 6's
+staging.
+
+    1 size-capped SEALIFT line and statement    medium.open_medium
+    2 signatures, threshold, revocation         signing: TrustStore.verify
+    3 strict parse                              Statement.decode, layout.check
+    4 policy that needs no payload              policy.check, channels.check, medium.check_volumes, the files beside
+    5 stop here for a dry run
+    6 stream, leaf by leaf · 7 whole digests    intake.Intake
+
+A `VerifiedBundle` is made here alone, after step 3: holding one is the proof that its statement was signed as trust
+demands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bundler import channels, layout, medium, sheet
+from bundler.channels import Channels
+from bundler.errors import BundleRefused, VolumeMixed, medium_errors
+from bundler.intake import Intake, Progress
+from bundler.layout import Member
+from bundler.medium import Medium
+from bundler.policy import Policy
+from manifests.digest import Digest
+from manifests.statement import PAYLOAD_TYPE, Statement
+from signing.trust import TrustStore
+from signing.verdict import Verdict
+
+_SEAL = object()
+MAX_BESIDE = 16 << 20  # bytes of the sheet or the verifier
+
+NOT_IN_VERIFY = (
+    "the content gate: it runs at import",
+    "free space and names of a store: no store was looked at",
+)
+
+
+class VerifiedBundle:
+    """A bundle whose statement is trusted; its payload is not yet read. Made by `authenticate` only."""
+
+    __slots__ = ("medium", "payloads", "statement", "statement_digest", "verdict")
+
+    def __init__(
+        self,
+        seal: object,
+        medium: Medium,
+        statement: Statement,
+        statement_digest: Digest,
+        verdict: Verdict,
+        payloads: list[list[Member]],
+    ) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a VerifiedBundle is made by authenticate only")
+        self.medium, self.statement, self.statement_digest = medium, statement, statement_digest
+        self.verdict, self.payloads = verdict, payloads
+
+    @property
+    def size(self) -> int:
+        """Bytes of all volumes."""
+        volumes = self.statement.volumes
+        return sum(medium.volume_size(self.statement, self.medium.envelope, i) for i in range(len(volumes)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was found. `complete` is false after a dry run: then no payload byte was read."""
+
+    bundle: VerifiedBundle
+    complete: bool
+    notes: tuple[str, ...]
+    not_checked: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "verified": self.complete,
+            "bundle": describe(self.bundle.statement),
+            "statement": str(self.bundle.statement_digest),
+            "verdict": self.bundle.verdict.as_dict(),
+            "notes": list(self.notes),
+            "not_checked": list(self.not_checked),
+        }
+
+
+def verify(
+    path: Path,
+    trust: TrustStore,
+    *,
+    policy: Policy | None = None,
+    seen: Channels | None = None,
+    dry_run: bool = False,
+    now: datetime | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Raises what the first failing check raises. `seen` is the memory of this side; the default lies in the home."""
+    now = now or datetime.now(timezone.utc)
+    policy = policy or Policy()
+    bundle = authenticate(path, trust, policy, now)
+    notes, not_checked = admit(bundle, policy, seen or Channels.imported(), now)
+    if dry_run:
+        not_checked.append("every byte of the volumes behind the statement: this was a dry run")
+    else:
+        Intake(bundle.medium, bundle.statement, bundle.payloads, progress=progress).run()
+    return Verification(
+        bundle=bundle, complete=not dry_run, notes=tuple(notes), not_checked=(*not_checked, *NOT_IN_VERIFY)
+    )
+
+
+def authenticate(path: Path, trust: TrustStore, policy: Policy, now: datetime) -> VerifiedBundle:
+    """Steps 1 to 3. Raises NotTrusted, BundleRefused, StatementError."""
+    found = medium.open_medium(path)  # 1
+    verified = trust.verify(  # 2
+        found.envelope,
+        payload_type=PAYLOAD_TYPE,
+        roles=sorted({*policy.roles, *trust.required_roles}),
+        channel=lambda payload: Statement.decode(payload).channel,
+        required_profile=policy.profile,
+        now=now.date(),
+    )
+    statement = Statement.decode(verified.payload)  # 3
+    if statement.id != found.id:
+        raise BundleRefused(f"the SEALIFT line says bundle {found.id}, the statement {statement.id}")
+    if layout.stem(statement) != found.stem:
+        raise VolumeMixed(
+            f"volumes named {found.stem}.v*.tar carry the statement of {layout.stem(statement)}: renamed",
+            hint="give the volumes back the names they were exported with",
+        )
+    digest = Digest.of(verified.payload)
+    return VerifiedBundle(_SEAL, found, statement, digest, verified.verdict, layout.check(statement))
+
+
+def admit(bundle: VerifiedBundle, policy: Policy, seen: Channels, now: datetime) -> tuple[list[str], list[str]]:
+    """Step 4 without the store: notes for a person, and what could not be checked."""
+    not_checked = list(bundle.verdict.not_checked) + policy.check(bundle.statement, now)
+    last = seen.last(bundle.statement.channel)
+    notes = channels.check(last, bundle.statement, allow_rollback=policy.allow_rollback)
+    if last is None:
+        not_checked.append(f"rollback: no bundle of channel {bundle.statement.channel} was ever imported here")
+    medium.check_volumes(bundle.medium, bundle.statement)
+    return notes + _check_beside(bundle), not_checked
+
+
+def _check_beside(bundle: VerifiedBundle) -> list[str]:
+    """The sheet and the verifier are read and run by people, so on the medium they must be what the statement
+    implies."""
+    notes = []
+    text = _read_beside(bundle.medium.folder / (layout.stem(bundle.statement) + layout.SHEET_SUFFIX))
+    if text is None:
+        notes.append("the officer's sheet is not on the medium")
+    elif text != sheet.text(bundle.statement, bundle.medium.envelope).encode():
+        raise BundleRefused(
+            "the officer's sheet on the medium does not say what the statement says: altered or damaged"
+        )
+    program = _read_beside(bundle.medium.folder / layout.VERIFIER)
+    if program is None:
+        notes.append(f"{layout.VERIFIER} is not on the medium")
+    elif hashlib.sha256(program).hexdigest() != bundle.statement.verifier.hex:
+        raise BundleRefused(
+            f"{layout.VERIFIER} on the medium is not the one that the statement names: altered or damaged",
+            hint="do not run it; take the one from an installed sealift",
+        )
+    return notes
+
+
+def _read_beside(path: Path) -> bytes | None:
+    if not path.is_file():
+        return None
+    with medium_errors(path), path.open("rb") as stream:
+        return stream.read(MAX_BESIDE)
+
+
+def describe(statement: Statement) -> dict[str, Any]:
+    """The statement for people and scripts: names and sizes, no hashes of volumes."""
+    sizes = {blob.digest: blob.size for blob in statement.blobs}
+    return {
+        "id": statement.id,
+        "label": statement.label,
+        "channel": statement.channel,
+        "sequence": statement.sequence,
+        "predecessor": str(statement.predecessor) if statement.predecessor else None,
+        "created": statement.created,
+        "expires": statement.expires,
+        "tool": statement.tool,
+        "bytes": sum(sizes.values()),
+        "models": [
+            {"name": model.name.short, "manifest": str(model.manifest), "source": dict(model.source)}
+            for model in statement.models
+        ],
+        "volumes": layout.volume_names(statement),
+        "evidence": [{"kind": item.kind, "digest": str(item.digest)} for item in statement.evidence],
+    }

@@ -1,0 +1,664 @@
+#!/usr/bin/env python3
+"""Check a sealift bundle on a bare host: Python 3.8 or newer, its standard library, and this one file. Nothing is
+installed.
+
+    python3 verify_sealift.py FOLDER --pub alice.pub
+
+FOLDER holds the volumes of one bundle. The .pub file must come from a place you trust, and so must this program: the
+signed statement names its SHA-256, which `sealift bundle verify` compares. Nothing is written, nothing is unpacked, no
+connection.
+
+Checked, in this order: the SEALIFT line and the statement (size-capped), signatures (Ed25519 and ML-DSA), the
+statement's form and id, that all volumes are there and no others, then every byte of every volume: tar headers, padding
+and ends are compared; blobs must have their SHA-256, SHA-512 and leaf hashes; payloads must have the hash that the
+statement says.
+Not checked here: channels, sequence numbers and expiry against a policy; revocations; what the models contain.
+
+Exit codes: 0 verified, 1 refused, 2 usage, 3 not trusted, 4 the medium cannot be read.
+"""
+
+# ruff: noqa: UP006, UP035, B905, RUF007 - Python 3.8 has no list[int] in an alias, zip(strict=) or pairwise.
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import re
+import struct
+import sys
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+# === begin signing/pure.py, the same text: a test compares them ===
+
+# --- what is signed ---------------------------------------------------------------------------------------------------
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE v1.0.2, "Signature definition"."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def key_id(scheme: str, raw: bytes) -> str:
+    """SHA-256 of the scheme's name, a zero byte and the raw public key, in hex."""
+    return hashlib.sha256(scheme.encode() + b"\0" + raw).hexdigest()
+
+
+def verify(scheme: str, public: bytes, signature: bytes, message: bytes) -> bool | None:
+    """None for a scheme that this file cannot check, which a caller must report and never take for True."""
+    if scheme == "ed25519":
+        return ed25519_verify(public, signature, message)
+    if scheme in ("ml-dsa-65", "ml-dsa-87"):
+        return mldsa_verify(int(scheme[-2:]), public, signature, message)
+    return None
+
+
+# --- Ed25519, RFC 8032 section 5.1 ------------------------------------------------------------------------------------
+
+_P = 2**255 - 19
+_L = 2**252 + 27742317777372353535851937790883648493
+_D = -121665 * pow(121666, _P - 2, _P) % _P
+_SQRT_M1 = pow(2, (_P - 1) // 4, _P)
+
+# Extended homogeneous coordinates (X, Y, Z, T): x = X/Z, y = Y/Z, x*y = T/Z (section 5.1.4).
+_Point = Tuple[int, int, int, int]
+_NEUTRAL = (0, 1, 1, 0)
+
+
+def _recover_x(y: int, sign: int) -> int | None:
+    """Section 5.1.3, steps 2 to 4."""
+    x2 = (y * y - 1) * pow(_D * y * y + 1, _P - 2, _P) % _P
+    if x2 == 0:
+        return None if sign else 0
+    x = pow(x2, (_P + 3) // 8, _P)
+    if (x * x - x2) % _P != 0:
+        x = x * _SQRT_M1 % _P
+    if (x * x - x2) % _P != 0:
+        return None
+    return _P - x if x & 1 != sign else x
+
+
+def _decompress(data: bytes) -> _Point | None:
+    number = int.from_bytes(data, "little")
+    y, sign = number & (2**255 - 1), number >> 255
+    if y >= _P:  # step 1: another spelling of a smaller y
+        return None
+    x = _recover_x(y, sign)
+    return None if x is None else (x, y, 1, x * y % _P)
+
+
+def _compress(point: _Point) -> bytes:
+    inverse = pow(point[2], _P - 2, _P)
+    x, y = point[0] * inverse % _P, point[1] * inverse % _P
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+def _add(p: _Point, q: _Point) -> _Point:
+    """Section 5.1.4; complete, so it also doubles."""
+    a = (p[1] - p[0]) * (q[1] - q[0]) % _P
+    b = (p[1] + p[0]) * (q[1] + q[0]) % _P
+    c = 2 * p[3] * q[3] * _D % _P
+    d = 2 * p[2] * q[2] % _P
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return (e * f % _P, g * h % _P, f * g % _P, e * h % _P)
+
+
+def _multiply(scalar: int, point: _Point) -> _Point:
+    result = _NEUTRAL
+    while scalar > 0:
+        if scalar & 1:
+            result = _add(result, point)
+        point = _add(point, point)
+        scalar >>= 1
+    return result
+
+
+_BASE_Y = 4 * pow(5, _P - 2, _P) % _P
+_BASE_X = _recover_x(_BASE_Y, 0) or 0
+_BASE = (_BASE_X, _BASE_Y, 1, _BASE_X * _BASE_Y % _P)
+
+
+def ed25519_verify(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Section 5.1.7: R == [S]B - [k]A, compared as bytes. public: 32 bytes; signature: 64 bytes, R then S."""
+    if len(public) != 32 or len(signature) != 64:
+        return False
+    point = _decompress(public)
+    s = int.from_bytes(signature[32:], "little")
+    if point is None or s >= _L:
+        return False
+    k = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % _L
+    minus_a = (_P - point[0], point[1], 1, _P - point[3])
+    return _compress(_add(_multiply(s, _BASE), _multiply(k, minus_a))) == signature[:32]
+
+
+# --- ML-DSA, FIPS 204 -------------------------------------------------------------------------------------------------
+
+_Q = 8380417
+_DROPPED = 13  # d: low bits of t that the public key leaves out
+_GAMMA1 = 1 << 19  # the same for both sets below, table 1
+_GAMMA2 = (_Q - 1) // 32
+_Poly = List[int]
+
+
+class _Set(NamedTuple):
+    """Table 1. `challenge` is the length of c~ in bytes, lambda / 4."""
+
+    k: int
+    l: int  # noqa: E741 - the standard's name
+    tau: int
+    beta: int
+    omega: int
+    challenge: int
+
+
+_SETS: dict[int, _Set] = {
+    65: _Set(k=6, l=5, tau=49, beta=196, omega=55, challenge=48),
+    87: _Set(k=8, l=7, tau=60, beta=120, omega=75, challenge=64),
+}
+
+# Appendix B: zeta = 1753, in bit-reversed order.
+_ZETAS = [pow(1753, int(format(index, "08b")[::-1], 2), _Q) for index in range(256)]
+
+
+def _ntt(w: _Poly) -> _Poly:
+    """Algorithm 41, in place."""
+    m, length = 0, 128
+    while length >= 1:
+        for start in range(0, 256, 2 * length):
+            m += 1
+            zeta = _ZETAS[m]
+            for j in range(start, start + length):
+                t = zeta * w[j + length] % _Q
+                w[j + length] = (w[j] - t) % _Q
+                w[j] = (w[j] + t) % _Q
+        length //= 2
+    return w
+
+
+def _inverse_ntt(w: _Poly) -> _Poly:
+    """Algorithm 42, in place."""
+    m, length = 256, 1
+    while length < 256:
+        for start in range(0, 256, 2 * length):
+            m -= 1
+            zeta = _Q - _ZETAS[m]
+            for j in range(start, start + length):
+                t = w[j]
+                w[j] = (t + w[j + length]) % _Q
+                w[j + length] = zeta * (t - w[j + length]) % _Q
+        length *= 2
+    return [8347681 * value % _Q for value in w]  # 256^-1 mod q
+
+
+def _unpack(data: bytes, bits: int) -> _Poly:
+    """256 integers of `bits` bits, lowest bit first (algorithm 18 without its upper bound)."""
+    number, mask = int.from_bytes(data, "little"), (1 << bits) - 1
+    return [number >> shift & mask for shift in range(0, 256 * bits, bits)]
+
+
+def _expand_a(rho: bytes, row: int, column: int) -> _Poly:
+    """One polynomial of algorithm 32, by algorithm 30: rejection sampling from SHAKE128."""
+    seed, size = hashlib.shake_128(rho + bytes([column, row])), 1024
+    while True:
+        stream = seed.digest(size)
+        found: _Poly = []
+        for at in range(0, size - 2, 3):
+            value = stream[at] | stream[at + 1] << 8 | (stream[at + 2] & 127) << 16
+            if value < _Q:
+                found.append(value)
+                if len(found) == 256:
+                    return found
+        size *= 2
+
+
+def _sample_in_ball(seed: bytes, tau: int) -> _Poly:
+    """Algorithm 29: tau coefficients of +1 or -1."""
+    size = 512
+    while True:
+        stream = hashlib.shake_256(seed).digest(size)
+        signs, at = int.from_bytes(stream[:8], "little"), 8
+        c = [0] * 256
+        for i in range(256 - tau, 256):
+            while at < size and stream[at] > i:
+                at += 1
+            if at == size:
+                break
+            j = stream[at]
+            at += 1
+            c[i] = c[j]
+            c[j] = _Q - 1 if signs & 1 else 1
+            signs >>= 1
+        else:
+            return c
+        size *= 2
+
+
+def _unpack_hint(data: bytes, k: int, omega: int) -> list[list[int]] | None:
+    """Algorithm 21: the positions of the ones, per polynomial; None unless in its one encoding."""
+    hint: list[list[int]] = []
+    index = 0
+    for row in range(k):
+        end = data[omega + row]
+        if end < index or end > omega:
+            return None
+        positions = list(data[index:end])
+        if any(a >= b for a, b in zip(positions, positions[1:])):
+            return None
+        hint.append(positions)
+        index = end
+    return None if any(data[index:omega]) else hint
+
+
+def _high_bits(r: int, hinted: bool) -> int:
+    """Algorithms 36, 37 and 40 for r in [0, q): the high part, moved by one where the hint says so."""
+    low = r % (2 * _GAMMA2)
+    if low > _GAMMA2:
+        low -= 2 * _GAMMA2
+    high = 0 if r - low == _Q - 1 else (r - low) // (2 * _GAMMA2)
+    if r - low == _Q - 1:
+        low -= 1
+    return (high + (1 if low > 0 else -1)) % 16 if hinted else high  # 16 = (q - 1) / (2 * gamma2)
+
+
+def mldsa_verify(level: int, public: bytes, signature: bytes, message: bytes) -> bool:
+    """Algorithms 3 and 8 with an empty context. level: 65 or 87."""
+    p = _SETS[level]
+    z_end = p.challenge + p.l * 640  # 20 bits per coefficient
+    if len(public) != 32 + p.k * 320 or len(signature) != z_end + p.omega + p.k:
+        return False
+    challenge = signature[: p.challenge]
+    z = [[_GAMMA1 - value for value in _unpack(signature[at : at + 640], 20)] for at in range(p.challenge, z_end, 640)]
+    hint = _unpack_hint(signature[z_end:], p.k, p.omega)
+    if hint is None or any(abs(value) >= _GAMMA1 - p.beta for row in z for value in row):
+        return False
+    tr = hashlib.shake_256(public).digest(64)
+    mu = hashlib.shake_256(tr + b"\0\0" + message).digest(64)  # 0: pure; 0: length of the context
+    c = _ntt(_sample_in_ball(challenge, p.tau))
+    z_hat = [_ntt([value % _Q for value in row]) for row in z]
+    state = hashlib.shake_256(mu)
+    for row in range(p.k):
+        state.update(_commitment(public, row, c, z_hat, set(hint[row])))
+    return state.digest(p.challenge) == challenge
+
+
+def _commitment(public: bytes, row: int, c: _Poly, z_hat: list[_Poly], hinted: set[int]) -> bytes:
+    """One row of w1' = UseHint(h, A z - c t1 2^d), packed in 4 bits per coefficient (algorithm 28)."""
+    at = 32 + row * 320
+    t = _ntt([value << _DROPPED for value in _unpack(public[at : at + 320], 10)])
+    w = [-a * b for a, b in zip(c, t)]
+    for column, z in enumerate(z_hat):
+        w = [total + a * b for total, a, b in zip(w, _expand_a(public[:32], row, column), z)]
+    approximate = _inverse_ntt([value % _Q for value in w])
+    high = [_high_bits(value, index in hinted) for index, value in enumerate(approximate)]
+    return bytes(high[index] | high[index + 1] << 4 for index in range(0, 256, 2))
+
+# === end signing/pure.py ===
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+MAX_MARK, MAX_ENVELOPE, MAX_WHOLE, MAX_LEAF = 200, 16 << 20, 524288 * 36, 4 << 20  # bytes
+CLASSICAL, POST_QUANTUM = {"ed25519", "ecdsa-p384"}, {"ml-dsa-65", "ml-dsa-87"}
+VOLUME = re.compile(r"([a-z0-9][a-z0-9._-]{0,38}-[0-9a-f]{8})\.v([0-9]{3,4})\.tar")
+HEX = re.compile(r"[0-9a-f]{64}")
+Json = Any
+Signers = List[Tuple[str, Dict[str, bytes]]]  # name, and per scheme the raw public key
+
+
+class Refused(Exception):
+    code = 1
+
+
+class NotTrusted(Refused):
+    code = 3
+
+
+def need(condition: Any, problem: str) -> None:
+    if not condition:
+        raise Refused(problem)
+
+
+# --- step 1: what lies there ------------------------------------------------------------------------------------------
+
+
+def header(name: str, size: int) -> bytes:
+    """The one ustar header of a member (docs/formats/bundle.md, section 2)."""
+    block = bytearray(BLOCK)
+    block[: len(name)] = name.encode("ascii")
+    block[100:108], block[108:124] = b"0000644\0", b"0000000\0" * 2
+    block[124:136], block[136:148] = b"%011o\0" % size, b"%011o\0" % 315532800
+    block[148:157], block[257:265], block[329:345] = b" " * 8 + b"0", b"ustar\00000", b"0000000\0" * 2
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % BLOCK)
+
+
+def read(stream: Any, size: int, what: str) -> bytes:
+    data = stream.read(size)
+    need(len(data) == size, "the volume ends inside " + what)
+    return bytes(data)
+
+
+def read_member(stream: Any, name: str, limit: int) -> bytes:
+    """A member whose size is not known yet: the header must be the one we would write for the size it says."""
+    block = read(stream, BLOCK, "a header")
+    need(re.fullmatch(rb"[0-7]{11}\0", block[124:136]), f"no regular member where {name} should be")
+    size = int(block[124:135], 8)
+    need(size <= limit and header(name, size) == block, f"the header of {name} is not the one sealift writes")
+    data = read(stream, size, name)
+    need(not any(read(stream, -size % BLOCK, name)), f"the padding of {name} is not zero")
+    return data
+
+
+def open_bundle(folder: str) -> Tuple[str, bytes]:
+    """The name that all volumes share, and the envelope of the first one."""
+    found = sorted(match.group(1, 0) for match in map(VOLUME.fullmatch, os.listdir(folder)) if match)
+    need(found, "no volume of a bundle here")
+    stems = sorted({stem for stem, _ in found})
+    need(len(stems) == 1, "volumes of %d bundles: %s" % (len(stems), ", ".join(stems[:8])))
+    first = os.path.join(folder, found[0][1])
+    need(os.path.isfile(first), f"{found[0][1]} is not a regular file")
+    with open(first, "rb") as stream:
+        line = read_member(stream, "SEALIFT", MAX_MARK)
+        need(line.startswith(b"sealift-bundle/1 "), f"not a bundle of format 1: {line[:40]!r}")
+        return stems[0], read_member(stream, "statement.dsse.json", MAX_ENVELOPE)
+
+
+# --- step 2: who signed -----------------------------------------------------------------------------------------------
+
+
+def read_signers(paths: List[str]) -> Signers:
+    signers: Signers = []
+    for path in paths:
+        with open(path, "rb") as stream:
+            text = stream.read(1 << 16).decode("ascii")
+        name, keys = "", {}  # type: str, Dict[str, bytes]
+        for line in text.splitlines():
+            match = re.fullmatch(r"sealift-key-1 ([a-z0-9._@-]{1,64}) ([a-z0-9-]+) ([A-Za-z0-9+/=]+) ([0-9a-f]{16})", line)
+            need(match, f"{path} is not a .pub file")
+            assert match
+            raw = base64.b64decode(match[3], validate=True)
+            need(key_id(match[2], raw)[:16] == match[4], f"{path}: a key is damaged")
+            need(name in ("", match[1]) and match[2] not in keys, f"{path}: more than one signer, or a scheme twice")
+            name, keys[match[2]] = match[1], raw
+        need(keys, f"{path} holds no key")
+        signers.append((name, keys))
+    return signers
+
+
+def decode_envelope(raw: bytes) -> Tuple[bytes, str, Dict[str, bytes]]:
+    """Payload, its type, signatures by key id. Refuses every spelling but the canonical one."""
+    try:
+        top = json.loads(raw.decode("ascii"))
+        payload = base64.b64decode(top["payload"], validate=True)
+        kind = str(top["payloadType"])
+        made = {str(item["keyid"]): base64.b64decode(item["sig"], validate=True) for item in top["signatures"]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Refused(f"the envelope does not parse: {error}")
+    parts = [f'{{"keyid":"{keyid}","sig":"{base64.b64encode(made[keyid]).decode()}"}}' for keyid in sorted(made)]
+    again = '{{"payload":"{}","payloadType":"{}","signatures":[{}]}}'.format(
+        base64.b64encode(payload).decode(), kind, ",".join(parts)
+    )  # fmt: skip
+    need(again.encode() == raw and 0 < len(made) <= 64, "the envelope is not in canonical form")
+    return payload, kind, made
+
+
+def authenticate(raw: bytes, signers: Signers, threshold: int) -> Tuple[bytes, List[str]]:
+    """The payload, and who counted. Every key of a signer must have signed; one wrong signature is fatal."""
+    payload, kind, made = decode_envelope(raw)
+    need(kind == "application/vnd.in-toto+json", f"unexpected payload type {kind[:80]!r}")
+    message = pae(kind, payload)
+    counted, why = [], []
+    for name, keys in signers:
+        good = set()
+        for scheme, public in sorted(keys.items()):
+            signature = made.get(key_id(scheme, public))
+            result = None if signature is None else verify(scheme, public, signature, message)
+            if signature is not None and result is False:
+                raise NotTrusted(f"the signature by {name}'s {scheme} key is wrong: the envelope is damaged or forged")
+            if result:
+                good.add(scheme)
+            else:
+                why.append(f"{name}: no {scheme} signature that could be checked here")
+        if good == set(keys) and good & CLASSICAL and good & POST_QUANTUM:
+            counted.append(name)
+    counted = sorted(set(counted))
+    if len(counted) < threshold:
+        raise NotTrusted("publisher: %d of %d needed. %s" % (len(counted), threshold, "; ".join(why[:8])))
+    return payload, counted
+
+
+# --- step 3: the statement --------------------------------------------------------------------------------------------
+
+
+def canonical(value: Json) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def parse_statement(payload: bytes) -> Json:
+    """The predicate, if the payload is canonical, of the right types, and carries its own id."""
+    try:
+        top = json.loads(payload.decode("utf-8"), parse_float=_no_float, parse_constant=_no_float)
+        need(canonical(top) == payload, "the statement is not in canonical form")
+        need(top["_type"] == "https://in-toto.io/Statement/v1", "not an in-toto statement")
+        need(top["predicateType"] == "https://sealift.dev/bundle/v1", "not a bundle of format 1")
+        predicate = top["predicate"]
+        bundle = dict(predicate["bundle"])
+        same = dict(predicate, bundle=dict(bundle, id=""))
+        need(hashlib.sha256(canonical(same)).hexdigest()[:32] == bundle["id"], "the bundle's id is not the statement's hash")
+        subjects = [{"name": m["name"], "digest": {"sha256": m["manifest"][7:]}} for m in predicate["models"]]
+        need(top["subject"] == subjects and subjects, "the subjects are not the models")
+        check_blobs(predicate)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise Refused(f"the statement does not parse: {type(error).__name__}: {error}")
+    return predicate
+
+
+def _no_float(text: str) -> Json:
+    raise ValueError(f"number {text}")
+
+
+def check_blobs(predicate: Json) -> None:
+    """Digests are digests, sizes are whole numbers, and every blob is laid out once, without gap or overlap."""
+    digests = [blob["digest"] for blob in predicate["blobs"]]
+    need(digests == sorted(set(digests)), "blobs are not in order, or one is there twice")
+    for blob in predicate["blobs"]:
+        need(blob["digest"][:7] == "sha256:" and HEX.fullmatch(blob["digest"][7:]), "not a digest: {!r}".format(blob["digest"][:80]))
+        numbers = [blob["size"]] + [part[key] for part in blob["layout"] for key in ("volume", "offset", "size")]
+        need(all(type(number) is int and 0 <= number < 1 << 53 for number in numbers), "a size is not a whole number")
+        end = 0
+        for part in blob["layout"]:
+            need(part["offset"] == end and part["volume"] < len(predicate["volumes"]), "segments with gaps")
+            end += part["size"]
+        need(end == blob["size"] and blob["layout"], "blob {} is not laid out whole".format(blob["digest"]))
+        if "leaves" in blob:
+            tree = blob["leaves"]
+            need(tree["list"] in digests and 4096 <= tree["size"] <= MAX_LEAF, "a tree without its leaf list")
+            need(blob["layout"][0]["volume"] > 0, "a large blob in the index volume")
+        else:
+            need(len(blob["layout"]) == 1 and blob["size"] <= MAX_WHOLE, "a large blob without leaves")
+    for model in predicate["models"]:
+        need(model["manifest"] in digests and model["oci"] in digests, "the manifest of a model is missing")
+
+
+def number(index: int, n: int) -> str:
+    return str(index).zfill(max(3, len(str(n))))
+
+
+def layout_files(predicate: Json) -> List[Tuple[str, bytes]]:
+    """oci-layout and index.json, which follow from the statement."""
+    sizes = {blob["digest"]: blob["size"] for blob in predicate["blobs"]}
+    entries = []
+    for model in predicate["models"]:
+        notes = {"org.opencontainers.image.ref.name": model["name"], "dev.sealift.ollama.manifest": model["manifest"]}
+        oci, docker = "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"
+        entries.append({"mediaType": oci, "digest": model["oci"], "size": sizes[model["oci"]], "annotations": notes})
+        if model["oci"] != model["manifest"]:
+            entries.append({"mediaType": docker, "digest": model["manifest"], "size": sizes[model["manifest"]]})
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
+    return [("oci-layout", canonical({"imageLayoutVersion": "1.0.0"})), ("index.json", canonical(index))]
+
+
+# --- steps 6 and 7: every byte ----------------------------------------------------------------------------------------
+
+
+class Blobs:
+    """Hashes of blobs on their way, and the leaf lists that the index volume brought."""
+
+    def __init__(self, predicate: Json) -> None:
+        self.lists: Dict[str, bytes] = {}
+        self.open: Dict[str, Json] = {}
+        self.wanted = {blob["leaves"]["list"] for blob in predicate["blobs"] if "leaves" in blob}
+
+    def whole(self, blob: Json, data: bytes) -> None:
+        need(hashlib.sha256(data).hexdigest() == blob["digest"][7:], "blob {} is damaged".format(blob["digest"]))
+        need(hashlib.sha512(data).hexdigest() == blob["sha512"], "the SHA-512 of blob {} is wrong".format(blob["digest"]))
+        if blob["digest"] in self.wanted:
+            self.lists[blob["digest"]] = data
+
+    def begin(self, blob: Json) -> Json:
+        if blob["digest"] not in self.open:
+            entries = list(struct.iter_unpack(">I32s", self.lists[blob["leaves"]["list"]]))
+            lengths = [length for length, _ in entries]
+            good = len(entries) == blob["leaves"]["count"] and sum(lengths) == blob["size"]
+            need(good and min(lengths) > 0 and max(lengths) <= blob["leaves"]["size"], "a leaf list does not add up")
+            need(tree_root([leaf for _, leaf in entries]) == blob["leaves"]["root"], "a leaf list has another root")
+            self.open[blob["digest"]] = [iter(entries), hashlib.sha256(), hashlib.sha512()]
+        return self.open[blob["digest"]]
+
+    def end(self, blob: Json) -> None:
+        _, sha256, sha512 = self.open.pop(blob["digest"])
+        need(sha256.hexdigest() == blob["digest"][7:], "the SHA-256 of blob {} is wrong".format(blob["digest"]))
+        need(sha512.hexdigest() == blob["sha512"], "the SHA-512 of blob {} is wrong".format(blob["digest"]))
+
+
+def tree_root(hashes: List[bytes]) -> str:
+    """RFC 6962, 2.1."""
+    while len(hashes) > 1:
+        pairs = [hashlib.sha256(b"\1" + a + b).digest() for a, b in zip(hashes[::2], hashes[1::2])]
+        hashes = pairs + hashes[len(pairs) * 2 :]
+    return hashes[0].hex()
+
+
+def members(predicate: Json, index: int) -> List[Tuple[str, Json, int, int, bytes]]:
+    """Name, blob, offset, size and, where they are known, bytes of each member of a volume's payload."""
+    wholes, parts = [], []
+    for blob in predicate["blobs"]:
+        for part in blob["layout"]:
+            if part["volume"] == index and "leaves" in blob:
+                name = "seg/{}/{:016x}".format(blob["digest"][7:], part["offset"])
+                parts.append((name, blob, part["offset"], part["size"], b""))
+            elif part["volume"] == index:
+                wholes.append(("blobs/sha256/" + blob["digest"][7:], blob, 0, part["size"], b""))
+    files = layout_files(predicate) if index == 0 else []
+    return [(name, None, 0, len(data), data) for name, data in files] + wholes + parts
+
+
+class Volume:
+    """Reads and compares; what passes belongs to the payload and is hashed with it."""
+
+    def __init__(self, path: str, head: bytes, size: int) -> None:
+        self.name, self.hash = os.path.basename(path), hashlib.sha256()
+        need(os.path.isfile(path), f"volume {self.name} is missing")
+        self.stream = open(path, "rb")
+        found = os.fstat(self.stream.fileno()).st_size
+        need(found == len(head) + size, "%s has %d bytes, not %d" % (self.name, found, len(head) + size))
+        need(self.stream.read(len(head)) == head, f"{self.name}: its SEALIFT line or statement differs")
+
+    def take(self, size: int, what: str) -> bytes:
+        data = read(self.stream, size, what)
+        self.hash.update(data)
+        return data
+
+    def expect(self, data: bytes, what: str) -> None:
+        need(self.take(len(data), what) == data, f"{self.name}: {what} is not what the statement says")
+
+
+def check_volume(volume: Volume, predicate: Json, index: int, blobs: Blobs) -> None:
+    for name, blob, offset, size, data in members(predicate, index):
+        volume.expect(header(name, size), "the header of " + name)
+        if blob is None:
+            volume.expect(data, name)
+        elif "leaves" not in blob:
+            blobs.whole(blob, volume.take(size, name))
+        else:
+            check_segment(volume, blob, offset, size, blobs)
+        volume.expect(bytes(-size % BLOCK), "the padding of " + name)
+    volume.expect(END, "the end")
+    wanted = predicate["volumes"][index]["sha256"]
+    need(volume.hash.hexdigest() == wanted, f"{volume.name}: its payload does not have the hash of the statement")
+
+
+def check_segment(volume: Volume, blob: Json, offset: int, size: int, blobs: Blobs) -> None:
+    leaves, sha256, sha512 = blobs.begin(blob)
+    done = 0
+    while done < size:
+        length, leaf = next(leaves)
+        need(done + length <= size, "a segment ends inside a leaf")
+        data = volume.take(length, "blob " + blob["digest"])
+        place = "%s: bytes %d to %d of blob %s are damaged" % (volume.name, offset + done, offset + done + length, blob["digest"])
+        need(hashlib.sha256(b"\0" + data).digest() == leaf, place)
+        sha256.update(data)
+        sha512.update(data)
+        done += length
+    if offset + size == blob["size"]:
+        blobs.end(blob)
+
+
+def check(folder: str, signers: Signers, threshold: int) -> List[str]:
+    """Raises Refused; returns what to say."""
+    stem, envelope = open_bundle(folder)
+    payload, counted = authenticate(envelope, signers, threshold)
+    predicate = parse_statement(payload)
+    bundle, n = predicate["bundle"], len(predicate["volumes"])
+    need("{}-{}".format(bundle["label"], bundle["id"][:8]) == stem, f"volumes named {stem} carry another statement")
+    names = [f"{stem}.v{number(index, n)}.tar" for index in range(n)]
+    here = [name for name in os.listdir(folder) if name.endswith(".tar") and os.path.isfile(os.path.join(folder, name))]
+    need(set(names) <= set(here), "volumes missing: {}".format(", ".join(sorted(set(names) - set(here))[:8])))
+    for name in sorted(set(here) - set(names)):
+        with open(os.path.join(folder, name), "rb") as stream:
+            need(stream.read(8) != b"SEALIFT\0", f"{name} does not belong to this bundle, or is there twice")
+    blobs = Blobs(predicate)
+    for index, name in enumerate(names):
+        mark = "sealift-bundle/1 {} v{}/{}\n".format(bundle["id"], number(index, n), number(n, n))
+        head = b"".join(header(member, len(data)) + padded(data) for member, data in
+                        (("SEALIFT", mark.encode()), ("statement.dsse.json", envelope)))  # fmt: skip
+        volume = Volume(os.path.join(folder, name), head, predicate["volumes"][index]["size"])
+        with volume.stream:
+            check_volume(volume, predicate, index, blobs)
+        print(f"  {name} ok", file=sys.stderr)
+    need(not blobs.open, "a blob is not complete")
+    said = ["trusted (profile hybrid)", "publisher: %d of %d needed: %s" % (len(counted), threshold, ", ".join(counted))]
+    said += ["bundle %s, channel %s, number %d" % (bundle["id"], bundle["channel"], bundle["sequence"])]
+    said += ["model {} {}".format(model["name"], model["manifest"]) for model in predicate["models"]]
+    said += ["not checked: policy, rollback, expiry, revocation, what the models contain"]
+    return said
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Check a sealift bundle with nothing installed.")
+    parser.add_argument("folder", help="where the volumes are")
+    parser.add_argument("--pub", action="append", required=True, metavar="FILE", help="public key of a signer you trust")
+    parser.add_argument("--threshold", type=int, default=1, help="how many of these signers must have signed (default 1)")
+    options = parser.parse_args()
+    if options.threshold < 1:
+        parser.error("--threshold: at least 1")
+    try:
+        for line in check(options.folder, read_signers(options.pub), options.threshold):
+            print(line)
+        print("verified: every byte of every volume is as signed")
+        return 0
+    except Refused as error:
+        print("{}: {}".format("not trusted" if error.code == 3 else "refused", error), file=sys.stderr)
+        return error.code
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"cannot be read: {error}", file=sys.stderr)
+        return 4
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The second pass of an export: write the volumes, hashing what is written and comparing it with the signed statement.
+
+Every file is written as `*.tmp`, synced and renamed. Data volumes first, then the sheet and the verifier, the index
+volume
+last: where it is, all is. A volume that an interrupted run finished is read, and kept if it is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bundler import layout, sheet, tar
+from bundler.cargo import Load
+from bundler.errors import ExportRefused, medium_errors
+from bundler.hashing import Pipeline
+from bundler.layout import Member
+from bundler.measure import fill
+from manifests.digest import Digest
+from manifests.statement import Statement
+from manifests.store import sync_file, sync_folder
+
+Meter = Callable[[int], None]
+
+
+def write(load: Load, statement: Statement, envelope: bytes, out: Path, meter: Meter) -> None:
+    payloads = layout.payloads(statement)
+    order = [*range(1, len(payloads)), 0]
+    with Pipeline(load.leaf_size) as pipeline, medium_errors(out):
+        for index in order:
+            name = layout.volume_name(statement, index)
+            if index == 0:
+                stem = layout.stem(statement)
+                write_file(out / (stem + layout.SHEET_SUFFIX), sheet.text(statement, envelope).encode())
+                write_file(out / layout.VERIFIER, layout.verifier())
+            if _is_finished(out / name, statement, envelope, index):
+                meter(statement.volumes[index].size)
+                continue
+            writer = _Writer(load, pipeline, meter)
+            temp = out / f"{name}.tmp"
+            try:
+                found = writer.volume(temp, layout.head(statement, envelope, index), payloads[index])
+            except BaseException:
+                temp.unlink(missing_ok=True)
+                raise
+            if found != statement.volumes[index].sha256:
+                temp.unlink()
+                raise ExportRefused(
+                    f"{name}: a blob changed between hashing and writing", hint="sealift verify checks the store"
+                )
+            temp.replace(out / name)
+            _sync_medium(out)
+
+
+def _sync_medium(folder: Path) -> None:
+    """Best effort: network shares and some FUSE file systems cannot sync a folder."""
+    with contextlib.suppress(OSError):
+        sync_folder(folder)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    temp = path.with_name(path.name + ".tmp")
+    with temp.open("wb") as out:
+        out.write(data)
+        sync_file(out)
+    temp.replace(path)
+
+
+class _Writer:
+    """One volume, hashed as it is written."""
+
+    def __init__(self, load: Load, pipeline: Pipeline, meter: Meter) -> None:
+        self._load, self._pipeline, self._meter = load, pipeline, meter
+
+    def volume(self, path: Path, head: bytes, members: Sequence[Member]) -> Digest:
+        self._hasher = hashlib.sha256()
+        with path.open("wb", buffering=0) as self._file:
+            _write_all(self._file, head)
+            for member in members:
+                self._put(tar.header(member.name, member.size))
+                if member.blob is None:
+                    self._put(member.data)
+                elif member.blob.leaves is None:
+                    self._put(self._load.small(member.blob.digest))
+                else:
+                    self._segment(member, member.blob.digest)
+                self._put(tar.padding(member.size))
+            self._put(tar.END)
+            os.fsync(self._file.fileno())
+        return Digest(self._hasher.hexdigest())
+
+    def _put(self, data: bytes) -> None:
+        self._hasher.update(data)
+        _write_all(self._file, data)
+        self._meter(len(data))
+
+    def _segment(self, member: Member, digest: Digest) -> None:
+        lengths = self._load.leaf_size
+        with self._load.open(digest) as stream:
+            stream.seek(member.offset)
+            done = 0
+            while done < member.size:
+                piece = self._pipeline.buffer(min(lengths, member.size - done))
+                fill(stream, piece, digest)
+                self._pipeline.push(piece, [self._hasher.update], lambda _, piece=piece: _write_all(self._file, piece))
+                done += len(piece)
+                self._meter(len(piece))
+            self._pipeline.flush()
+
+
+def _write_all(file: Any, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _is_finished(path: Path, statement: Statement, envelope: bytes, index: int) -> bool:
+    """A volume that an interrupted run had finished; read whole, since it may have been damaged since."""
+    if not path.exists():
+        return False
+    head = layout.head(statement, envelope, index)
+    with path.open("rb") as stream:
+        if (
+            os.fstat(stream.fileno()).st_size != len(head) + statement.volumes[index].size
+            or stream.read(len(head)) != head
+        ):
+            return False
+        return Digest.of_stream(stream) == statement.volumes[index].sha256

@@ -1,0 +1,1 @@
+"""Computing: the plan, its meaning in numpy, and the kernels that run it fast."""

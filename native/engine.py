@@ -1,0 +1,284 @@
+"""One loaded model behind the C ABI: arrays in, chosen tokens out.
+
+The C side cannot see how long an array is, so lengths are checked here and numbers there. Refuses, before anything
+changes: a batch whose arrays do not fit together (InputError), anything the engine finds wrong with plan, batch or
+options (InputError), use after `close`. An Engine is used by one thread at a time; the GIL is free while it computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from native.errors import InputError, PlanError
+from native.library import BLOCK, ISAS, MAX_TOP, SlBatch, SlConfig, SlInfo, SlSampling, SlTensor, check, library
+from native.plan import Plan
+from native.weight import Weight
+
+__all__ = ["BLOCK", "MAX_TOP", "Batch", "Engine", "EngineInfo", "Sampling", "StepResult", "Weight", "sample"]
+
+Ints = Sequence[int] | npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """`sl_sampling`. `history`: the tokens the penalties look at. `mask` [(vocab + 31) / 32] uint32, bit set =
+    allowed."""
+
+    seed: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    history: Ints = ()
+    mask: npt.NDArray[np.uint32] | None = None
+    bias: Mapping[int, float] = field(default_factory=dict)
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """`sl_batch`. tokens [n_rows], row_start [n_seqs + 1], start_pos [n_seqs], blocks [n_seqs, table width] (-1 where
+    unused), out_rows [n_outputs]; sampling one per output, or None to sample nothing; `want_logits` copies them out."""
+
+    tokens: Ints
+    row_start: Ints
+    start_pos: Ints
+    blocks: npt.ArrayLike
+    out_rows: Ints
+    sampling: Sequence[Sampling] | None = None
+    want_logits: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """Per output row: token (-1 where its logits were not finite) and log probability [n]; alternatives [n, MAX_TOP],
+    of which the first `top_logprobs` are used (else -1 and -inf); logits [n, vocab] if asked for. Empty if nothing
+    was sampled."""
+
+    tokens: npt.NDArray[np.int32]
+    logprobs: Floats
+    top_ids: npt.NDArray[np.int32]
+    top_logprobs: Floats
+    logits: Floats | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineInfo:
+    """`sl_info`: bytes held, bytes of one key/value block over all layers, and what was chosen."""
+
+    weight_bytes: int
+    kv_bytes: int
+    scratch_bytes: int
+    bytes_per_block: int
+    vocab: int
+    layers: int
+    threads: int
+    isa: str
+
+
+class Engine:
+    """`tensors` holds a Weight for every name of `plan.tensors`; their buffers may go once this returns.
+
+    n_blocks: key/value blocks of BLOCK tokens; max_rows, max_seqs, max_outputs: the most one step may hold.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Mapping[str, Weight],
+        *,
+        threads: int,
+        n_blocks: int,
+        max_rows: int,
+        max_seqs: int,
+        max_outputs: int,
+        isa: str = "best",
+    ) -> None:
+        self._handle = ctypes.c_void_p()
+        self._library = library()
+        missing = [name for name in plan.tensors if name not in tensors]
+        if missing:
+            raise PlanError(f"tensor {missing[0]} is in the plan and was not given")
+        if isa not in ISAS:
+            raise InputError(f"instruction set {isa!r} is not known; expected one of {', '.join(ISAS)}")
+        plan.verify({name: (tensors[name].rows, tensors[name].cols) for name in plan.tensors})
+        ops = plan.encode()
+        views = [np.frombuffer(tensors[name].buffer, np.uint8) for name in plan.tensors]
+        given = (SlTensor * max(1, len(views)))()
+        for place, (name, view) in enumerate(zip(plan.tensors, views, strict=True)):
+            weight = tensors[name]
+            given[place] = SlTensor(view.ctypes.data, view.nbytes, weight.rows, weight.cols, weight.type, 0)
+        counts = [_int32(n) for n in (threads, n_blocks, max_rows, max_seqs, max_outputs)]
+        config = SlConfig(*counts, ISAS[isa])
+        created = self._library.sl_create(
+            ops.ctypes.data, len(ops), given, len(views), ctypes.byref(config), ctypes.byref(self._handle)
+        )
+        check(created)
+        self.plan = plan
+        self.info = self._info()
+
+    def step(self, batch: Batch) -> StepResult:
+        """Runs the batch's rows and chooses a token per output row. Raises InputError with nothing changed."""
+        handle = self._open()
+        tokens, row_start, start_pos, out_rows = map(
+            _ints, (batch.tokens, batch.row_start, batch.start_pos, batch.out_rows)
+        )
+        blocks = np.ascontiguousarray(batch.blocks, np.int32)
+        n_seqs, n_outputs = len(start_pos), len(out_rows)
+        if blocks.ndim != 2 or len(blocks) != n_seqs or len(row_start) != n_seqs + 1:
+            raise InputError(
+                f"batch of {n_seqs} sequences with row_start [{len(row_start)}] and blocks {list(blocks.shape)}; "
+                f"expected [{n_seqs + 1}] and [{n_seqs}, table width]"
+            )
+        sampling = None if batch.sampling is None else _Samplings(batch.sampling, self.info.vocab)
+        if sampling is not None and len(batch.sampling or ()) != n_outputs:
+            raise InputError(f"batch of {n_outputs} outputs with {len(batch.sampling or ())} samplings")
+        n = n_outputs if sampling is not None else 0
+        result = StepResult(
+            tokens=np.empty(n, np.int32),
+            logprobs=np.empty(n, np.float32),
+            top_ids=np.empty((n, MAX_TOP), np.int32),
+            top_logprobs=np.empty((n, MAX_TOP), np.float32),
+            logits=np.empty((n_outputs, self.info.vocab), np.float32) if batch.want_logits else None,
+        )
+        given = SlBatch(
+            *(array.ctypes.data for array in (tokens, row_start, start_pos, blocks, out_rows)),
+            None if sampling is None else ctypes.addressof(sampling.structs),
+            *(array.ctypes.data for array in (result.tokens, result.logprobs, result.top_ids, result.top_logprobs)),
+            None if result.logits is None else result.logits.ctypes.data,
+            len(tokens),
+            n_seqs,
+            n_outputs,
+            blocks.shape[1],
+        )
+        check(self._library.sl_step(handle, ctypes.byref(given)))
+        return result
+
+    def op_times(self) -> npt.NDArray[np.int64]:
+        """Nanoseconds spent in each op of the plan since the engine was made, [ops]."""
+        times = np.zeros(len(self.plan.ops), np.int64)
+        check(self._library.sl_op_times(self._open(), times.ctypes.data, len(times)))
+        return times
+
+    def close(self) -> None:
+        """Frees everything. Again does nothing."""
+        if self._handle:
+            self._library.sl_free(self._handle)
+            self._handle = ctypes.c_void_p()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):  # absent where __init__ was never entered
+            self.close()
+
+    def _open(self) -> ctypes.c_void_p:
+        if not self._handle:
+            raise InputError("the engine is closed")
+        return self._handle
+
+    def _info(self) -> EngineInfo:
+        raw = SlInfo()
+        check(self._library.sl_get_info(self._handle, ctypes.byref(raw)))
+        values: dict[str, Any] = {name: getattr(raw, name) for name in (field[0] for field in SlInfo._fields_)}
+        values["isa"] = self._library.sl_isa_name(raw.isa).decode()
+        return EngineInfo(**values)
+
+
+def sample(logits: Floats, sampling: Sampling, position: int) -> tuple[int, float, list[tuple[int, float]]]:
+    """Chooses the token at `position` from logits [vocab] as a step would: token, log probability, alternatives."""
+    changed = np.array(logits, np.float32, copy=True)
+    given = _Samplings([sampling], len(changed))
+    token, logprob = ctypes.c_int32(), ctypes.c_float()
+    ids, logprobs = np.empty(MAX_TOP, np.int32), np.empty(MAX_TOP, np.float32)
+    status = library().sl_sample(
+        changed.ctypes.data,
+        len(changed),
+        ctypes.byref(given.structs),
+        _int32(position),
+        ctypes.byref(token),
+        ctypes.byref(logprob),
+        ids.ctypes.data,
+        logprobs.ctypes.data,
+    )
+    check(status)
+    return token.value, logprob.value, [(int(i), float(p)) for i, p in zip(ids, logprobs, strict=True) if i >= 0]
+
+
+class _Samplings:
+    """An array of sl_sampling together with the arrays it points to."""
+
+    def __init__(self, samplings: Sequence[Sampling], vocab: int) -> None:
+        self.kept: list[npt.NDArray[Any]] = []
+        self.structs = (SlSampling * max(1, len(samplings)))(*(self._struct(s, vocab) for s in samplings))
+
+    def _struct(self, s: Sampling, vocab: int) -> SlSampling:
+        history, bias_ids = _ints(s.history), _ints(list(s.bias))
+        bias_values = np.array(list(s.bias.values()), np.float32)
+        self.kept += [history, bias_ids, bias_values]
+        mask = None
+        if s.mask is not None:
+            words = np.ascontiguousarray(s.mask, np.uint32)
+            if words.shape != ((vocab + 31) // 32,):
+                raise InputError(f"mask of {list(words.shape)} words, expected [{(vocab + 31) // 32}]")
+            self.kept.append(words)
+            mask = words.ctypes.data
+        if not 0 <= s.seed < 1 << 64:
+            raise InputError(f"seed {s.seed} is not in 0 .. 2^64-1")
+        return SlSampling(
+            seed=s.seed,
+            history=history.ctypes.data,
+            mask=mask,
+            bias_ids=bias_ids.ctypes.data,
+            bias_values=bias_values.ctypes.data,
+            n_history=len(history),
+            n_bias=len(bias_ids),
+            top_k=max(_INT32.min, min(_INT32.max, s.top_k)),
+            top_logprobs=_int32(s.top_logprobs),
+            temperature=s.temperature,
+            top_p=s.top_p,
+            min_p=s.min_p,
+            typical_p=s.typical_p,
+            repeat_penalty=s.repeat_penalty,
+            presence_penalty=s.presence_penalty,
+            frequency_penalty=s.frequency_penalty,
+        )
+
+
+_INT32 = np.iinfo(np.int32)
+
+
+def _int32(value: int) -> int:
+    """ctypes would cut what does not fit, silently."""
+    if not _INT32.min <= value <= _INT32.max:
+        raise InputError(f"{value} does not fit 32 bits")
+    return value
+
+
+def _ints(values: Ints) -> npt.NDArray[np.int32]:
+    """One dimension, 32 bits, nothing cut."""
+    try:
+        wide = np.asarray(values, np.int64)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"expected integers, got {values!r:.60}") from error
+    if wide.ndim != 1 or (wide.size and (wide.min() < _INT32.min or wide.max() > _INT32.max)):
+        raise InputError(f"expected one dimension of 32-bit integers, got {values!r:.60}")
+    return np.ascontiguousarray(wide, np.int32)

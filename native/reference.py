@@ -1,0 +1,172 @@
+"""What a plan means: each op once, in numpy and float64. Slow on purpose; every kernel is measured against it.
+
+One sequence, its own plain cache, no batching. Weights are given as [rows, cols] arrays of their exact values; a vector
+is [1, n]. Slots are [rows of the step, width].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from native.plan import Add, Attend, Embed, Glu, Linear, Op, Pick, Plan, RmsNorm, Rope, Softcap
+
+Doubles = npt.NDArray[np.float64]
+Weights = Mapping[str, npt.NDArray[Any]]
+
+
+def reference(plan: Plan, weights: Weights, tokens: Sequence[int]) -> Doubles:
+    """logits [tokens, vocab] of a sequence that starts with `tokens`."""
+    return Reference(plan, weights).step(tokens)
+
+
+@dataclass(slots=True)
+class Step:
+    """What the ops of one step see besides their slots."""
+
+    tokens: npt.NDArray[np.int64]  # [n]
+    positions: npt.NDArray[np.int64]  # [n]
+    picked: npt.NDArray[np.int64]  # [outputs] rows to answer
+    weights: Weights
+    cache: dict[int, tuple[Doubles, Doubles]]  # layer -> keys and values so far, [positions, kv_heads, head_dim]
+    cache_type: npt.DTypeLike
+    slots: dict[int, Doubles] = field(default_factory=dict)
+
+    def weight(self, name: str) -> Doubles:
+        return np.asarray(self.weights[name], np.float64)
+
+
+class Reference:
+    """One sequence that grows step by step. After a step, `slots` holds every slot's values: the trace to compare with.
+
+    `cache_type` float16 rounds keys and values as the engine's cache does.
+    """
+
+    def __init__(self, plan: Plan, weights: Weights, *, cache_type: npt.DTypeLike = np.float64) -> None:
+        plan.verify({name: (array.shape[0], array.shape[1]) for name, array in weights.items()})
+        self.plan = plan
+        self.weights = weights
+        self.cache_type = cache_type
+        self.length = 0
+        self.slots: dict[int, Doubles] = {}
+        self._cache: dict[int, tuple[Doubles, Doubles]] = {}
+
+    def step(self, tokens: Sequence[int], picked: Sequence[int] | None = None) -> Doubles:
+        """Appends `tokens` and returns logits [picked, vocab] of the picked rows, by default all."""
+        n = len(tokens)
+        step = Step(
+            tokens=np.asarray(tokens, np.int64),
+            positions=np.arange(self.length, self.length + n),
+            picked=np.arange(n) if picked is None else np.asarray(picked, np.int64),
+            weights=self.weights,
+            cache=self._cache,
+            cache_type=self.cache_type,
+        )
+        for op in self.plan.ops:
+            step.slots[op.out] = MEANING[type(op)](op, step)
+        self.length += n
+        self.slots = step.slots
+        return step.slots[self.plan.ops[-1].out]
+
+
+def embed(op: Embed, step: Step) -> Doubles:
+    rows = np.asarray(step.weights[op.weight])[step.tokens]
+    return rows.astype(np.float64) * op.scale
+
+
+def rms_norm(op: RmsNorm, step: Step) -> Doubles:
+    x = step.slots[op.x]
+    groups = x.reshape(len(x), -1, op.group)
+    mean_square = np.mean(groups * groups, axis=-1, keepdims=True)
+    normed = groups / np.sqrt(mean_square + op.eps) * step.weight(op.weight)[0]
+    return np.asarray(normed.reshape(x.shape))
+
+
+def linear(op: Linear, step: Step) -> Doubles:
+    y: Doubles = step.slots[op.x] @ step.weight(op.weight).T
+    return y if op.bias is None else np.add(y, step.weight(op.bias)[0])
+
+
+def rope(op: Rope, step: Step) -> Doubles:
+    x = step.slots[op.x]
+    half = op.dims // 2
+    frequency = op.scale * op.base ** (-2.0 * np.arange(half) / op.dims)
+    if op.factors is not None:
+        frequency = frequency / step.weight(op.factors)[0]
+    angle = step.positions[:, None, None] * frequency  # [n, 1, half]
+    heads = x.reshape(len(x), -1, op.head_dim).copy()
+    first, second = (
+        (slice(0, op.dims, 2), slice(1, op.dims, 2))
+        if op.pairing == "adjacent"
+        else (
+            slice(0, half),
+            slice(half, op.dims),
+        )
+    )
+    a, b = heads[..., first].copy(), heads[..., second].copy()
+    heads[..., first] = a * np.cos(angle) - b * np.sin(angle)
+    heads[..., second] = a * np.sin(angle) + b * np.cos(angle)
+    return np.asarray(heads.reshape(x.shape))
+
+
+def attend(op: Attend, step: Step) -> Doubles:
+    n = len(step.positions)
+    q = step.slots[op.q].reshape(n, op.kv_heads, op.heads // op.kv_heads, op.head_dim)
+    keys, values = _remember(op, step)
+    scores = np.einsum("nkgd,pkd->nkgp", q, keys) * op.scale
+    if op.softcap:
+        scores = op.softcap * np.tanh(scores / op.softcap)
+    distance = step.positions[:, None] - np.arange(len(keys))  # [n, positions], 0 is the row itself
+    seen = (distance >= 0) & ((distance < op.window) if op.window else True)
+    scores = np.where(seen[:, None, None, :], scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.asarray(np.einsum("nkgp,pkd->nkgd", weights, values).reshape(n, -1))
+
+
+def _remember(op: Attend, step: Step) -> tuple[Doubles, Doubles]:
+    """Appends this step's keys and values to the layer's and returns all, [positions, kv_heads, head_dim]."""
+    grown = []
+    for side, slot in enumerate((op.k, op.v)):
+        new = step.slots[slot].reshape(-1, op.kv_heads, op.head_dim).astype(step.cache_type).astype(np.float64)
+        grown.append(np.concatenate([step.cache[op.layer][side], new]) if op.layer in step.cache else new)
+    step.cache[op.layer] = (grown[0], grown[1])
+    return step.cache[op.layer]
+
+
+def glu(op: Glu, step: Step) -> Doubles:
+    gate = step.slots[op.gate]
+    if op.act == "silu":
+        active = gate * 0.5 * (1 + np.tanh(gate / 2))  # gate * sigmoid(gate), without overflow
+    else:
+        active = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
+    return np.asarray(active * step.slots[op.up])
+
+
+def add(op: Add, step: Step) -> Doubles:
+    return step.slots[op.a] + step.slots[op.b]
+
+
+def softcap(op: Softcap, step: Step) -> Doubles:
+    return op.cap * np.tanh(step.slots[op.x] / op.cap)
+
+
+def pick(op: Pick, step: Step) -> Doubles:
+    return step.slots[op.x][step.picked]
+
+
+MEANING: dict[type[Op], Callable[[Any, Step], Doubles]] = {
+    Embed: embed,
+    RmsNorm: rms_norm,
+    Linear: linear,
+    Rope: rope,
+    Attend: attend,
+    Glu: glu,
+    Add: add,
+    Softcap: softcap,
+    Pick: pick,
+}

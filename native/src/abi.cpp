@@ -1,0 +1,189 @@
+// The C ABI: turns exceptions into statuses and a sentence per thread, and describes its structs for the binding.
+#include <sealift.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "engine.h"
+#include "errors.h"
+#include "formats.h"
+
+struct sl_engine {
+  sealift::Engine engine;
+  std::atomic<bool> busy{false};
+};
+
+namespace {
+
+thread_local char last_error[1024] = "";
+
+int fail(sl_status status, const char* text) {
+  std::snprintf(last_error, sizeof last_error, "%s", text);
+  return status;
+}
+
+template <class F>
+int guarded(F f) {
+  try {
+    last_error[0] = 0;
+    f();
+    return SL_OK;
+  } catch (const sealift::Error& e) {
+    return fail(e.status, e.what());
+  } catch (const std::bad_alloc&) {
+    return fail(SL_NOMEM, "out of memory");
+  } catch (const std::exception& e) {
+    return fail(SL_INTERNAL, e.what());
+  } catch (...) {
+    return fail(SL_INTERNAL, "an unknown exception");
+  }
+}
+
+void need(bool holds, const char* text) {
+  if (!holds) sealift::refuse(text);
+}
+
+// Refuses a second thread inside an engine instead of racing it.
+class Entered {
+ public:
+  explicit Entered(std::atomic<bool>& busy) : busy_(busy) {
+    need(!busy_.exchange(true), "another thread is inside this engine");
+  }
+  ~Entered() { busy_.store(false); }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+
+ private:
+  std::atomic<bool>& busy_;
+};
+
+int resolved(int32_t isa) {
+  if (!sealift::isa_supported(isa)) throw sealift::Error(SL_UNSUPPORTED, "this CPU or build lacks the instruction set");
+  return isa == SL_ISA_BEST ? sealift::best_isa() : isa;
+}
+
+#define SIZE(type) text += #type " 0 " + std::to_string(sizeof(type)) + "\n"
+#define FIELD(type, name) \
+  text += #type "." #name " " + std::to_string(offsetof(type, name)) + " " + std::to_string(sizeof(type::name)) + "\n"
+
+std::string layout() {
+  std::string text;
+  SIZE(sl_tensor);
+  FIELD(sl_tensor, data); FIELD(sl_tensor, size); FIELD(sl_tensor, rows); FIELD(sl_tensor, cols); FIELD(sl_tensor, type);
+  FIELD(sl_tensor, reserved);
+  SIZE(sl_op);
+  FIELD(sl_op, kind); FIELD(sl_op, out); FIELD(sl_op, a); FIELD(sl_op, b); FIELD(sl_op, c); FIELD(sl_op, weight);
+  FIELD(sl_op, bias); FIELD(sl_op, i); FIELD(sl_op, f);
+  SIZE(sl_config);
+  FIELD(sl_config, threads); FIELD(sl_config, n_blocks); FIELD(sl_config, max_rows); FIELD(sl_config, max_seqs);
+  FIELD(sl_config, max_outputs); FIELD(sl_config, isa);
+  SIZE(sl_sampling);
+  FIELD(sl_sampling, seed); FIELD(sl_sampling, history); FIELD(sl_sampling, mask); FIELD(sl_sampling, bias_ids);
+  FIELD(sl_sampling, bias_values); FIELD(sl_sampling, n_history); FIELD(sl_sampling, n_bias); FIELD(sl_sampling, top_k);
+  FIELD(sl_sampling, top_logprobs); FIELD(sl_sampling, temperature); FIELD(sl_sampling, top_p); FIELD(sl_sampling, min_p);
+  FIELD(sl_sampling, typical_p); FIELD(sl_sampling, repeat_penalty); FIELD(sl_sampling, presence_penalty);
+  FIELD(sl_sampling, frequency_penalty);
+  SIZE(sl_batch);
+  FIELD(sl_batch, tokens); FIELD(sl_batch, row_start); FIELD(sl_batch, start_pos); FIELD(sl_batch, blocks);
+  FIELD(sl_batch, out_rows); FIELD(sl_batch, sampling); FIELD(sl_batch, out_tokens); FIELD(sl_batch, out_logprobs);
+  FIELD(sl_batch, top_ids); FIELD(sl_batch, top_logprobs); FIELD(sl_batch, logits); FIELD(sl_batch, n_rows);
+  FIELD(sl_batch, n_seqs); FIELD(sl_batch, n_outputs); FIELD(sl_batch, table_width);
+  SIZE(sl_info);
+  FIELD(sl_info, weight_bytes); FIELD(sl_info, kv_bytes); FIELD(sl_info, scratch_bytes); FIELD(sl_info, bytes_per_block);
+  FIELD(sl_info, vocab); FIELD(sl_info, layers); FIELD(sl_info, threads); FIELD(sl_info, isa);
+  return text;
+}
+
+#undef SIZE
+#undef FIELD
+
+}  // namespace
+
+extern "C" {
+
+int32_t sl_abi(void) { return SL_ABI; }
+const char* sl_last_error(void) { return last_error; }
+const char* sl_isa_name(int32_t isa) { return sealift::isa_name(isa); }
+int32_t sl_isa_supported(int32_t isa) { return sealift::isa_supported(isa) ? 1 : 0; }
+
+const char* sl_layout(void) {
+  static const std::string text = layout();
+  return text.c_str();
+}
+
+int sl_create(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors, const sl_config* config,
+              sl_engine** out) {
+  return guarded([&] {
+    need(config && out, "sl_create: config and out must not be null");
+    *out = nullptr;
+    *out = new sl_engine{{ops, n_ops, tensors, n_tensors, *config}, {}};
+  });
+}
+
+void sl_free(sl_engine* engine) { delete engine; }
+
+int sl_step(sl_engine* engine, const sl_batch* batch) {
+  return guarded([&] {
+    need(engine && batch, "sl_step: engine and batch must not be null");
+    const Entered entered(engine->busy);
+    engine->engine.step(*batch);
+  });
+}
+
+int sl_get_info(const sl_engine* engine, sl_info* out) {
+  return guarded([&] {
+    need(engine && out, "sl_get_info: engine and out must not be null");
+    *out = engine->engine.info();
+  });
+}
+
+int sl_op_times(const sl_engine* engine, int64_t* times, int32_t n_ops) {
+  return guarded([&] {
+    need(engine && times, "sl_op_times: engine and times must not be null");
+    const std::vector<int64_t>& spent = engine->engine.op_times();
+    need(n_ops == static_cast<int64_t>(spent.size()), "sl_op_times: n_ops is not the number of ops of the plan");
+    std::memcpy(times, spent.data(), spent.size() * sizeof(int64_t));
+  });
+}
+
+int sl_linear(const sl_tensor* weight, int32_t isa, int32_t threads, const float* x, int32_t n, float* y) {
+  return guarded([&] {
+    need(weight && x && y && n >= 1 && n <= sealift::kMaxRows, "sl_linear: weight, x and y must not be null, n at least 1");
+    need(threads >= 1 && threads <= sealift::kMaxThreads, "sl_linear: threads out of range");
+    sealift::check_tensor(*weight, 0);
+    sealift::Pool pool(threads);
+    const auto packed = sealift::pack_linear(*weight, resolved(isa), pool);
+    const sealift::Memory<uint8_t> scratch(static_cast<int64_t>(sealift::linear_scratch_bytes(*packed, n)));
+    sealift::linear(*packed, x, weight->cols, n, y, weight->rows, nullptr, scratch.data(), pool);
+  });
+}
+
+int sl_dequantize(const sl_tensor* weight, float* y) {
+  return guarded([&] {
+    need(weight && y, "sl_dequantize: weight and y must not be null");
+    sealift::check_tensor(*weight, 0);
+    for (int64_t r = 0; r < weight->rows; r++) sealift::dequantize_row(*weight, r, y + r * weight->cols);
+  });
+}
+
+int sl_sample(float* logits, int32_t vocab, const sl_sampling* sampling, int32_t position, int32_t* token, float* logprob,
+              int32_t* top_ids, float* top_logprobs) {
+  return guarded([&] {
+    need(logits && sampling && token && logprob, "sl_sample: logits, sampling, token and logprob must not be null");
+    need(vocab >= 1 && vocab <= sealift::kMaxWidth, "sl_sample: vocab out of range");
+    need(position >= 0, "sl_sample: position is negative");
+    sealift::check_sampling(*sampling, vocab, "sampling: ");
+    sealift::Choice choice{SL_NONE, 0, top_ids, top_logprobs};
+    sealift::SampleScratch scratch;
+    sealift::sample(sealift::bodies(sealift::best_isa()), logits, vocab, *sampling, position, choice, scratch);
+    if (choice.token == SL_NONE) throw sealift::Error(SL_INTERNAL, "sl_sample: the logits are not finite");
+    *token = choice.token;
+    *logprob = choice.logprob;
+  });
+}
+
+}  // extern "C"

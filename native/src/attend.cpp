@@ -1,0 +1,158 @@
+// ATTEND: stores the step's keys and values, then shares the work out. What each query computes is fixed in attend.inc;
+// here is only who computes it, so nothing in this file can change a bit of the result.
+#include <algorithm>
+#include <cstring>
+
+#include "engine.h"
+
+namespace sealift {
+namespace {
+
+constexpr int64_t kQueries = 32;         // queries that share one reading of keys: their scores and sums stay in L1/L2
+constexpr int64_t kTasksPerThread = 4;   // fewer tiles than this per thread: share out splits as well
+constexpr int64_t kPartsMax = 1 << 22;   // floats of partial results kept (16 MiB); beyond it tiles run whole
+
+int64_t tile_rows(int32_t group) { return std::max<int64_t>(1, kQueries / group); }
+int64_t tile_queries(int32_t group) { return tile_rows(group) * group; }
+int64_t split_of(int64_t key) { return key / (kSplit * kBlock); }
+
+// Adds the parts of one split to the totals of the rows that see it.
+void fold(const Bodies& bodies, const Attend& a, const AttendTile& tile, int64_t split, const float* parts, float* totals) {
+  const int32_t group = a.group();
+  for (int64_t r = 0; r < tile.rows; r++) {
+    const int64_t position = tile.position + r, first = split_of(a.first_key(position));
+    if (split < first || split > split_of(position)) continue;
+    for (int64_t i = r * group; i < (r + 1) * group; i++) {
+      float* total = totals + i * a.record();
+      const float* part = parts + i * a.record();
+      if (split == first) std::memcpy(total, part, static_cast<size_t>(a.record()) * sizeof(float));
+      else bodies.attend_merge(total, part, a.padded);
+    }
+  }
+}
+
+void finish(const Bodies& bodies, const Attend& a, const AttendTile& tile, int32_t kv_head, const float* totals) {
+  const int32_t group = a.group();
+  for (int64_t i = 0; i < tile.rows * group; i++) {
+    float* out = a.out + (tile.row + i / group) * a.heads * a.width + (kv_head * group + i % group) * a.width;
+    bodies.attend_finish(totals + i * a.record(), out, a.width, a.padded);
+  }
+}
+
+struct Splits {
+  int64_t begin, end;
+};
+Splits splits(const Attend& a, const AttendTile& tile) {
+  return {split_of(a.first_key(tile.position)), split_of(tile.position + tile.rows - 1) + 1};
+}
+
+}  // namespace
+
+Attend Engine::cache_of(const sl_op& op) const {
+  const size_t layer = static_cast<size_t>(op.i[0]);
+  const int32_t padded = (op.i[3] + kLine - 1) / kLine * kLine;
+  return {nullptr, nullptr, keys_[layer].data(), values_[layer].data(), op.i[1], op.i[2], op.i[3], padded, op.i[4],
+          op.f[0], op.f[1]};
+}
+
+void Engine::make_attend_scratch() {
+  int64_t scratch = 0, parts = 0;
+  for (int32_t at : plan_.attends) {
+    const Attend a = cache_of(plan_.ops[static_cast<size_t>(at)]);
+    const int64_t queries = tile_queries(a.group());
+    scratch = std::max(scratch, attend_scratch(queries, a.padded) + 2 * queries * a.record());
+    const int64_t splits = config_.n_blocks / kSplit + 1;
+    parts = std::max(parts, kTasksPerThread * config_.threads * queries * a.record() * splits);
+  }
+  for (int w = 0; w < pool_.threads(); w++) attend_scratch_.emplace_back(scratch);
+  if (pool_.threads() > 1) parts_ = Memory<float>(std::min(parts, kPartsMax));
+  tiles_.reserve(static_cast<size_t>(config_.max_rows));
+}
+
+void Engine::attend(const sl_op& op, const sl_batch& batch) {
+  Attend a = cache_of(op);
+  a.q = slot(op.a);
+  a.out = slot(op.out);
+  store_keys(a, slot(op.b), slot(op.c));
+  make_tiles(a, batch);
+  if (!attend_splits(a)) attend_tiles(a);
+}
+
+// k, v [rows, kv_heads * width]. One task per block and head: no two threads write one cache line.
+void Engine::store_keys(const Attend& a, const float* k, const float* v) {
+  const int64_t row_width = int64_t{a.kv_heads} * a.width;
+  const int64_t cost = static_cast<int64_t>(rows_.position.size()) * row_width * 4 / static_cast<int64_t>(rows_.pieces.size());
+  split(pool_, static_cast<int64_t>(rows_.pieces.size()), cost, [&](int64_t begin, int64_t end) {
+    alignas(64) uint16_t halves[kMaxHead];
+    for (int64_t p = begin; p < end; p++) {
+      const Piece& piece = rows_.pieces[static_cast<size_t>(p)];
+      for (int64_t i = 0; i < piece.rows * a.kv_heads; i++) {
+        const int64_t row = i / a.kv_heads, head = i % a.kv_heads, token = piece.offset + row;
+        const int64_t from = (piece.row + row) * row_width + head * a.width;
+        const int64_t at = int64_t{piece.block} * a.kv_heads + head;
+        bodies_.to_half(v + from, a.values + (at * kBlock + token) * a.padded, a.width);
+        bodies_.to_half(k + from, halves, a.width);
+        uint16_t* keys = a.keys + at * a.width * kBlock + token;
+        for (int32_t d = 0; d < a.width; d++) keys[d * kBlock] = halves[d];
+      }
+    }
+  });
+}
+
+void Engine::make_tiles(const Attend& a, const sl_batch& batch) {
+  tiles_.clear();
+  const int64_t most = tile_rows(a.group());
+  for (int32_t s = 0; s < batch.n_seqs; s++) {
+    const int32_t* table = batch.blocks + static_cast<int64_t>(s) * batch.table_width;
+    for (int64_t row = batch.row_start[s]; row < batch.row_start[s + 1]; row += most)
+      tiles_.push_back({row, std::min(most, batch.row_start[s + 1] - row), rows_.position[static_cast<size_t>(row)], table});
+  }
+}
+
+// One task per tile and head, all its splits in order. Later tiles of a prompt see more keys: they go first.
+void Engine::attend_tiles(const Attend& a) {
+  const int64_t n = static_cast<int64_t>(tiles_.size()), queries = tile_queries(a.group());
+  pool_.run(n * a.kv_heads, [&](int64_t task, int worker) {
+    const AttendTile& tile = tiles_[static_cast<size_t>(n - 1 - task / a.kv_heads)];
+    const int32_t head = static_cast<int32_t>(task % a.kv_heads);
+    float* totals = attend_scratch_[static_cast<size_t>(worker)].data();
+    float *parts = totals + queries * a.record(), *scratch = parts + queries * a.record();
+    const Splits range = splits(a, tile);
+    for (int64_t s = range.begin; s < range.end; s++) {
+      bodies_.attend_split(a, tile, head, s, parts, scratch);
+      fold(bodies_, a, tile, s, parts, totals);
+    }
+    finish(bodies_, a, tile, head, totals);
+  });
+}
+
+// Few tiles over long contexts: one task per tile, head and split; then totals in order. False where that gains nothing or
+// the parts do not fit.
+bool Engine::attend_splits(const Attend& a) {
+  const int64_t n = static_cast<int64_t>(tiles_.size()), queries = tile_queries(a.group());
+  if (pool_.threads() == 1 || n * a.kv_heads >= kTasksPerThread * pool_.threads()) return false;
+  int64_t most = 0;
+  for (const AttendTile& tile : tiles_) most = std::max(most, splits(a, tile).end - splits(a, tile).begin);
+  const int64_t tile_floats = queries * a.record() * most;  // parts of one tile and head
+  if (most == 1 || tile_floats * n * a.kv_heads > parts_.size()) return false;
+  pool_.run(n * a.kv_heads * most, [&](int64_t task, int worker) {
+    const int64_t unit = task / most, split = task % most;
+    const AttendTile& tile = tiles_[static_cast<size_t>(unit / a.kv_heads)];
+    const Splits range = splits(a, tile);
+    if (range.begin + split >= range.end) return;
+    float* parts = parts_.data() + unit * tile_floats + split * queries * a.record();
+    float* scratch = attend_scratch_[static_cast<size_t>(worker)].data() + 2 * queries * a.record();
+    bodies_.attend_split(a, tile, static_cast<int32_t>(unit % a.kv_heads), range.begin + split, parts, scratch);
+  });
+  pool_.run(n * a.kv_heads, [&](int64_t unit, int worker) {
+    const AttendTile& tile = tiles_[static_cast<size_t>(unit / a.kv_heads)];
+    float* totals = attend_scratch_[static_cast<size_t>(worker)].data();
+    const Splits range = splits(a, tile);
+    for (int64_t s = range.begin; s < range.end; s++)
+      fold(bodies_, a, tile, s, parts_.data() + unit * tile_floats + (s - range.begin) * queries * a.record(), totals);
+    finish(bodies_, a, tile, static_cast<int32_t>(unit % a.kv_heads), totals);
+  });
+  return true;
+}
+
+}  // namespace sealift

@@ -1,0 +1,2 @@
+#define SEALIFT_SET avx2
+#include "bodies.inc"

@@ -1,0 +1,2 @@
+#define SEALIFT_SET avx512
+#include "bodies.inc"

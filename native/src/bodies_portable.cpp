@@ -1,0 +1,2 @@
+#define SEALIFT_SET portable
+#include "bodies.inc"

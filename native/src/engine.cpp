@@ -1,0 +1,140 @@
+// Making an engine: weights are packed, vectors dequantized, memory allocated.
+#include "engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "errors.h"
+#include "formats.h"
+
+namespace sealift {
+namespace {
+
+int32_t resolve_isa(int32_t isa) {
+  if (!isa_supported(isa))
+    throw Error(SL_UNSUPPORTED, std::string("instruction set ") + std::to_string(isa) + " (" + isa_name(isa) +
+                                    ") is not available on this CPU and build");
+  return isa == SL_ISA_BEST ? best_isa() : isa;
+}
+
+int64_t padded(int64_t width) { return (width + kLine - 1) / kLine * kLine; }
+
+const sl_config& checked(const sl_config& config) {
+  check_config(config);
+  return config;
+}
+
+}  // namespace
+
+Engine::Engine(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors, const sl_config& config)
+    : config_(checked(config)),
+      plan_(decode_plan(ops, n_ops, tensors, n_tensors, config_)),
+      isa_(resolve_isa(config.isa)),
+      bodies_(bodies(isa_)),
+      pool_(config.threads),
+      rows_(plan_, config_) {
+  load_tensors(tensors, n_tensors);
+  make_cache();
+  make_rope_tables();
+  make_buffers();
+  make_attend_scratch();
+  sample_scratch_.resize(static_cast<size_t>(pool_.threads()));
+  times_.resize(plan_.ops.size());
+}
+
+void Engine::load_tensors(const sl_tensor* tensors, int32_t n_tensors) {
+  const size_t n = static_cast<size_t>(n_tensors);
+  tables_.resize(n);
+  table_bytes_.resize(n);
+  linears_.resize(n);
+  vectors_.resize(n);
+  for (const sl_op& op : plan_.ops) {
+    if (op.weight == SL_NONE) continue;
+    const size_t at = static_cast<size_t>(op.weight);
+    if (op.kind == SL_LINEAR) {
+      if (!linears_[at]) linears_[at] = pack_linear(tensors[at], isa_, pool_);
+      if (op.bias != SL_NONE) hold_vector(tensors, op.bias);
+    } else if (op.kind == SL_EMBED) {
+      if (tables_[at].data) continue;
+      table_bytes_[at] = Memory<uint8_t>(static_cast<int64_t>(tensors[at].size));
+      std::memcpy(table_bytes_[at].data(), tensors[at].data, tensors[at].size);
+      tables_[at] = tensors[at];
+      tables_[at].data = table_bytes_[at].data();
+    } else {
+      hold_vector(tensors, op.weight);
+    }
+  }
+}
+
+void Engine::hold_vector(const sl_tensor* tensors, int32_t index) {
+  std::vector<float>& vector = vectors_[static_cast<size_t>(index)];
+  if (!vector.empty()) return;
+  vector.resize(static_cast<size_t>(tensors[index].cols));
+  dequantize_row(tensors[index], 0, vector.data());
+}
+
+void Engine::make_cache() {
+  for (int32_t at : plan_.attends) {
+    const sl_op& op = plan_.ops[static_cast<size_t>(at)];
+    const int64_t lanes = int64_t{config_.n_blocks} * op.i[2] * kBlock;  // blocks * heads * tokens
+    keys_.emplace_back(lanes * op.i[3]);
+    values_.emplace_back(lanes * padded(op.i[3]));
+  }
+}
+
+void Engine::make_rope_tables() {
+  for (const sl_op& op : plan_.ops) {
+    int32_t found = SL_NONE;
+    if (op.kind == SL_ROPE) {
+      for (size_t r = 0; r < ropes_.size(); r++)
+        if (ropes_[r].rotary == op.i[1] && ropes_[r].factors == op.weight && ropes_[r].base == op.f[0] &&
+            ropes_[r].scale == op.f[1])
+          found = static_cast<int32_t>(r);
+      if (found == SL_NONE) {
+        found = static_cast<int32_t>(ropes_.size());
+        ropes_.push_back({op.i[1], op.weight, op.f[0], op.f[1], {}, Memory<float>(int64_t{config_.max_rows} * op.i[1])});
+        for (int32_t j = 0; j < op.i[1] / 2; j++) {
+          const double factor = op.weight == SL_NONE ? 1 : vectors_[static_cast<size_t>(op.weight)][static_cast<size_t>(j)];
+          if (!std::isfinite(factor) || factor == 0)
+            refuse("rope factor " + std::to_string(j) + " is " + std::to_string(factor) + ", expected finite and not 0");
+          ropes_.back().frequencies.push_back(op.f[1] * std::pow(double{op.f[0]}, -2.0 * j / op.i[1]) / factor);
+        }
+      }
+    }
+    rope_of_op_.push_back(found);
+  }
+}
+
+void Engine::make_buffers() {
+  for (int64_t floats : plan_.buffers) buffers_.emplace_back(floats);
+  size_t scratch = 0;
+  for (const sl_op& op : plan_.ops) {
+    if (op.kind != SL_LINEAR) continue;
+    const bool outputs = plan_.slots[static_cast<size_t>(op.out)].outputs;
+    scratch = std::max(scratch, linear_scratch_bytes(*linears_[static_cast<size_t>(op.weight)],
+                                                     outputs ? config_.max_outputs : config_.max_rows));
+  }
+  linear_scratch_ = Memory<uint8_t>(static_cast<int64_t>(scratch));
+}
+
+sl_info Engine::info() const {
+  sl_info info{};
+  for (const auto& l : linears_) info.weight_bytes += l ? l->bytes() : 0;
+  for (const auto& t : table_bytes_) info.weight_bytes += t.bytes();
+  for (const auto& v : vectors_) info.weight_bytes += static_cast<int64_t>(v.size() * sizeof(float));
+  for (size_t i = 0; i < keys_.size(); i++) info.kv_bytes += keys_[i].bytes() + values_[i].bytes();
+  for (const auto& b : buffers_) info.scratch_bytes += b.bytes();
+  for (const auto& s : attend_scratch_) info.scratch_bytes += s.bytes();
+  for (const auto& r : ropes_) info.scratch_bytes += r.angles.bytes();
+  info.scratch_bytes += linear_scratch_.bytes() + parts_.bytes();
+  info.bytes_per_block = info.kv_bytes / config_.n_blocks;
+  info.vocab = plan_.vocab;
+  info.layers = static_cast<int32_t>(plan_.attends.size());
+  info.threads = config_.threads;
+  info.isa = isa_;
+  return info;
+}
+
+}  // namespace sealift

@@ -1,0 +1,108 @@
+// linear_avx512_vnni.cpp: AMD Zen 4 and later (2022-), Intel Ice Lake, Sapphire Rapids and later servers (2019-).
+// Compile with -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c.
+#include "linear_body.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \
+    defined(__AVX512VNNI__) && defined(__F16C__)
+// gcc 12 warns about its own intrinsics (bug 105593: _mm512_undefined_* reads itself).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+
+#include "linear_layout.h"
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+namespace sealift {
+namespace {
+
+constexpr int LANES = 16;
+// 12: eight code vectors, twelve accumulators and three scale vectors leave nine of 32 registers for sums in flight.
+constexpr int TOKENS[] = {1, 2, 3, 4, 6, 8, 12};
+
+using Bytes = __m512i;
+using Ints = __m512i;
+using Floats = __m512;
+
+INLINE Bytes load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+INLINE Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
+INLINE Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
+
+// Moves the wanted bits of every byte to bit 4 and up; bits that cross into a neighbour byte are masked away.
+template <int BITS, int G>
+INLINE Bytes with_bits(Bytes low, Bytes high) {
+  constexpr int from = BITS == 5 ? G : 2 * (G % 4);
+  Bytes moved;
+  if constexpr (from <= 4) {
+    moved = _mm512_slli_epi16(high, 4 - from);
+  } else {
+    moved = _mm512_srli_epi16(high, from - 4);
+  }
+  return _mm512_ternarylogic_epi32(low, moved, _mm512_set1_epi8(BITS == 5 ? 0x10 : 0x30), 0xF8);  // low | (moved & mask)
+}
+
+INLINE Ints broadcast_i(const int8_t* p) {
+  int32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return _mm512_set1_epi32(v);
+}
+
+template <int BITS, int GROUPS>
+INLINE Ints dot(int32_t c, const Bytes* w, const int8_t* x) {
+  Ints sum = _mm512_set1_epi32(c);
+  UNROLL
+  for (int g = 0; g < GROUPS; ++g) sum = _mm512_dpbusd_epi32(sum, w[g], broadcast_i(x + 4 * g));
+  return sum;
+}
+
+INLINE Floats zero_f() { return _mm512_setzero_ps(); }
+INLINE Floats broadcast_f(float v) { return _mm512_set1_ps(v); }
+INLINE Floats convert(Ints v) { return _mm512_cvtepi32_ps(v); }
+INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+
+INLINE __m256i load_256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+INLINE __m128i load_128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+INLINE Floats load_f32(const uint8_t* p) { return _mm512_loadu_ps(p); }
+INLINE Floats load_f16(const uint8_t* p) { return _mm512_cvtph_ps(load_256(p)); }
+INLINE Floats load_bf16(const uint8_t* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_256(p)), 16));
+}
+INLINE Floats load_u8(const uint8_t* p) { return convert(_mm512_cvtepu8_epi32(load_128(p))); }
+INLINE Floats load_i8(const uint8_t* p) { return convert(_mm512_cvtepi8_epi32(load_128(p))); }
+
+INLINE __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+INLINE Floats load_f32(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+INLINE void store(float* p, Floats v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
+
+INLINE void quantize(const float* x, int8_t* q, float& d, int32_t (&sums)[2]) {
+  const Floats a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
+  // As integers, the bits of |x| sort like |x|, and NaN above infinity above every number.
+  const __m512i abs = _mm512_set1_epi32(0x7fffffff);
+  const Ints largest = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(a), abs), _mm512_and_si512(_mm512_castps_si512(b), abs));
+  const QuantScale scale = quant_scale(_mm512_reduce_max_epi32(largest));
+  d = scale.d;
+  const Floats inverse = broadcast_f(scale.inverse);
+  const __mmask16 live = scale.inverse == 0 ? 0 : 0xffff;  // zeros and rows that are not finite get q = 0
+  const Ints qa = _mm512_maskz_cvtps_epi32(live, mul(a, inverse)), qb = _mm512_maskz_cvtps_epi32(live, mul(b, inverse));
+  sums[0] = _mm512_reduce_add_epi32(qa);
+  sums[1] = _mm512_reduce_add_epi32(qb);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(qa));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtepi32_epi8(qb));
+}
+
+#include "linear_body.inc"
+
+}  // namespace
+
+const LinearBody* linear_body_avx512_vnni() { return &BODY; }
+
+}  // namespace sealift
+#else
+namespace sealift {
+const LinearBody* linear_body_avx512_vnni() { return nullptr; }
+}  // namespace sealift
+#endif

@@ -1,0 +1,77 @@
+// linear_layout.h: how packed weights and packed activations lie in memory. Read by the packer and by every kernel body.
+//
+// A panel holds L weight rows (L = lanes of the body: 16 or 8), whole and contiguous, padded with zero rows at the end of
+// the matrix. k runs along the columns. Integer formats keep their own bits per code, in chunks of 256 columns (the last one
+// may be shorter) of codes, then scales, so that a kernel reads memory as one forward stream:
+//   codes   per 32 columns: group g (0..7) is columns 4g .. 4g+3 of all L rows as one vector of 4L bytes, byte 4 row + column.
+//             low nibbles: vectors v = 0..3; low half of a byte is group v, high half group v + 4      (bits 4, 5, 6)
+//             fifth bits:  one vector, bit g of a byte belongs to group g                             (bits 5)
+//             bit pairs:   two vectors h; bits 2p of a byte belong to group 4h + p                    (bits 6)
+//             whole bytes: vectors g = 0..7                                                           (bits 8)
+//   scales  FLAT: per 32 columns f16 d[L], then f16 m[L] if the format has minima.
+//             SUPER:  f16 d[L], f16 m[L], then per 32 columns u8 sc[L], u8 mn[L].
+//             SUPER6: f16 d[L], then per 32 columns i8 sc[L] (first 16), i8 sc[L] (last 16).
+//           Padded to whole vectors of 4L bytes.
+// Plain formats: [cols][L] values of 4 or 2 bytes. Every panel starts at a multiple of 64 bytes.
+//
+// Activations of a tile of T tokens (they, too, are read once, in order):
+//   integer formats, per 32 columns: i8 q[T][32], f32 d[T], then
+//     zero-point formats  i32 c[T] = -zero * sum(q)   (SUPER6: [2][T], one per 16 columns)
+//     formats with minima f32 s[T] = d * sum(q)
+//   plain formats: f32 x[cols][T].
+//
+// Functions here are static: this header is compiled for every instruction set, and a shared copy could be the wrong one.
+#pragma once
+#include <cstdint>
+
+#include "formats.h"
+
+namespace sealift {
+
+constexpr int GROUP = 32;   // columns that share an activation scale
+constexpr int CHUNK = 256;  // columns of codes that lie together
+
+static constexpr int64_t code_bytes(int bits, int lanes) { return int64_t{GROUP} * lanes * bits / 8; }
+
+static constexpr int64_t scale_bytes(Form form, bool has_min, int lanes, int64_t columns) {
+  if (columns == 0) return 0;
+  const int64_t head = form == Form::SUPER ? 4 : form == Form::SUPER6 ? 2 : 0;
+  const int64_t each = form == Form::FLAT && has_min ? 4 : 2;
+  const int64_t vector = 4 * lanes;
+  return (lanes * (head + columns / GROUP * each) + vector - 1) / vector * vector;
+}
+
+static constexpr int64_t chunk_bytes(int bits, Form form, bool has_min, int lanes, int64_t columns) {
+  return columns / GROUP * code_bytes(bits, lanes) + scale_bytes(form, has_min, lanes, columns);
+}
+
+// Bytes of one token's share of a packed tile, per 32 columns of an integer format.
+static constexpr int64_t token_bytes(Form form) { return form == Form::SUPER6 ? GROUP + 12 : GROUP + 8; }
+
+static inline int64_t panel_bytes(const Format& f, int lanes, int64_t cols) {
+  const int64_t bytes = f.bits == 0 ? cols * lanes * f.block_bytes
+                                    : cols / CHUNK * chunk_bytes(f.bits, f.form, f.has_min, lanes, CHUNK) +
+                                          chunk_bytes(f.bits, f.form, f.has_min, lanes, cols % CHUNK);
+  return (bytes + 63) / 64 * 64;
+}
+
+// The activation scale of 32 values whose largest magnitude has these bits. inverse is 0 (and every q must be 0) when all of
+// them are below 2^-110, where 127 / largest would overflow, and when one is not finite: then d is NaN, so the result is too.
+struct QuantScale {
+  float d, inverse;
+};
+
+static inline QuantScale quant_scale(int32_t largest_bits) {
+  constexpr int32_t INFINITE = 0x7f800000, SMALL = (127 - 110) << 23;
+  if (largest_bits >= INFINITE) return {__builtin_nanf(""), 0};
+  if (largest_bits < SMALL) return {0, 0};
+  float largest;
+  __builtin_memcpy(&largest, &largest_bits, 4);
+  return {largest / 127.0f, 127.0f / largest};
+}
+
+// Writes the panel of rows first_row .. first_row + lanes - 1 of a tensor; rows beyond its end become zeros.
+// out: panel_bytes() zeroed bytes.
+void pack_panel(const Format& format, const sl_tensor& tensor, int64_t first_row, int lanes, uint8_t* out);
+
+}  // namespace sealift

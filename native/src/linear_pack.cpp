@@ -1,0 +1,89 @@
+// linear_pack.cpp: from GGUF's blocks to panels (linear_layout.h). Runs once per tensor; the values do not change.
+#include <algorithm>
+#include <cstring>
+
+#include "linear_layout.h"
+
+namespace sealift {
+namespace {
+
+// Places 32 codes of one row (lane) into the zeroed code vectors at `out`.
+void place_codes(int bits, const uint8_t* q, int lane, int lanes, uint8_t* out) {
+  const int vector = 4 * lanes;
+  for (int g = 0; g < 8; ++g) {
+    for (int j = 0; j < 4; ++j) {
+      const int code = q[4 * g + j], at = 4 * lane + j;
+      if (bits == 8) {
+        out[g * vector + at] = static_cast<uint8_t>(code);
+        continue;
+      }
+      uint8_t& low = out[(g % 4) * vector + at];
+      low = static_cast<uint8_t>(low | ((code & 15) << (g < 4 ? 0 : 4)));
+      if (bits == 5) {
+        uint8_t& high = out[4 * vector + at];
+        high = static_cast<uint8_t>(high | ((code >> 4) << g));
+      } else if (bits == 6) {
+        uint8_t& high = out[(4 + g / 4) * vector + at];
+        high = static_cast<uint8_t>(high | ((code >> 4) << (2 * (g % 4))));
+      }
+    }
+  }
+}
+
+void put_u16(uint8_t* vector, int lane, uint16_t value) { std::memcpy(vector + 2 * lane, &value, 2); }
+
+// Places one row's scales of block number `block` of a chunk into the chunk's scale region.
+void place_scales(const Format& format, const Codes& codes, int64_t block, int lane, int lanes, uint8_t* at) {
+  if (format.form == Form::FLAT) {
+    at += block * lanes * (format.has_min ? 4 : 2);
+    put_u16(at, lane, codes.d);
+    if (format.has_min) put_u16(at + 2 * lanes, lane, codes.m);
+    return;
+  }
+  const bool super6 = format.form == Form::SUPER6;
+  put_u16(at, lane, codes.d);
+  if (!super6) put_u16(at + 2 * lanes, lane, codes.m);
+  at += (super6 ? 2 : 4) * lanes;
+  for (int b = 0; b < CHUNK / GROUP; ++b, at += 2 * lanes) {
+    at[lane] = super6 ? codes.sc[2 * b] : codes.sc[b];
+    at[lanes + lane] = super6 ? codes.sc[2 * b + 1] : codes.mn[b];
+  }
+}
+
+// Places one row's chunk of `columns` columns; src: its first block.
+void place_chunk(const Format& format, const uint8_t* src, int64_t columns, int lane, int lanes, uint8_t* out) {
+  const int64_t step = code_bytes(format.bits, lanes);
+  uint8_t* const scales = out + columns / GROUP * step;
+  Codes codes;
+  for (int64_t b = 0; b < columns / format.block; ++b, src += format.block_bytes) {
+    format.read(src, codes);
+    for (int k = 0; k < format.block; k += GROUP, out += step) place_codes(format.bits, codes.q + k, lane, lanes, out);
+    place_scales(format, codes, b, lane, lanes, scales);
+  }
+}
+
+void place_plain(const uint8_t* src, int64_t cols, int width, int lane, int lanes, uint8_t* out) {
+  for (int64_t k = 0; k < cols; ++k) std::memcpy(out + (k * lanes + lane) * width, src + k * width, static_cast<size_t>(width));
+}
+
+}  // namespace
+
+void pack_panel(const Format& format, const sl_tensor& tensor, int64_t first_row, int lanes, uint8_t* out) {
+  const int64_t cols = tensor.cols, row_bytes = cols / format.block * format.block_bytes;
+  const int rows = static_cast<int>(std::min<int64_t>(lanes, tensor.rows - first_row));
+  for (int lane = 0; lane < rows; ++lane) {
+    const uint8_t* src = static_cast<const uint8_t*>(tensor.data) + (first_row + lane) * row_bytes;
+    if (format.read == nullptr) {
+      place_plain(src, cols, format.block_bytes, lane, lanes, out);
+      continue;
+    }
+    uint8_t* chunk = out;
+    for (int64_t k = 0; k < cols; k += CHUNK) {
+      const int64_t columns = std::min<int64_t>(CHUNK, cols - k);
+      place_chunk(format, src + k / format.block * format.block_bytes, columns, lane, lanes, chunk);
+      chunk += chunk_bytes(format.bits, format.form, format.has_min, lanes, columns);
+    }
+  }
+}
+
+}  // namespace sealift

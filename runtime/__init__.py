@@ -1,0 +1,1 @@
+"""ANSWERING: models as specs, prompts and tokens, scheduling, the HTTP APIs."""

@@ -1,0 +1,121 @@
+"""The server's door: every route of both APIs on one FastAPI application.
+
+`create_app` opens no socket and touches no file. Refuses what gin refuses, in gin's words: unknown paths (404), known
+paths with another verb (405); a trailing slash is a redirect. There are no documentation pages: FastAPI's would load
+scripts from the internet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Match, Route
+
+from manifests.store import Store
+from runtime.api import native, openai, status_routes, store_routes, transfer_routes
+from runtime.api.guard import Guard
+from runtime.api.state import Server, Settings, Transfers
+from runtime.api.transport import NATIVE, Dialect, error_response
+from runtime.card import CardBox
+from runtime.manager import Manager
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
+    ("GET HEAD", "/", status_routes.root),
+    ("GET HEAD", "/health", status_routes.health),
+    ("GET HEAD", "/api/version", status_routes.version),
+    ("GET", "/api/status", status_routes.cloud),
+    ("GET", "/api/ps", status_routes.ps),
+    ("GET HEAD", "/api/tags", store_routes.tags),
+    ("POST", "/api/show", store_routes.show),
+    ("POST", "/api/generate", native.generate),
+    ("POST", "/api/chat", native.chat),
+    ("POST", "/api/copy", store_routes.copy),
+    ("DELETE", "/api/delete", store_routes.delete),
+    ("POST", "/api/create", store_routes.create_model),
+    ("HEAD", "/api/blobs/{digest}", store_routes.blob_exists),
+    ("POST", "/api/blobs/{digest}", store_routes.blob_upload),
+    ("POST", "/api/pull", transfer_routes.pull),
+    ("POST", "/api/push", transfer_routes.push),
+    ("GET", "/v1/models", openai.list_models),
+    ("GET", "/v1/models/{model:path}", openai.one_model),
+    ("POST", "/v1/chat/completions", openai.chat_completions),
+    ("POST", "/v1/completions", openai.completions),
+)
+
+
+def create_app(
+    store: Store, manager: Manager, *, transfers: Transfers | None = None, settings: Settings | None = None
+) -> FastAPI:
+    """`transfers` None: the server opens no outbound connection. The manager is closed when the application ends."""
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await manager.close()
+
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    app.state.sealift = Server(store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings)
+    for methods, path, endpoint in ROUTES:
+        app.router.routes.append(_route(path, methods.split(), endpoint))
+    app.add_exception_handler(HTTPException, _not_here)
+    app.add_middleware(_Signed, version=settings.version)
+    app.add_middleware(Guard, origins=settings.origins, listening_on=settings.listening_on)
+    return app
+
+
+def _route(path: str, methods: list[str], endpoint: Endpoint) -> Route:
+    """Errors become this API's answers here, so that none reaches the framework's own handlers."""
+    dialect: Dialect = openai.OPENAI if path.startswith("/v1/") else NATIVE
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except Exception as error:
+            return error_response(error, dialect)
+
+    route = Route(path, guarded, methods=methods)
+    route.methods = set(methods)  # starlette adds HEAD to GET; the contract says where there is one
+    return route
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 404 and path.endswith("/") and _known(request, path.rstrip("/")):
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(path.rstrip("/") + query, status_code=301 if request.method == "GET" else 307)
+    text = {404: "404 page not found", 405: "405 method not allowed"}.get(error.status_code, str(error.detail))
+    return PlainTextResponse(text, status_code=error.status_code, headers=error.headers)
+
+
+def _known(request: Request, path: str) -> bool:
+    scope: dict[str, Any] = {**request.scope, "path": path}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
+
+
+class _Signed:
+    """Names the program that answers; /api/version must speak as Ollama does."""
+
+    def __init__(self, app: Any, *, version: str) -> None:
+        self._app, self._headers = app, [(b"server", f"sealift/{version}".encode())]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *self._headers]
+            await send(message)
+
+        await self._app(scope, receive, sending if scope["type"] == "http" else send)

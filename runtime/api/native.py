@@ -1,0 +1,257 @@
+"""Ollama's inference routes: /api/generate and /api/chat (contract, 1.7 and 1.8), and events as its NDJSON.
+
+Order of checks: body, name, model, unload, raw, capabilities, options, load. Not built and refused by name: `format`,
+`tools`, `images`, thinking. An empty prompt or message list loads the model, with keep_alive 0 it unloads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runtime.api import prompts
+from runtime.api.asking import (
+    Ask,
+    Run,
+    check_format,
+    check_think,
+    ended,
+    find_model,
+    keep_alive_of,
+    logprob_entry,
+    refuse_incapable,
+    running,
+    source_of,
+    top_logprobs_of,
+)
+from runtime.api.durations import now_utc
+from runtime.api.gojson import Body, dump
+from runtime.api.state import Server, server_of
+from runtime.api.store_routes import body_of
+from runtime.api.transport import JSON, NDJSON, Answer, Chunks, json_response
+from runtime.errors import RequestRefused
+from runtime.events import Finish, TextDelta, Usage
+from runtime.options import merge
+from runtime.text.message import Message
+
+# Puts a piece of answer into a chunk: `response` for generate, `message` for chat.
+Shape = Callable[[str], dict[str, Any]]
+
+
+def generate_shape(text: str) -> dict[str, Any]:
+    return {"response": text}
+
+
+def chat_shape(text: str) -> dict[str, Any]:
+    return {"message": {"role": "assistant", "content": text}}
+
+
+async def generate(request: Request) -> Response:
+    server, body = server_of(request), await body_of(request, "GenerateRequest")
+    asked = body.text("model").strip()
+    if not asked:
+        raise RequestRefused("model '' not found", http_status=404)
+    name, card = await asyncio.to_thread(find_model, server, asked)
+    prompt, raw, context = body.text("prompt"), body.flag("raw"), body.array("context", int, "int")
+    seconds = keep_alive_of(body)
+    if not prompt and seconds == 0:
+        return _unload(server, asked, str(card.weights.digest), generate_shape)
+    if raw and (body.text("template") or body.text("system") or context):
+        raise RequestRefused("raw mode does not support template, system, or context")
+    suffix, images = body.text("suffix"), body.array("images", str, "api.ImageData")
+    refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(suffix), "vision": bool(images)})
+    top = _common_checks(body, asked, card)
+    question = prompts.Completion(
+        prompt=prompt,
+        suffix=suffix,
+        system=body.text("system") or None,
+        template=body.text("template") or None,
+        context=tuple(context),
+        raw=raw,
+        truncate=body.flag("truncate", True),
+    )
+    options = merge(card.params, body.object("options"))
+    ask = Ask(
+        name=name,
+        card=card,
+        options=options,
+        prompt=prompts.completion_maker(card, question),
+        keep_alive=seconds,
+        logprobs=True,  # the reply's `context` needs every token
+        top_logprobs=top,
+        client=client_of(request),
+    )
+    if not prompt and not suffix and not context:
+        return await _load(server, ask, asked, generate_shape)
+    if body.flag("_debug_render_only"):
+        return Answer(_rendered(server, ask, asked), media_type=JSON, whole=True)
+    reply = Reply(asked=asked, shape=generate_shape, logprobs=body.flag("logprobs"), top=top, context=not raw)
+    return _answer(server, ask, reply, stream=body.flag("stream", True))
+
+
+async def chat(request: Request) -> Response:
+    server, body = server_of(request), await body_of(request, "ChatRequest")
+    asked = body.text("model").strip()
+    if not asked:
+        raise RequestRefused("model is required")
+    name, card = await asyncio.to_thread(find_model, server, asked)
+    messages = body.structs("messages", "Message")
+    seconds = keep_alive_of(body)
+    if not messages and seconds == 0:
+        return _unload(server, asked, str(card.weights.digest), chat_shape)
+    tools = bool(body.array("tools", dict, "api.Tool")) or any(message.raw("tool_calls") for message in messages)
+    images = any(message.raw("images") for message in messages)
+    refuse_incapable(name, card, "chat", asked, wanted={"tools": tools, "vision": images})
+    top = _common_checks(body, asked, card)
+    said = [_message(message) for message in messages]
+    options = merge(card.params, body.object("options"))
+    ask = Ask(
+        name=name,
+        card=card,
+        options=options,
+        prompt=prompts.chat_maker(card, said, truncate=body.flag("truncate", True)),
+        keep_alive=seconds,
+        logprobs=body.flag("logprobs"),
+        top_logprobs=top,
+        client=client_of(request),
+    )
+    if not messages:
+        return await _load(server, ask, asked, chat_shape)
+    if body.flag("_debug_render_only"):
+        return Answer(_rendered(server, ask, asked), media_type=JSON, whole=True)
+    reply = Reply(asked=asked, shape=chat_shape, logprobs=body.flag("logprobs"), top=top, context=False)
+    return _answer(server, ask, reply, stream=body.flag("stream", True))
+
+
+def _message(body: Body) -> Message:
+    return Message(
+        role=body.text("role").lower(),
+        content=body.text("content"),
+        thinking=body.text("thinking"),
+        tool_name=body.text("tool_name"),
+        tool_call_id=body.text("tool_call_id"),
+    )
+
+
+def _common_checks(body: Body, asked: str, card: Any) -> int:
+    """Fields both routes share; returns top_logprobs."""
+    check_think(body.raw("think"), asked, card)
+    form = body.raw("format")
+    check_format(form, dump(form).decode())
+    return top_logprobs_of(body)
+
+
+def client_of(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+# -- load, unload, and the prompt alone
+
+
+def _unload(server: Server, asked: str, weights: str, shape: Shape) -> Response:
+    server.manager.unload(weights)
+    return json_response(_envelope(asked, shape, "") | {"done": True, "done_reason": "unload"})
+
+
+async def _rendered(server: Server, ask: Ask, asked: str) -> Chunks:
+    """The prompt and nothing else: what a template made of a question."""
+    async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
+        prompt = await asyncio.to_thread(ask.prompt, model)
+        facts = {"rendered_template": prompt.text, "image_count": 0}
+        yield dump({"model": asked, "created_at": now_utc(), "response": "", "done": False, "_debug_info": facts})
+
+
+async def _load(server: Server, ask: Ask, asked: str, shape: Shape) -> Response:
+    async def chunks() -> Chunks:
+        async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive):
+            yield dump(_envelope(asked, shape, "") | {"done": True, "done_reason": "load"})
+
+    return Answer(chunks(), media_type=JSON, whole=True)
+
+
+# -- events to bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """How an answer is written. `asked`: the model's name as the client wrote it."""
+
+    asked: str
+    shape: Shape
+    logprobs: bool
+    top: int
+    context: bool
+
+
+def _answer(server: Server, ask: Ask, reply: Reply, *, stream: bool) -> Response:
+    if stream:
+        return Answer(_stream(server, ask, reply), media_type=NDJSON)
+    return Answer(_once(server, ask, reply), media_type=JSON, whole=True)
+
+
+async def _stream(server: Server, ask: Ask, reply: Reply) -> Chunks:
+    answer_ids: list[int] = []
+    async with running(server, ask) as run:
+        async for event in run.events:
+            if isinstance(event, Finish):
+                yield dump(_last(run, reply, ended(event), "", [], answer_ids)) + b"\n"
+                continue
+            answer_ids += [info.id for info in event.tokens]
+            entries = _entries(run, reply, event)
+            if event.text or entries:
+                chunk = _envelope(reply.asked, reply.shape, event.text) | {"done": False}
+                yield dump(chunk | {"logprobs": entries} if entries else chunk) + b"\n"
+
+
+async def _once(server: Server, ask: Ask, reply: Reply) -> Chunks:
+    texts: list[str] = []
+    answer_ids: list[int] = []
+    entries: list[dict[str, Any]] = []
+    async with running(server, ask) as run:
+        async for event in run.events:
+            if isinstance(event, Finish):
+                yield dump(_last(run, reply, ended(event), "".join(texts), entries, answer_ids))
+                continue
+            texts.append(event.text)
+            answer_ids += [info.id for info in event.tokens]
+            entries += _entries(run, reply, event)
+
+
+def _entries(run: Run, reply: Reply, delta: TextDelta) -> list[dict[str, Any]]:
+    if not reply.logprobs:
+        return []
+    return [logprob_entry(run.model, info, top=reply.top) for info in delta.tokens]
+
+
+def _envelope(asked: str, shape: Shape, text: str) -> dict[str, Any]:
+    return {"model": asked, "created_at": now_utc(), **shape(text)}
+
+
+def _last(
+    run: Run, reply: Reply, finish: Finish, text: str, entries: list[dict[str, Any]], answer_ids: list[int]
+) -> dict[str, Any]:
+    chunk = _envelope(reply.asked, reply.shape, text) | {"done": True, "done_reason": finish.reason}
+    if reply.context:
+        chunk["context"] = [*run.prompt.ids, *answer_ids]
+    if run.prompt.dropped:
+        chunk["dropped_messages"] = len(run.prompt.dropped)  # ours: what did not fit is not left out in silence
+    if entries:
+        chunk["logprobs"] = entries
+    return chunk | statistics(finish.usage)
+
+
+def statistics(usage: Usage) -> dict[str, Any]:
+    """Durations in nanoseconds. The prompt's count includes what came from the cache."""
+    return {
+        "total_duration": usage.total_ns,
+        "load_duration": usage.load_ns,
+        "prompt_eval_count": usage.prompt_tokens,
+        "prompt_eval_duration": usage.prompt_ns,
+        "eval_count": usage.generated_tokens,
+        "eval_duration": usage.generate_ns,
+    }

@@ -1,0 +1,61 @@
+"""What every route works with: one `Server`, made by `create_app`, found again with `server_of`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+
+from manifests.name import ModelName
+from manifests.store import Store
+from runtime.card import CardBox
+from runtime.manager import Manager
+
+OLLAMA_API = "0.33.0"  # the level of Ollama's API we answer as; clients parse it and want at least 0.6.4
+NO_TRANSFERS = (
+    "this server opens no outbound connections: bring models in with 'sealift bundle import', "
+    "or start it with 'sealift serve --online' on a connected host"
+)
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Transfers(Protocol):
+    """Registries, for a server that may reach them. Runs in a thread; raises errors with an `http_status`.
+
+    `progress` takes Ollama's progress objects: `status`, and where known `digest`, `total` and `completed` in bytes. It
+    raises when the client has gone away, and that ends the transfer.
+    """
+
+    def pull(self, name: ModelName, insecure: bool, progress: Report) -> None: ...
+
+    def push(self, name: ModelName, insecure: bool, progress: Report) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`listening_on`: the address given to the socket. `context_length` 0: what the model's loader chooses."""
+
+    listening_on: str = "127.0.0.1"
+    origins: tuple[str, ...] = ()
+    context_length: int = 0
+    threads: int = 0  # 0: one a core
+    parallel: int = 1  # full contexts the cache of a model holds
+    version: str = "0"  # sealift's own, sent in a header
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    store: Store
+    box: CardBox
+    manager: Manager
+    transfers: Transfers | None
+    settings: Settings
+
+
+def server_of(request: Request) -> Server:
+    server = request.app.state.sealift
+    assert isinstance(server, Server)
+    return server

@@ -1,0 +1,66 @@
+"""Routes that say how the server is: /, /health, /api/version, /api/status, /api/ps. None of them waits for a model."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from manifests.errors import ManifestsError
+from manifests.name import ModelName
+from runtime.api.durations import rfc3339
+from runtime.api.state import OLLAMA_API, Server, server_of
+from runtime.api.transport import json_response
+from runtime.errors import RuntimeFailure
+from runtime.manager import Loaded
+
+FOREVER = timedelta(days=365 * 200)  # what a model that never leaves is said to have left
+
+
+async def root(request: Request) -> Response:
+    return PlainTextResponse("Ollama is running")
+
+
+async def health(request: Request) -> Response:
+    return json_response({"status": "ok"})
+
+
+async def version(request: Request) -> Response:
+    return json_response({"version": OLLAMA_API})
+
+
+async def cloud(request: Request) -> Response:
+    return json_response({"cloud": {"disabled": True, "source": "config"}})
+
+
+async def ps(request: Request) -> Response:
+    server = server_of(request)
+    loaded = server.manager.loaded()
+    lines = await asyncio.to_thread(lambda: [_line(server, model) for model in loaded])
+    return json_response({"models": lines})
+
+
+def _line(server: Server, model: Loaded) -> dict[str, Any]:
+    """`size` is memory in use. A model removed from the store while loaded has no details any more."""
+    expires = model.expires_at or datetime.now(timezone.utc) + FOREVER
+    return {
+        "name": model.name,
+        "model": model.name,
+        "size": model.size,
+        "digest": model.digest,
+        "details": _details(server, model),
+        "expires_at": rfc3339(round(expires.timestamp() * 1_000_000) * 1000),
+        "size_vram": 0,
+        "context_length": model.n_ctx,
+    }
+
+
+def _details(server: Server, model: Loaded) -> dict[str, Any]:
+    try:
+        return server.box.card(ModelName.parse(model.name)).details
+    except (ManifestsError, RuntimeFailure):
+        unknown = dict.fromkeys(("parent_model", "family", "parameter_size", "quantization_level"), "")
+        return {**unknown, "format": "gguf", "families": []}

@@ -1,0 +1,185 @@
+"""From generators of bytes to HTTP answers, and from requests to bytes.
+
+* `Answer` sends what a generator yields. The first chunk decides: a failure before it becomes a plain error with its
+  status, a failure after it a last chunk in the dialect's own form. A client that goes away cancels the generator, and
+  the answer waits until it has ended.
+* `read_body` bounds a body. `in_thread` runs blocking work and yields what it reports.
+
+Invariant: a generator that was started is closed before the answer's call returns, whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from manifests.errors import ManifestsError
+from runtime.api.gojson import dump
+from runtime.errors import RequestCancelled, RequestRefused, RuntimeFailure
+from runtime.text.errors import TextError
+
+log = logging.getLogger("sealift.api")
+
+MAX_BODY = 32 << 20  # bytes of a JSON body
+JSON = "application/json; charset=utf-8"
+NDJSON = "application/x-ndjson"
+SSE = "text/event-stream"
+
+Chunks = AsyncGenerator[bytes, None]
+
+
+class Failure:
+    """What a client is told: `status`, `text` and, for a person, `hint`."""
+
+    __slots__ = ("hint", "status", "text")
+
+    def __init__(self, error: BaseException) -> None:
+        self.hint: str | None = getattr(error, "hint", None)
+        if isinstance(error, (RuntimeFailure, ManifestsError, TextError)):
+            self.status, self.text = error.http_status, str(error)
+            return
+        reference = secrets.token_hex(4)
+        log.error("internal error %s", reference, exc_info=error)
+        self.status, self.text = 500, f"internal error {reference}, the server's log says more"
+
+
+class Dialect(Protocol):
+    """How one API words a failure."""
+
+    def early(self, failure: Failure) -> bytes:
+        """The JSON body of an error answer."""
+
+    def late(self, failure: Failure) -> bytes:
+        """The chunk that ends a stream which has already begun."""
+
+
+class Native:
+    """Ollama's: `{"error":"..."}`, in a stream on a line of its own."""
+
+    def early(self, failure: Failure) -> bytes:
+        body = {"error": failure.text}
+        return dump(body | {"hint": failure.hint} if failure.hint else body)
+
+    def late(self, failure: Failure) -> bytes:
+        return self.early(failure) + b"\n"
+
+
+NATIVE = Native()
+
+
+def error_response(error: BaseException, dialect: Dialect = NATIVE) -> Response:
+    failure = Failure(error)
+    return Response(dialect.early(failure), status_code=failure.status, media_type=JSON)
+
+
+def json_response(value: Any, status: int = 200, media_type: str = JSON) -> Response:
+    return Response(dump(value), status_code=status, media_type=media_type)
+
+
+async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise RequestRefused(f"http: request body too large: at most {limit} bytes are accepted", http_status=413)
+    return bytes(body)
+
+
+class Answer(Response):
+    """An HTTP answer from a generator. `whole`: its chunks are one JSON document, sent with its length at the end."""
+
+    def __init__(self, chunks: Chunks, *, media_type: str, dialect: Dialect = NATIVE, whole: bool = False) -> None:
+        super().__init__(media_type=media_type)
+        self._chunks, self._dialect, self._whole = chunks, dialect, whole
+        self._started = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        work = asyncio.ensure_future(self._work(send))
+        watch = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            watch.cancel()
+            outcome, _ = await asyncio.gather(work, watch, return_exceptions=True)
+        if isinstance(outcome, Exception) and not isinstance(outcome, OSError):  # OSError: nobody reads any more
+            raise outcome
+
+    async def _work(self, send: Any) -> None:
+        try:
+            async with aclosing(self._chunks):
+                if self._whole:
+                    await self._send(send, b"".join([chunk async for chunk in self._chunks]), last=True)
+                    return
+                async for chunk in self._chunks:
+                    await self._send(send, chunk)
+            await self._send(send, b"", last=True)
+        except OSError:
+            raise
+        except Exception as error:
+            await self._fail(send, error)
+
+    async def _send(self, send: Any, chunk: bytes, *, last: bool = False) -> None:
+        if not self._started:
+            self._started = True
+            headers = [(b"content-type", str(self.media_type).encode())]
+            length = (b"content-length", str(len(chunk)).encode())
+            headers.append(length if self._whole else (b"cache-control", b"no-cache"))
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": chunk, "more_body": not last})
+
+    async def _fail(self, send: Any, error: Exception) -> None:
+        failure = Failure(error)
+        if self._started:
+            await self._send(send, self._dialect.late(failure), last=True)
+            return
+        body = self._dialect.early(failure)
+        headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": failure.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _gone(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+async def in_thread(work: Callable[[Report], None]) -> AsyncGenerator[dict[str, Any], None]:
+    """Runs blocking `work` in a thread and yields what it reports. When the consumer leaves, the next report raises
+    RequestCancelled inside `work`; leaving waits for that. Reports that nobody has read yet are kept up to a bound."""
+    loop = asyncio.get_running_loop()
+    reports: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+    left = False
+
+    def report(value: dict[str, Any]) -> None:
+        if left:
+            raise RequestCancelled()
+        if reports.qsize() < _MAX_REPORTS or "completed" not in value:
+            loop.call_soon_threadsafe(reports.put_nowait, value)
+
+    task = loop.run_in_executor(_LONG, work, report)
+    task.add_done_callback(lambda _: reports.put_nowait(None))
+    try:
+        while (value := await reports.get()) is not None:
+            yield value
+        await task
+    finally:
+        left = True
+        await asyncio.gather(task, return_exceptions=True)
+
+
+_MAX_REPORTS = 1000  # progress lines (not status lines) beyond this are dropped while the client is slow
+_LONG = ThreadPoolExecutor(
+    max_workers=16, thread_name_prefix="sealift-transfer"
+)  # so that downloads never starve lookups

@@ -1,0 +1,254 @@
+"""ModelCard: what a stored model says about itself, without loading it. Read from the manifest's small layers and the
+head of its GGUF file, cached by manifest digest (so a model copied in by hand is seen at once and never seen stale).
+
+Refuses layers that are not what their type says (params that are no JSON object, messages that are no list): such a
+model does not open, as in Ollama. Capabilities are what the model *and this server* can do: a model whose template
+knows tools is not listed with `tools` while the API refuses them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from manifests.create import size_text
+from manifests.digest import Digest
+from manifests.errors import ManifestsError, ModelfileError
+from manifests.fields import parse_json
+from manifests.gguf import Gguf
+from manifests.manifest import Descriptor, Manifest
+from manifests.modelfile import Command, render_command
+from manifests.name import ModelName
+from manifests.store import Store
+from runtime.errors import ModelRefused
+
+MAX_LAYER = 16 << 20  # bytes of a text layer
+CACHED = 256  # cards kept
+SERVED = ("completion", "insert", "embedding")  # capabilities this server offers, in the order they are listed
+ROLES = ("system", "user", "assistant", "tool")
+NO_TEMPLATE = "{{ .Prompt }}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorFacts:
+    """`shape` in GGUF order, fastest dimension first."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufFacts:
+    """The head of a GGUF file without its long arrays, which are None in `info`."""
+
+    architecture: str
+    info: Mapping[str, Any]
+    chat_template: str | None
+    parameter_count: int
+    file_type: str
+    tensors: tuple[TensorFacts, ...]
+
+    def number(self, key: str) -> int:
+        """`<architecture>.<key>`, or 0 where it is absent or not a number."""
+        value = self.info.get(f"{self.architecture}.{key}")
+        return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """`template` is the Go template layer, `gguf.chat_template` the file's own Jinja. `messages` are (role, content)."""
+
+    manifest: Manifest = field(repr=False)
+    config: Mapping[str, Any]
+    template: str | None
+    system: str
+    params: Mapping[str, Any]
+    messages: tuple[tuple[str, str], ...]
+    licenses: tuple[str, ...]
+    gguf: GgufFacts | None
+    capabilities: tuple[str, ...]
+
+    @property
+    def weights(self) -> Descriptor:
+        """The layer with the weights: of several, the last one counts."""
+        layers = self.manifest.of_kind("model")
+        if not layers:
+            raise ModelRefused("the model has no weights of its own", hint="sealift runs models in GGUF form")
+        return layers[-1]
+
+    @property
+    def shown_template(self) -> str:
+        return self.template or (self.gguf.chat_template if self.gguf else None) or NO_TEMPLATE
+
+    @property
+    def details(self) -> dict[str, Any]:
+        family = _text(self.config, "model_family") or (self.gguf.architecture if self.gguf else "")
+        families = self.config.get("model_families")
+        size = _text(self.config, "model_type") or (size_text(self.gguf.parameter_count) if self.gguf else "")
+        details: dict[str, Any] = {
+            "parent_model": "",
+            "format": _text(self.config, "model_format") or ("gguf" if self.gguf else ""),
+            "family": family,
+            "families": families if isinstance(families, list) and families else [family],
+            "parameter_size": size,
+            "quantization_level": _text(self.config, "file_type") or (self.gguf.file_type if self.gguf else ""),
+        }
+        if self.gguf:
+            lengths = {
+                "context_length": self.gguf.number("context_length"),
+                "embedding_length": self.gguf.number("embedding_length"),
+            }
+            details |= {name: length for name, length in lengths.items() if length}
+        return details
+
+    @property
+    def parameters_text(self) -> str:
+        """One line per value, in the order of the params layer."""
+        lines = []
+        for name in self.params:
+            value = self.params[name]
+            for item in value if isinstance(value, list) else [value]:
+                lines.append(f"{name:<30} {json.dumps(item, ensure_ascii=False)}")
+        return "\n".join(lines)
+
+    def modelfile(self, name: ModelName, store: Store) -> str:
+        """A Modelfile that makes this model again from the blobs of this store."""
+        commands = [Command(name="from", value=str(store.blob_path(self.weights.digest)))]
+        commands += [
+            Command(name="adapter", value=str(store.blob_path(layer.digest)))
+            for layer in self.manifest.of_kind("adapter")
+        ]
+        commands.append(Command(name="template", value=self.shown_template))
+        if self.system:
+            commands.append(Command(name="system", value=self.system))
+        commands += [
+            Command(name=key, value=text)
+            for key in ("renderer", "parser", "requires")
+            if (text := _text(self.config, key))
+        ]
+        for parameter in self.params:
+            value = self.params[parameter]
+            for item in value if isinstance(value, list) else [value]:
+                text = item if isinstance(item, str) else json.dumps(item)
+                commands.append(Command(name="parameter", key=parameter, value=text))
+        commands += [Command(name="license", value=text) for text in self.licenses]
+        commands += [Command(name="message", key=role, value=content) for role, content in self.messages]
+        head = '# Modelfile generated by "sealift show"\n# To build a new Modelfile based on this, replace FROM with:\n'
+        return f"{head}# FROM {name.short}\n\n" + "".join(_render(command) + "\n" for command in commands)
+
+
+def _render(command: Command) -> str:
+    try:
+        return render_command(command)
+    except ModelfileError as error:
+        return f"# {error}"
+
+
+class CardBox:
+    """Cards of one store. Safe to use from several threads; reading happens outside the lock."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._cards: OrderedDict[Digest, ModelCard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def card(self, name: ModelName) -> ModelCard:
+        """Blocks on disk at first sight of a manifest. Raises NotFound, or what is wrong with the model."""
+        manifest = self.store.manifest(name)
+        with self._lock:
+            if manifest.digest in self._cards:
+                self._cards.move_to_end(manifest.digest)
+                return self._cards[manifest.digest]
+        card = read_card(self.store, manifest)
+        with self._lock:
+            self._cards[manifest.digest] = card
+            while len(self._cards) > CACHED:
+                self._cards.popitem(last=False)
+        return card
+
+
+def read_card(store: Store, manifest: Manifest) -> ModelCard:
+    config = _json_layer(store, manifest.config, dict)
+    template = _last_text(store, manifest, "template", "prompt")
+    models = manifest.of_kind("model")
+    gguf = _facts(store, models[-1]) if models else None
+    params = _last(manifest, "params")
+    messages = _last(manifest, "messages")
+    return ModelCard(
+        manifest=manifest,
+        config=config,
+        template=template,
+        system=_last_text(store, manifest, "system") or "",
+        params=_json_layer(store, params, dict) if params else {},
+        messages=tuple(_message(value) for value in _json_layer(store, messages, list)) if messages else (),
+        licenses=tuple(_text_layer(store, layer) for layer in manifest.of_kind("license")),
+        gguf=gguf,
+        capabilities=_capabilities(config, template, gguf),
+    )
+
+
+def _last(manifest: Manifest, *kinds: str) -> Descriptor | None:
+    found = [layer for layer in manifest.layers if layer.kind in kinds]
+    return found[-1] if found else None
+
+
+def _last_text(store: Store, manifest: Manifest, *kinds: str) -> str | None:
+    layer = _last(manifest, *kinds)
+    return _text_layer(store, layer) if layer else None
+
+
+def _text_layer(store: Store, layer: Descriptor) -> str:
+    return store.read_blob(layer, limit=MAX_LAYER).decode("utf-8", "replace")
+
+
+def _json_layer(store: Store, layer: Descriptor, kind: type[Any]) -> Any:
+    try:
+        value = parse_json(store.read_blob(layer, limit=MAX_LAYER), limit=MAX_LAYER)
+    except ManifestsError as error:
+        raise ModelRefused(f"{layer.kind} layer {layer.digest}: {error}", hint=error.hint) from None
+    if not isinstance(value, kind):
+        raise ModelRefused(
+            f"{layer.kind} layer {layer.digest}: expected a JSON {kind.__name__}, found {type(value).__name__}"
+        )
+    return value
+
+
+def _message(value: Any) -> tuple[str, str]:
+    role, content = (value.get("role"), value.get("content")) if isinstance(value, dict) else (None, None)
+    if role not in ROLES or not isinstance(content, str):
+        raise ModelRefused("messages layer: expected objects with a role and a content")
+    return role, content
+
+
+def _facts(store: Store, layer: Descriptor) -> GgufFacts:
+    gguf = Gguf.open(store.blob_path(layer.digest))
+    template = gguf.metadata.get("tokenizer.chat_template")
+    return GgufFacts(
+        architecture=gguf.architecture,
+        info=gguf.describe(),
+        chat_template=template if isinstance(template, str) else None,
+        parameter_count=gguf.parameter_count,
+        file_type=gguf.file_type,
+        tensors=tuple(TensorFacts(name=t.name, type=t.type.name, shape=t.shape) for t in gguf.tensors.values()),
+    )
+
+
+def _capabilities(config: Mapping[str, Any], template: str | None, gguf: GgufFacts | None) -> tuple[str, ...]:
+    """Rules of the contract, 3.4, cut to SERVED."""
+    listed = config.get("capabilities")
+    found = {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
+    if gguf and not found & {"completion", "embedding"}:
+        found.add("embedding" if f"{gguf.architecture}.pooling_type" in gguf.info else "completion")
+    if template and ".Suffix" in template:
+        found.add("insert")
+    return tuple(name for name in SERVED if name in found)
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,1 @@
+"""The chat at the terminal: `sealift run MODEL`. Speaks to a server through runtime.client, knows no model."""

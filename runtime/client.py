@@ -1,0 +1,160 @@
+"""A small client of the server's own API, for the verbs of the command line (contract, 7.3 and 8).
+
+Talks to SEALIFT_HOST, then OLLAMA_HOST, then 127.0.0.1:11434, and to nothing else: no proxy is asked, no redirect
+followed to another host. Refuses an address that is not one. Errors: ServerUnreachable when nobody listens,
+ServerRefused with the server's own sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from manifests.home import setting
+from runtime.errors import RequestRefused, ServerRefused, ServerUnreachable
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11434
+NOT_RUNNING = "could not connect to the sealift server at {url}, run 'sealift serve' to start it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """`scheme://host:port/path`; an IPv6 host has no brackets here."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+    @property
+    def dialled(self) -> Address:
+        """Where a client connects: a server that listens everywhere is asked on the loopback."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        return Address(scheme=self.scheme, host=everywhere.get(self.host, self.host), port=self.port, path=self.path)
+
+
+def parse_address(text: str) -> Address:
+    """host, host:port, [v6]:port, bare v6, or a URL. A port that is no port gives the default (contract, 7.3)."""
+    text = text.strip().strip("\"'").strip()
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest, port = "http", text, DEFAULT_PORT
+    else:
+        port = {"http": 80, "https": 443}.get(scheme, 0)
+        if not port:
+            raise RequestRefused(f"address {text[:80]!r}: expected http:// or https://")
+    authority, slash, path = rest.partition("/")
+    host, found = _split_port(authority)
+    if any(character in authority for character in " @?#\\") or "?" in path or "#" in path:
+        raise RequestRefused(f"address {text[:80]!r}: expected host, host:port or a URL")
+    if found is not None:
+        port = int(found) if found.isascii() and found.isdigit() and int(found) <= 65535 else DEFAULT_PORT
+    return Address(scheme=scheme, host=host or DEFAULT_HOST, port=port, path=f"/{path}".rstrip("/") if slash else "")
+
+
+def _split_port(authority: str) -> tuple[str, str | None]:
+    if authority.startswith("["):
+        host, _, rest = authority[1:].partition("]")
+        return host, rest[1:] if rest.startswith(":") and len(rest) > 1 else None
+    if authority.count(":") > 1:
+        return authority, None
+    host, colon, port = authority.partition(":")
+    return host, port if colon and port else None
+
+
+def configured_address() -> Address:
+    return parse_address(setting("HOST"))
+
+
+class Client:
+    """Close it, or use it as a context manager. One at a time per thread."""
+
+    def __init__(self, address: Address | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.address = (address or configured_address()).dialled
+
+        key = setting("API_KEY")
+        self._http = httpx.Client(
+            base_url=self.address.url,
+            timeout=httpx.Timeout(None, connect=10.0),
+            trust_env=False,
+            headers={"user-agent": "sealift", **({"authorization": f"Bearer {key}"} if key else {})},
+            transport=transport,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self._whole("GET", path, None)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._whole("POST", path, body)
+
+    def stream(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """The lines of an answer. Closing the iterator hangs up, and the server stops working on it."""
+        with self._errors(), self._http.stream("POST", path, json=body) as response:
+            if response.status_code >= 400:
+                response.read()
+                _refuse(response)
+            for line in response.iter_lines():
+                if line.strip():
+                    yield _line(line)
+
+    def _whole(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        with self._errors():
+            response = self._http.request(method, path, json=body)
+        if response.status_code >= 400:
+            _refuse(response)
+        return _line(response.text) if response.content else {}
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise ServerUnreachable(NOT_RUNNING.format(url=self.address.url)) from error
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise ServerUnreachable(f"the connection to {self.address.url} broke: {reason}") from error
+
+
+def _line(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise ServerRefused(f"the server answered with something that is not JSON: {text[:80]!r}") from None
+    if not isinstance(value, dict):
+        raise ServerRefused(f"the server answered with a JSON {type(value).__name__}, expected an object")
+    if isinstance(value.get("error"), str):
+        raise ServerRefused(value["error"], hint=value.get("hint"))
+    return value
+
+
+def _refuse(response: httpx.Response) -> None:
+    status = response.status_code
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and isinstance(body.get("error"), str):
+        raise ServerRefused(body["error"], hint=body.get("hint"), http_status=status)
+    raise ServerRefused(f"the server answered {status} {response.reason_phrase}", http_status=status)

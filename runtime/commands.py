@@ -1,0 +1,255 @@
+"""The verbs of this room: serve, run, ps, stop, show. Arguments and printing only.
+
+`transfers_factory` is set by the door (sealift.py): given a store, it makes what pulls and pushes for `serve --online`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from runtime.errors import ModelNotFound, RequestRefused, ServerRefused
+
+if TYPE_CHECKING:
+    from manifests.store import Store
+    from runtime.api.state import Transfers
+
+transfers_factory: Callable[[Store], Transfers] | None = None
+
+JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
+MAX_STDIN = 32 << 20  # bytes of a piped prompt; what the server accepts in a body
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve")(serve)
+    app.command("start", hidden=True)(serve)
+    app.command("run")(run)
+    app.command("ps")(ps)
+    app.command("stop")(stop)
+    app.command("show")(show)
+
+
+def serve(
+    host: str = typer.Option("", help="Address to listen on [SEALIFT_HOST, 127.0.0.1]."),
+    port: int = typer.Option(-1, min=-1, max=65535, help="Port to listen on, 0 for any [11434]."),
+    online: bool = typer.Option(False, "--online", help="Let clients pull and push: opens outbound connections."),
+    models: Path | None = typer.Option(None, help="The store to serve [SEALIFT_MODELS]."),
+    threads: int = typer.Option(0, min=0, max=1024, help="Threads of each model [one a core]."),
+    parallel: int | None = typer.Option(
+        None, min=1, max=1024, help="Full contexts kept for each model [SEALIFT_NUM_PARALLEL, 1]."
+    ),
+    context_length: int | None = typer.Option(
+        None, min=4, help="Tokens of context where a request does not say [4096]."
+    ),
+    keep_alive: str | None = typer.Option(None, help="How long an idle model stays loaded: 5m, 1h, -1 for ever [5m]."),
+    max_queue: int | None = typer.Option(None, min=1, help="Requests that may wait [SEALIFT_MAX_QUEUE, 512]."),
+    max_loaded: int | None = typer.Option(None, min=1, help="Models loaded at once [SEALIFT_MAX_LOADED_MODELS, 3]."),
+) -> None:
+    """Serve the models of the store over the Ollama and OpenAI APIs.
+
+    Opens no outbound connection, ever, unless --online is given. Every setting may also come from the environment, as
+    SEALIFT_X or OLLAMA_X. Example:
+
+    \b
+        sealift serve
+        curl http://localhost:11434/api/tags
+    """
+    from dataclasses import replace
+
+    from manifests.store import Store
+    from runtime import serving
+    from runtime.client import configured_address, parse_address
+
+    address = parse_address(host) if host else configured_address()
+    if port >= 0:
+        address = replace(address, port=port)
+    told = serving.resolve(
+        address, threads=threads, parallel=parallel, context_length=context_length, keep_alive=keep_alive,
+        max_queue=max_queue, max_loaded=max_loaded,
+    )  # fmt: skip
+    store = Store(models)
+    if online and transfers_factory is None:
+        raise RequestRefused("--online: this installation has no part that pulls and pushes")
+    transfers = transfers_factory(store) if online and transfers_factory is not None else None
+    serving.serve(store, told, transfers=transfers, say=_say)
+
+
+def run(
+    model: str = typer.Argument(help="The model to ask."),
+    prompt: list[str] | None = typer.Argument(
+        None, metavar="[PROMPT]...", help="The question; without one, a chat begins."
+    ),
+    verbose: bool = typer.Option(False, "--verbose", help="Print statistics after the answer."),
+    form: str = typer.Option("", "--format", help="Form of the answer, such as json."),
+    keepalive: str = typer.Option("", help="How long the model stays loaded: 5m, -1 for ever."),
+    think: str = typer.Option("", help="Let the model think first: true, false, high, medium or low."),
+    nowordwrap: bool = typer.Option(False, "--nowordwrap", help="Let the terminal break lines."),
+) -> None:
+    """Ask a model one question, or chat with it.
+
+    Text piped in comes before the words of the command line. In the chat, /? helps and /bye leaves. Examples:
+
+    \b
+        sealift run demo "Why is the sky blue?"
+        sealift run demo "Summarise:" < report.txt
+        sealift run demo
+    """
+    from runtime.chat.session import Session
+    from runtime.client import Client
+
+    words = " ".join(prompt or [])
+    piped = "" if sys.stdin.isatty() else _piped()
+    with Client() as client:
+        client.post("/api/show", {"model": model})
+        session = Session(
+            client=client, model=model, say=print, format=form or None, think=_think(think),
+            keep_alive=_keep_alive(keepalive), verbose=verbose, wordwrap=not nowordwrap,
+        )  # fmt: skip
+        question = "\n\n".join(part for part in (piped.strip(), words) if part)
+        if question:
+            _once(session, question)
+        elif sys.stdin.isatty():
+            _chat(session)
+        else:
+            hint = "give a prompt, or run from a terminal to chat"
+            raise RequestRefused("nothing to ask: standard input is empty", hint=hint)
+
+
+def ps(prefix: str = typer.Argument("", help="Only models whose name begins with this."), as_json: bool = JSON) -> None:
+    """List the models that are loaded, and for how long."""
+    from datetime import datetime
+
+    from manifests.display import size_text, table
+    from runtime.chat.printing import distance
+    from runtime.chat.session import short_fraction
+    from runtime.client import Client
+
+    with Client() as client:
+        models = [model for model in client.get("/api/ps")["models"] if model["name"].startswith(prefix)]
+    if as_json:
+        print(json.dumps(models, indent=2))
+        return
+    rows = [
+        (
+            model["name"],
+            model["digest"][:12],
+            size_text(model["size"]),
+            _processor(model["size"], model["size_vram"]),
+            str(model["context_length"]),
+            distance(datetime.fromisoformat(short_fraction(model["expires_at"]))),
+        )
+        for model in models
+    ]
+    print(table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows))
+
+
+def stop(model: str = typer.Argument(help="The model to unload.")) -> None:
+    """Unload a model. Answers under way are finished first."""
+    from runtime.client import Client
+
+    with Client() as client:
+        try:
+            client.post("/api/generate", {"model": model, "keep_alive": 0, "stream": False})
+        except ServerRefused as error:
+            if error.http_status == 404:
+                text = f'couldn\'t find model "{model}" to stop'
+                raise ModelNotFound(text, hint="sealift ps shows what is loaded") from None
+            raise
+
+
+def show(
+    model: str = typer.Argument(help="The model to describe."),
+    license_: bool = typer.Option(False, "--license", help="Only its licence."),
+    modelfile: bool = typer.Option(False, "--modelfile", help="Only the Modelfile that makes it."),
+    parameters: bool = typer.Option(False, "--parameters", help="Only its parameters."),
+    template: bool = typer.Option(False, "--template", help="Only its prompt template."),
+    system: bool = typer.Option(False, "--system", help="Only its system message."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also every key of its metadata."),
+    as_json: bool = JSON,
+) -> None:
+    """Show what a model of the store is. Needs no server."""
+    from manifests.store import Store
+    from runtime.card import CardBox
+    from runtime.chat.printing import facts, metadata
+    from runtime.describe import describe
+
+    flags = (license_, modelfile, parameters, template, system)
+    names = ("license", "modelfile", "parameters", "template", "system")
+    chosen = [name for name, wanted in zip(names, flags, strict=True) if wanted]
+    if len(chosen) > 1:
+        raise typer.BadParameter("only one of " + ", ".join(f"--{name}" for name in names) + " may be given")
+    shown = describe(CardBox(Store()), model, verbose=verbose)
+    if as_json:
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+    elif chosen:
+        print(shown.get(chosen[0], ""))
+    else:
+        print(facts(shown) + (metadata(shown) if verbose else ""), end="")
+
+
+# -- helpers
+
+
+def _once(session: Any, question: str) -> None:
+    """One question through /api/generate, as Ollama's command does: the model's own MESSAGEs come first there too."""
+    from runtime.chat.printing import statistics
+    from runtime.chat.repl import print_answer, write
+
+    body = {"model": session.model, "prompt": question, "format": session.format, "think": session.think}
+    body |= {"keep_alive": session.keep_alive}
+    last: dict[str, Any] = {}
+
+    def pieces() -> Any:
+        given = {key: value for key, value in body.items() if value is not None}
+        for chunk in session.client.stream("/api/generate", given):
+            last.update(chunk)
+            yield chunk.get("response", "")
+
+    print_answer(pieces(), wordwrap=session.wordwrap)
+    write("\n")
+    if session.verbose:
+        sys.stderr.write("\n" + statistics(last))
+
+
+def _chat(session: Any) -> None:
+    from runtime.chat.repl import chat
+
+    session.load()
+    chat(session)
+
+
+def _piped() -> str:
+    raw = sys.stdin.buffer.read(MAX_STDIN + 1)
+    if len(raw) > MAX_STDIN:
+        raise RequestRefused(f"more than {MAX_STDIN} bytes were piped in")
+    return raw.decode("utf-8", "replace")
+
+
+def _think(text: str) -> Any:
+    from runtime.chat.session import THINK
+
+    if text and text not in THINK:
+        raise typer.BadParameter(f"--think: expected true, false, high, medium or low, found {text[:20]!r}")
+    return THINK[text] if text else None
+
+
+def _keep_alive(text: str) -> Any:
+    from runtime.chat.session import keep_alive_value
+
+    return keep_alive_value(text) if text else None
+
+
+def _processor(size: int, on_gpu: int) -> str:
+    if not size:
+        return "Unknown"
+    share = round(100 * (size - on_gpu) / size)
+    return "100% CPU" if share == 100 else "100% GPU" if share == 0 else f"{share}%/{100 - share}% CPU/GPU"
+
+
+def _say(line: str) -> None:
+    print(f"sealift: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,52 @@
+"""From a Step (sequences) to rows (arrays): what any engine is given, whoever computes it.
+
+`Runner` is the whole contract between the worker and an engine: token ids and block tables in, chosen tokens out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.engine.sampling import Sampling
+from runtime.engine.scheduler import Chosen, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """One step in the terms of `sl_batch`, with ragged tables instead of padded ones.
+
+    tokens      [n_rows]    row_start [n_seqs + 1]    start_pos [n_seqs]    tables [n_seqs][blocks of the sequence]
+    out_rows    [n_outputs] ascending; sampling, histories: one for each of them
+    """
+
+    tokens: list[int]
+    row_start: list[int]
+    start_pos: list[int]
+    tables: list[list[int]]
+    out_rows: list[int]
+    sampling: list[Sampling]
+    histories: list[list[int]]
+
+
+class Runner(Protocol):
+    """Computes steps. One thread at a time. Raises only when it can compute no more: that ends the worker."""
+
+    def run(self, rows: Rows) -> list[Chosen]:
+        """One Chosen for each out row, in order."""
+        ...
+
+
+def rows_of(step: Step) -> Rows:
+    rows = Rows(tokens=[], row_start=[0], start_pos=[], tables=[], out_rows=[], sampling=[], histories=[])
+    for part in step.parts:
+        sequence = part.sequence
+        rows.tokens.extend(sequence.tokens[part.start : part.start + part.count])
+        rows.row_start.append(len(rows.tokens))
+        rows.start_pos.append(part.start)
+        rows.tables.append(sequence.table)
+        if part.output:
+            rows.out_rows.append(len(rows.tokens) - 1)
+            rows.sampling.append(sequence.sampling)
+            rows.histories.append(sequence.history())
+    return rows

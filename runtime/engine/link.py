@@ -1,0 +1,302 @@
+"""The server's end of one worker process: start it, give it sequences, hand out what it chooses, notice its death.
+
+Invariants:
+* Every Stream ends with exactly one Ended, whatever the worker does: its last word, its death, or `cancel`.
+* After death nothing is sent and every new sequence is refused with WorkerDied.
+* The process is never left behind: it dies with its socket, with its parent, and is killed and waited for in `close`.
+No shell, a fixed argument list, no standard input; standard output goes where standard error goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import runtime
+from runtime.engine.protocol import (
+    OUT_FIELDS,
+    Frames,
+    Message,
+    ProtocolError,
+    encode,
+    error_from_json,
+    sampling_to_json,
+)
+from runtime.engine.sampling import Sampling
+from runtime.errors import RuntimeFailure, WorkerDied
+
+DIED = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check the server's log for details"
+)
+NOT_NUMBERS = "an error was encountered while running the model: it produced values that are not numbers"
+COMMAND = (sys.executable, "-m", "runtime.engine.worker")
+CLOSE_S = 2.0  # patience before a worker that was asked to go is killed
+READ = 1 << 18  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a worker shall run. `path`: the GGUF file's absolute path.
+
+    `n_ctx`, `threads`, `parallel` 0: the worker chooses. `parallel`: how many full contexts the key/value pool holds.
+    `max_seqs`: sequences computed together; more than `parallel` may share the pool as long as their tokens fit.
+    """
+
+    path: str
+    n_ctx: int = 0
+    threads: int = 0
+    parallel: int = 0
+    max_seqs: int = 16
+    max_rows: int = 512
+    isa: str = "best"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What the worker made of it. Sizes in bytes; `confined`, `unconfined`: what the sandbox does, and could not do."""
+
+    n_ctx: int
+    vocab: int
+    threads: int
+    n_blocks: int
+    weight_bytes: int
+    kv_bytes: int
+    scratch_bytes: int
+    isa: str
+    load_ns: int
+    confined: tuple[str, ...]
+    unconfined: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One chosen token. `cached` and `queue_ns` describe the whole sequence and do not change after the first."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    cached: int
+    queue_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The end of a sequence. `failure` is set when it ended in an error."""
+
+    reason: str
+    cached: int = 0
+    queue_ns: int = 0
+    failure: RuntimeFailure | None = None
+
+
+Item = Token | Ended
+
+
+class Stream:
+    """What the worker says about one sequence, in order. One reader."""
+
+    def __init__(self) -> None:
+        self._items: deque[Item] = deque()
+        self._ready = asyncio.Event()
+
+    def put(self, item: Item) -> None:
+        self._items.append(item)
+        self._ready.set()
+
+    async def take(self) -> list[Item]:
+        """All that has come since the last call; waits for at least one item."""
+        while not self._items:
+            self._ready.clear()
+            await self._ready.wait()
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+
+class Link:
+    def __init__(self, process: subprocess.Popen[bytes], ours: socket.socket) -> None:
+        self._process = process
+        self._socket = ours
+        self._loop = asyncio.get_running_loop()
+        self._frames = Frames()
+        self._outbox: bytearray = bytearray()
+        self._streams: dict[int, Stream] = {}
+        self._next_id = 0
+        self._loaded: asyncio.Future[Ready] = self._loop.create_future()
+        self._closing = False
+        self.dead = asyncio.Event()
+        self.on_death: Callable[[], None] | None = None
+        self._loop.add_reader(ours.fileno(), self._readable)
+
+    @classmethod
+    async def start(cls, load: Load, command: Seq[str] = COMMAND) -> Link:
+        """A worker that has loaded. Raises what the worker refused, or WorkerDied; leaves no process behind."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = subprocess.Popen(
+                    [*command, "--fd", str(theirs.fileno()), "--parent", str(os.getpid())],
+                    stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno() if _has_fd(sys.stderr) else subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),), cwd=Path(runtime.__file__).resolve().parents[1],
+                )  # fmt: skip
+            except OSError as error:
+                ours.close()
+                raise WorkerDied(f"the worker could not be started: {error.strerror}") from error
+        ours.setblocking(False)
+        link = cls(process, ours)
+        try:
+            link._send({"op": "load", **asdict(load)})
+            await link._loaded
+        except BaseException:
+            await link.close(patience=0.0)
+            raise
+        return link
+
+    @property
+    def ready(self) -> Ready:
+        return self._loaded.result()
+
+    @property
+    def alive(self) -> bool:
+        return not self.dead.is_set()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def submit(
+        self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = ""
+    ) -> tuple[int, Stream]:
+        """Gives the worker a sequence; `sampling` has a definite seed. Raises WorkerDied."""
+        if not self.alive:
+            raise WorkerDied(DIED)
+        id, self._next_id = self._next_id, self._next_id + 1
+        self._send(
+            {"op": "add", "id": id, "tokens": list(tokens), "sampling": sampling_to_json(sampling),
+             "max_tokens": max_tokens, "ends": list(ends), "client": client}
+        )  # fmt: skip
+        stream = self._streams[id] = Stream()
+        return id, stream
+
+    def cancel(self, id: int) -> None:
+        """The sequence ends now, for the reader at once and for the worker before its next step."""
+        stream = self._streams.pop(id, None)
+        if stream is None:
+            return
+        stream.put(Ended(reason="cancelled"))
+        if self.alive:
+            self._send({"op": "cancel", "id": id})
+
+    async def close(self, patience: float = CLOSE_S) -> None:
+        """Asks the worker to go, then makes it. Streams still open end in an error."""
+        self._closing = True
+        self._die()
+        try:
+            await asyncio.to_thread(self._process.wait, patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+
+    # -- the socket
+
+    def _send(self, message: Message) -> None:
+        idle = not self._outbox
+        self._outbox += encode(message)
+        if idle:
+            self._writable()
+            if self._outbox and self.alive:
+                self._loop.add_writer(self._socket.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        try:
+            while self._outbox:
+                sent = self._socket.send(self._outbox)
+                del self._outbox[:sent]
+        except BlockingIOError:
+            return
+        except OSError:  # the reader will see the end too, with whatever the worker said before it
+            self._outbox.clear()
+        if self.alive:
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(READ)
+            if data:
+                for message in self._frames.feed(data):
+                    self._handle(message)
+                return
+        except BlockingIOError:
+            return
+        except (OSError, ProtocolError, KeyError, TypeError, ValueError):
+            self._process.kill()  # it does not keep to the protocol, or its socket is broken: it is not trusted further
+        self._die()
+
+    def _handle(self, message: Message) -> None:
+        op = message["op"]
+        if op == "step":
+            for entry in message["out"]:
+                self._deliver(entry)
+        elif op == "refused":
+            self._end(message["id"], Ended(reason="error", failure=error_from_json(message)))
+        elif op == "ready" and not self._loaded.done():
+            fields = {name: message[name] for name in Ready.__dataclass_fields__}
+            fields |= {name: tuple(message[name]) for name in ("confined", "unconfined")}
+            self._loaded.set_result(Ready(**fields))
+        elif op == "failed" and not self._loaded.done():
+            self._loaded.set_exception(error_from_json(message))
+        else:
+            raise ProtocolError(f"an unexpected {op}")
+
+    def _deliver(self, entry: list[Any]) -> None:
+        if len(entry) != OUT_FIELDS:
+            raise ProtocolError("an entry with too few or too many fields")
+        id, token, logprob, top, finish, cached, queue_ns = entry
+        stream = self._streams.get(id)
+        if stream is None:  # cancelled while this was under way
+            return
+        if token is not None:
+            pairs = tuple((int(other), float(value)) for other, value in top)
+            facts = {"cached": int(cached), "queue_ns": int(queue_ns)}
+            stream.put(Token(id=int(token), logprob=float(logprob), top=pairs, **facts))
+        if finish is not None:
+            failure = RuntimeFailure(NOT_NUMBERS) if finish == "error" else None
+            self._end(id, Ended(reason=str(finish), cached=int(cached), queue_ns=int(queue_ns), failure=failure))
+
+    def _end(self, id: int, ended: Ended) -> None:
+        stream = self._streams.pop(id, None)
+        if stream is not None:
+            stream.put(ended)
+
+    def _die(self) -> None:
+        """The end of the worker, wished for or not. Once."""
+        if not self.alive:
+            return
+        self.dead.set()
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        if not self._loaded.done():
+            self._loaded.set_exception(WorkerDied(DIED))
+            self._loaded.exception()  # seen: nobody may be waiting any more
+        for id in list(self._streams):
+            self._end(id, Ended(reason="error", failure=WorkerDied(DIED)))
+        if self.on_death is not None and not self._closing:
+            self.on_death()
+
+
+def _has_fd(stream: Any) -> bool:
+    try:
+        return stream is not None and stream.fileno() >= 0
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,188 @@
+"""Opens a GGUF file in the native engine and runs steps on it: the Runner that real workers use.
+
+Memory is planned before it is taken: weights, the key/value pool, scratch. What does not fit what the machine has free
+is refused with the numbers.
+Refuses a file that is no model we run (runtime.models), a library that is absent or cannot run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from manifests.gguf import Gguf
+from native import engine as native
+from native.errors import MemoryShortError, NativeError
+from native.ops import Embed
+from native.plan import Plan
+from native.weight import Weight
+from runtime.engine import resources
+from runtime.engine.batch import Rows
+from runtime.engine.blocks import BLOCK, blocks_for
+from runtime.engine.link import Load
+from runtime.engine.pace import SMALLEST
+from runtime.engine.sampling import Sampling
+from runtime.engine.scheduler import Chosen
+from runtime.engine.worker import Opened
+from runtime.errors import ModelRefused, OutOfMemory, RuntimeFailure
+from runtime.models.load import load as load_model
+from runtime.models.spec import ModelSpec
+
+assert native.BLOCK == BLOCK
+
+DEFAULT_CONTEXT = 4096  # tokens
+PARALLEL = 4  # full contexts in the pool where nobody says and memory allows
+POOL_SHARE = 0.5  # of the memory that the weights leave: the most an automatic pool takes
+PACKED = 1.05  # packed weights against the file's: padding to whole panels, scales widened (Q4_K: 148 bytes for 144)
+SCRATCH = 64 << 20  # bytes kept free for activations, logits and this process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """Bytes, and what they buy. `available` None: the system does not say."""
+
+    weights: int
+    context: int  # key/value bytes of one full context
+    parallel: int
+    available: int | None
+
+    @property
+    def needed(self) -> int:
+        return self.weights + self.parallel * self.context + SCRATCH
+
+
+def plan_memory(weights: int, context: int, parallel: int, available: int | None) -> MemoryPlan:
+    """`parallel` 0: as many contexts as POOL_SHARE of the rest holds, 1 to PARALLEL. Raises OutOfMemory."""
+    chosen = parallel
+    if not chosen:
+        rest = None if available is None else POOL_SHARE * (available - weights - SCRATCH)
+        chosen = PARALLEL if rest is None else max(1, min(PARALLEL, int(rest // context)))
+    plan = MemoryPlan(weights=weights, context=context, parallel=chosen, available=available)
+    if available is not None and plan.needed > available:
+        raise OutOfMemory(
+            f"model requires more system memory ({_size(plan.needed)}) than is available ({_size(available)}): "
+            f"{_size(weights)} for weights, {chosen} x {_size(context)} for context",
+            hint="ask for a smaller context (num_ctx), fewer parallel requests, or a smaller quantization",
+        )
+    return plan
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def context_bytes(spec: ModelSpec, n_ctx: int) -> int:
+    """Keys and values in float16 of `n_ctx` tokens, whole blocks."""
+    return blocks_for(n_ctx) * BLOCK * sum(2 * 2 * layer.attention.kv_width for layer in spec.layers)
+
+
+def weight_bytes(plan: Plan, weights: Mapping[str, Weight]) -> int:
+    """What the engine will hold of them. A matrix that is both looked up and multiplied with (tied) is held twice."""
+    looked_up = {op.weight for op in plan.ops if isinstance(op, Embed)}
+    others = {name for op in plan.ops if not isinstance(op, Embed) for name in op.weights if name}
+    return int(PACKED * sum(weights[name].buffer.nbytes for names in (looked_up, others) for name in names))
+
+
+def open_native(load: Load) -> Opened:
+    """Raises RuntimeFailure and GgufError."""
+    gguf = Gguf.open(load.path)
+    spec, plan, weights = load_model(gguf)
+    n_ctx = min(load.n_ctx or DEFAULT_CONTEXT, spec.context)
+    memory = plan_memory(
+        weight_bytes(plan, weights), context_bytes(spec, n_ctx), load.parallel, resources.memory_available()
+    )
+    max_seqs = load.max_seqs
+    max_rows = max(load.max_rows, max_seqs + SMALLEST)
+    engine = _engine(
+        plan, weights, threads=load.threads or resources.cores(), n_blocks=memory.parallel * blocks_for(n_ctx),
+        max_rows=max_rows, max_seqs=max_seqs, isa=load.isa,
+    )  # fmt: skip
+    info = engine.info
+    return Opened(
+        runner=NativeRunner(engine),
+        n_ctx=n_ctx,
+        n_blocks=memory.parallel * blocks_for(n_ctx),
+        vocab=info.vocab,
+        max_seqs=max_seqs,
+        max_rows=max_rows,
+        facts={
+            "threads": info.threads,
+            "weight_bytes": info.weight_bytes,
+            "kv_bytes": info.kv_bytes,
+            "scratch_bytes": info.scratch_bytes,
+            "isa": info.isa,
+        },
+    )
+
+
+def _engine(
+    plan: Plan, weights: Mapping[str, Weight], *, threads: int, n_blocks: int, max_rows: int, max_seqs: int, isa: str
+) -> native.Engine:
+    try:
+        return native.Engine(
+            plan, weights, threads=threads, isa=isa,
+            n_blocks=n_blocks, max_rows=max_rows, max_seqs=max_seqs, max_outputs=max_seqs,
+        )  # fmt: skip
+    except MemoryShortError as error:
+        raise OutOfMemory(str(error), hint=error.hint) from error
+    except NativeError as error:
+        kind = ModelRefused if error.exit_code == 1 else RuntimeFailure
+        raise kind(str(error), hint=error.hint) from error
+
+
+class NativeRunner:
+    """Steps on one engine."""
+
+    def __init__(self, engine: native.Engine) -> None:
+        self._engine = engine
+
+    def run(self, rows: Rows) -> list[Chosen]:
+        width = max(len(table) for table in rows.tables)
+        blocks = np.full((len(rows.tables), width), -1, np.int32)
+        for place, table in enumerate(rows.tables):
+            blocks[place, : len(table)] = table
+        result = self._engine.step(
+            native.Batch(
+                tokens=rows.tokens,
+                row_start=rows.row_start,
+                start_pos=rows.start_pos,
+                blocks=blocks,
+                out_rows=rows.out_rows,
+                sampling=[
+                    _sampling(options, history) for options, history in zip(rows.sampling, rows.histories, strict=True)
+                ],
+            )
+        )
+        tokens, logprobs = result.tokens.tolist(), result.logprobs.tolist()
+        return [
+            Chosen(token=token, logprob=logprob if token >= 0 else float("nan"), top=_top(result, place, options))
+            for place, (token, logprob, options) in enumerate(zip(tokens, logprobs, rows.sampling, strict=True))
+        ]
+
+
+def _top(result: native.StepResult, place: int, options: Sampling) -> tuple[tuple[int, float], ...]:
+    count = options.top_logprobs
+    if not count:
+        return ()
+    ids, values = result.top_ids[place, :count].tolist(), result.top_logprobs[place, :count].tolist()
+    return tuple((id, value) for id, value in zip(ids, values, strict=True) if id >= 0)
+
+
+def _sampling(options: Sampling, history: list[int]) -> native.Sampling:
+    assert options.seed is not None
+    return native.Sampling(
+        seed=options.seed,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        typical_p=options.typical_p,
+        repeat_penalty=options.repeat_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+        history=history,
+        bias=options.logit_bias,
+        top_logprobs=options.top_logprobs,
+    )

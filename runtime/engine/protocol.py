@@ -1,0 +1,92 @@
+"""The wire between the server and one worker: frames of JSON over a socket pair that the worker inherits.
+
+frame    4 bytes little-endian length, then that many bytes of UTF-8 JSON: one object with a string "op".
+server   load (once, first) · add · cancel; the end of the stream ends the worker
+worker   ready or failed (once, in answer to load) · step (one for all that a step brought) · refused (an add)
+
+Token ids and numbers only, except the path in `load` and sentences in `failed` and `refused`. The worker holds hostile
+content (a GGUF), so what it sends is read like a stranger's: frames are bounded, and a frame that is not as described
+here ends the worker, not the server.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from runtime import errors
+from runtime.engine.sampling import Sampling
+from runtime.errors import RuntimeFailure
+
+MAX_FRAME = 32 << 20  # bytes; a prompt of 2 million tokens fits
+HEADER = struct.Struct("<I")
+
+Message = dict[str, Any]
+OUT_FIELDS = 7  # of one entry of step["out"]: id, token, logprob, top, finish, cached, queue_ns
+
+
+class ProtocolError(Exception):
+    """The other side did not keep to the wire. Never leaves the engine's modules."""
+
+
+def encode(message: Message) -> bytes:
+    body = json.dumps(message, separators=(",", ":")).encode()
+    if len(body) > MAX_FRAME:
+        raise ProtocolError(f"a frame of {len(body)} bytes; at most {MAX_FRAME} are allowed")
+    return HEADER.pack(len(body)) + body
+
+
+def decode(body: bytes | bytearray) -> Message:
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("a frame that is not JSON") from error
+    if not isinstance(message, dict) or not isinstance(message.get("op"), str):
+        raise ProtocolError('a frame that is not an object with "op"')
+    return message
+
+
+class Frames:
+    """Cuts a byte stream into messages: feed it what came, take what is complete."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterable[Message]:
+        """Raises ProtocolError for a frame over the limit before its body is kept."""
+        self._buffer += data
+        while len(self._buffer) >= HEADER.size:
+            (size,) = HEADER.unpack_from(self._buffer)
+            if size > MAX_FRAME:
+                raise ProtocolError(f"a frame of {size} bytes; at most {MAX_FRAME} are allowed")
+            if len(self._buffer) < HEADER.size + size:
+                return
+            body = bytes(self._buffer[HEADER.size : HEADER.size + size])
+            del self._buffer[: HEADER.size + size]
+            yield decode(body)
+
+
+def sampling_to_json(sampling: Sampling) -> dict[str, Any]:
+    values = {name: getattr(sampling, name) for name in Sampling.__dataclass_fields__}
+    values["logit_bias"] = list(sampling.logit_bias.items())
+    return values
+
+
+def sampling_from_json(values: dict[str, Any]) -> Sampling:
+    return Sampling(**{**values, "logit_bias": {int(token): bias for token, bias in values["logit_bias"]}})
+
+
+def error_to_json(error: RuntimeFailure) -> dict[str, Any]:
+    return {"kind": type(error).__name__, "error": str(error), "hint": error.hint}
+
+
+def error_from_json(values: Message) -> RuntimeFailure:
+    """An error of runtime.errors by its class's name; what has no such name becomes a plain RuntimeFailure."""
+    kind = getattr(errors, str(values.get("kind")), None)
+    if not (isinstance(kind, type) and issubclass(kind, RuntimeFailure)):
+        kind = RuntimeFailure
+    hint = values.get("hint")
+    made: RuntimeFailure = kind(str(values.get("error", "")), hint=hint if isinstance(hint, str) else None)
+    return made

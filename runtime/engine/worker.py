@@ -1,0 +1,221 @@
+"""The worker process: one model, one engine, one loop. `python -m runtime.engine.worker --fd N --parent PID`
+
+    socket -> reader thread -> inbox -> [control] -> schedule -> engine step -> commit -> one frame per step -> socket
+
+Speaks token ids over one inherited socket (runtime.engine.protocol); whatever prints goes to standard error and harms
+nothing. It has no network, starts no programs, and once loaded opens no file; what of this the system does not allow is
+said in `ready`. It ends when its socket ends, when its parent ends, and by status 70 on a fault of ours.
+
+Control messages wait in the inbox while the engine computes and take effect between steps: that is what keeps the
+scheduler free of locks. Two loops to read: `Loop.turn` is the whole life of a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from manifests.confine import Confinement, confine, die_with_parent
+from manifests.errors import ManifestsError
+from runtime.engine.batch import Runner, rows_of
+from runtime.engine.blocks import BlockPool
+from runtime.engine.link import READ, Load
+from runtime.engine.pace import Pace
+from runtime.engine.protocol import Frames, Message, ProtocolError, encode, error_to_json, sampling_from_json
+from runtime.engine.scheduler import Outcome, Scheduler
+from runtime.engine.sequence import Sequence
+from runtime.errors import ModelRefused, RequestRefused, RuntimeFailure
+
+FAULT = 70
+_NO_TOP: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A model ready to run. `facts`: those fields of link.Ready that only the engine knows."""
+
+    runner: Runner
+    n_ctx: int
+    n_blocks: int
+    vocab: int
+    max_seqs: int
+    max_rows: int
+    facts: dict[str, Any]
+
+
+Opener = Callable[[Load], Opened]
+
+
+def main(opener: Opener | None = None) -> None:
+    arguments = argparse.ArgumentParser(prog="runtime.engine.worker")
+    arguments.add_argument("--fd", type=int, required=True)
+    arguments.add_argument("--parent", type=int, required=True)
+    given = arguments.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which closes the socket when it is done
+    before = confine(files="any")  # while there is one thread: the file to come is a stranger's
+    die_with_parent(given.parent)  # after it: a change of credentials clears the kernel's note
+    with socket.socket(fileno=given.fd) as wire:
+        serve(wire, opener or _open_native, before)
+
+
+def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
+    """Answers `load`, then runs until the socket ends."""
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(wire, inbox), daemon=True).start()
+    started = time.monotonic_ns()
+    try:
+        opened = opener(_load_of(inbox.get()))
+    except (RuntimeFailure, ManifestsError) as error:
+        failure = error if isinstance(error, RuntimeFailure) else ModelRefused(str(error), hint=error.hint)
+        wire.sendall(encode({"op": "failed", **error_to_json(failure)}))
+        return
+    after = confine(files="none", namespaces=False)
+    ready: Message = {
+        "op": "ready",
+        "n_ctx": opened.n_ctx,
+        "vocab": opened.vocab,
+        "n_blocks": opened.n_blocks,
+        "load_ns": time.monotonic_ns() - started,
+        "confined": list(dict.fromkeys((*before.done, *after.done))),
+        "unconfined": list(dict.fromkeys((*before.missing, *after.missing))),
+        **opened.facts,
+    }
+    wire.sendall(encode(ready))
+    loop = Loop(opened, inbox, wire.sendall)
+    while True:
+        loop.turn()
+
+
+class Loop:
+    """The scheduler, the engine and the inbox. `send` takes encoded frames."""
+
+    def __init__(self, opened: Opened, inbox: queue.SimpleQueue[Message], send: Callable[[bytes], None]) -> None:
+        pool = BlockPool(opened.n_blocks)
+        self.scheduler = Scheduler(pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows)
+        self._runner = opened.runner
+        self._vocab = opened.vocab
+        self._pace = Pace(max_rows=opened.max_rows)
+        self._inbox = inbox
+        self._send = send
+        self._arrivals = 0
+        self._arrived: dict[int, int] = {}  # monotonic ns
+        self._queued: dict[int, int] = {}  # ns spent in line
+
+    def turn(self) -> None:
+        """Takes all control messages (waits for one when there is nothing to do), then computes one step."""
+        self._control()
+        step = self.scheduler.schedule(self._pace.rows(*self.scheduler.counts))
+        if step is None:  # all that was left has been cancelled
+            self.scheduler.check()
+            return
+        now = time.monotonic_ns()
+        for id in step.admitted:
+            self._queued[id] = now - self._arrived[id]
+        chosen = self._runner.run(rows_of(step))
+        self._pace.took(step.rows, time.monotonic_ns() - now)
+        out = [self._entry(outcome) for outcome in self.scheduler.commit(step, chosen)]
+        if out:
+            self._send(encode({"op": "step", "out": out}))
+        if self.scheduler.idle:
+            self.scheduler.check()
+
+    def _control(self) -> None:
+        while True:
+            try:
+                message = self._inbox.get(block=self.scheduler.idle)
+            except queue.Empty:
+                return
+            self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        op, id = message["op"], message["id"]
+        if op == "add":
+            try:
+                self.scheduler.add(self._sequence(message))
+            except RequestRefused as error:
+                self._forget(id)
+                self._send(encode({"op": "refused", "id": id, **error_to_json(error)}))
+        elif op == "cancel":
+            self.scheduler.cancel(id)
+            self._forget(id)
+        else:
+            raise ProtocolError(f"an unexpected {op}")
+
+    def _sequence(self, message: Message) -> Sequence:
+        tokens = message["tokens"]
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
+            raise RequestRefused(f"the prompt names a token outside the model's vocabulary of {self._vocab}")
+        self._arrivals += 1
+        self._arrived[message["id"]] = time.monotonic_ns()
+        return Sequence(
+            id=message["id"],
+            client=message["client"],
+            arrival=self._arrivals,
+            tokens=tokens,
+            n_prompt=len(tokens),
+            max_tokens=message["max_tokens"],
+            sampling=sampling_from_json(message["sampling"]),
+            ends=frozenset(message["ends"]),
+        )
+
+    def _entry(self, outcome: Outcome) -> list[Any]:
+        """One line of a step frame; see protocol.OUT_FIELDS. A log probability that is no number ends the sequence."""
+        sequence, chosen = outcome.sequence, outcome.chosen
+        finish: str | None = outcome.finish
+        token: int | None = None
+        logprob, top = 0.0, _NO_TOP
+        if chosen is not None and math.isfinite(chosen.logprob):
+            token, logprob, top = chosen.token, chosen.logprob, chosen.top
+        elif chosen is not None:
+            self.scheduler.cancel(sequence.id)
+            finish = "error"
+        queued = self._queued.get(sequence.id, 0)
+        if finish:
+            self._forget(sequence.id)
+        return [sequence.id, token, logprob, top, finish, sequence.n_cached, queued]
+
+    def _forget(self, id: int) -> None:
+        self._arrived.pop(id, None)
+        self._queued.pop(id, None)
+
+
+def _load_of(message: Message) -> Load:
+    if message["op"] != "load":
+        raise ProtocolError(f"expected load, got {message['op']}")
+    return Load(**{name: message[name] for name in Load.__dataclass_fields__})
+
+
+def _read(wire: socket.socket, inbox: queue.SimpleQueue[Message]) -> None:
+    """The reader thread. When the server has gone there is nobody left to work for: out at once, in mid-step too."""
+    frames = Frames()
+    try:
+        while data := wire.recv(READ):
+            for message in frames.feed(data):
+                inbox.put(message)
+    except (OSError, ProtocolError) as error:
+        print(f"sealift worker: {error}", file=sys.stderr)
+        os._exit(FAULT)
+    os._exit(0)
+
+
+def _open_native(load: Load) -> Opened:
+    from runtime.engine.native_runner import open_native
+
+    return open_native(load)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,128 @@
+"""Every way the runtime refuses or fails. One tree; each class carries an exit code and an HTTP status.
+
+RuntimeFailure                 70 / 500   base; raised bare only for a fault of ours
+├── RequestRefused              1 / 400   the request itself is wrong
+│   ├── OptionRefused           1 / 400   an option out of range, or of the wrong type (then 500: Ollama's own status)
+│   ├── ContextExceeded         1 / 400   prompt longer than the context
+│   ├── CapabilityMissing       1 / 400   the model cannot do what is asked
+│   └── Forbidden               1 / 403   known, and not offered by a server without outbound connections
+├── ModelNotFound               1 / 404   no such model in the store
+├── ModelRefused                1 / 500   the model's own content cannot be run
+│   ├── ArchitectureRefused     1 / 500   unknown architecture, metadata or tensor
+│   ├── TokenizerRefused        1 / 500   unknown tokenizer, or tables that contradict each other
+│   └── TemplateRefused         1 / 500   the chat template does not parse or does not run
+├── Unavailable                 4 / 503   nothing wrong with the request; not now
+│   ├── ServerBusy              4 / 503   queue full
+│   ├── OutOfMemory             4 / 500   weights or cache do not fit
+│   ├── WorkerDied              4 / 500   the model's process ended under its requests
+│   ├── AddressRefused          4 / 503   the server cannot listen where it was told to
+│   └── ServerUnreachable       4 / 503   the command line found no server
+├── RequestCancelled            1 / 499   the client went away
+└── ServerRefused               1 / 500   a server's own error text, passed on to the user of the command line
+
+`str(error)` is the sentence for the client; `.hint`, where given, is the next step for a person.
+"""
+
+from __future__ import annotations
+
+
+class RuntimeFailure(Exception):
+    exit_code = 70
+    http_status = 500
+
+    def __init__(self, message: str, *, hint: str | None = None, http_status: int | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        if http_status is not None:
+            self.http_status = http_status
+
+
+class RequestRefused(RuntimeFailure):
+    exit_code = 1
+    http_status = 400
+
+
+class OptionRefused(RequestRefused):
+    pass
+
+
+class ContextExceeded(RequestRefused):
+    """The text is the one Ollama's clients know."""
+
+    TEXT = (
+        "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
+        "context length in settings, or use a model with a longer context length"
+    )
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        super().__init__(message or self.TEXT, hint=hint)
+
+
+class CapabilityMissing(RequestRefused):
+    pass
+
+
+class Forbidden(RequestRefused):
+    http_status = 403
+
+
+class ModelNotFound(RuntimeFailure):
+    exit_code = 1
+    http_status = 404
+
+
+class ModelRefused(RuntimeFailure):
+    exit_code = 1
+    http_status = 500
+
+
+class ArchitectureRefused(ModelRefused):
+    pass
+
+
+class TokenizerRefused(ModelRefused):
+    pass
+
+
+class TemplateRefused(ModelRefused):
+    pass
+
+
+class Unavailable(RuntimeFailure):
+    exit_code = 4
+    http_status = 503
+
+
+class ServerBusy(Unavailable):
+    TEXT = "server busy, please try again.  maximum pending requests exceeded"
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        super().__init__(message or self.TEXT, hint=hint)
+
+
+class OutOfMemory(Unavailable):
+    http_status = 500
+
+
+class WorkerDied(Unavailable):
+    http_status = 500
+
+
+class AddressRefused(Unavailable):
+    pass
+
+
+class ServerUnreachable(Unavailable):
+    pass
+
+
+class RequestCancelled(RuntimeFailure):
+    exit_code = 1
+    http_status = 499
+
+    def __init__(self, message: str = "request canceled", *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+
+
+class ServerRefused(RuntimeFailure):
+    exit_code = 1

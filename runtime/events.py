@@ -1,0 +1,79 @@
+"""What one request produces, in order: any number of TextDelta, then exactly one Finish.
+
+Both APIs turn these events into bytes and see nothing else of the engine. Invariants:
+
+* The concatenated `text` of all deltas is the whole answer; a stop string and what follows it never appear.
+* Every generated token is counted in `Usage.generated_tokens` once. The token that ends the answer (end of generation)
+  is counted but has no text; tokens computed after a stop string was completed are not counted.
+* A token's `TokenInfo` travels with the delta in which its text appears. A delta may have text and no tokens (text that
+  was held back because it could have begun a stop string) or tokens and no text (half of a character).
+* Finish is last and comes once, whatever happens: a stop, a limit, a cancel, a dead worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Reason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopToken:
+    """An alternative the sampler saw: natural log of its probability before any sampling option."""
+
+    id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenInfo:
+    """One generated token. `top` is sorted by falling probability and empty unless the request asked for it."""
+
+    id: int
+    logprob: float
+    top: tuple[TopToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDelta:
+    """The next piece of the answer. `tokens` is empty unless the request asked for log probabilities."""
+
+    text: str
+    tokens: tuple[TokenInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Counts are tokens, times are nanoseconds.
+
+    `load_ns` repeats what the request said it waited for the model; `queue_ns` is the wait for a place in the batch,
+    `prompt_ns` from then to the first generated token, `generate_ns` from there to the end. `total_ns` is wall time
+    from the call of `generate` (plus `load_ns`) to Finish.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    load_ns: int = 0
+    queue_ns: int = 0
+    prompt_ns: int = 0
+    generate_ns: int = 0
+    total_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The end. `error` is a sentence when reason is "error"; `stop` is the stop string that ended the answer, if any.
+
+    `seed` is the one that was used, so that an answer with a random seed can be replayed.
+    """
+
+    reason: Reason
+    usage: Usage
+    seed: int
+    error: str | None = None
+    stop: str | None = None
+
+
+Event = TextDelta | Finish

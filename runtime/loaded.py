@@ -1,0 +1,319 @@
+"""LoadedModel: one model that answers. Token ids go to its worker, text comes back as events (runtime.events).
+
+    request -> worker (ids) -> StreamDecoder (text) -> stop strings -> TextDelta ... Finish
+
+Refuses, before anything is sent: an empty prompt, a prompt that fills the context, token ids the model does not have.
+Invariants: `generate` yields exactly one Finish, last; closing or cancelling its iterator cancels the sequence in the
+worker; the text of an answer does not depend on who else is asking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from manifests.gguf import Gguf
+from runtime.engine.link import COMMAND, Ended, Item, Link, Load, Stream, Token
+from runtime.engine.sampling import Sampling
+from runtime.errors import ContextExceeded, RequestRefused
+from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
+from runtime.text.detokenize import StreamDecoder
+from runtime.text.stop import StopFilter
+from runtime.text.tokenizer import Tokenizer
+
+__all__ = ["Figures", "GenerateRequest", "LoadedModel", "ModelSource", "Sampling", "load_model"]
+
+DEFAULT_CONTEXT = 4096  # tokens, where nobody says
+MAX_SEQS = 16  # sequences one worker computes together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """What to load and how. `weights` names the content of `path` (its blob digest): sources with equal weights and
+    compatible options share a worker, whatever their names.
+
+    `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then any running
+    worker of these weights will do; asked for, it is cut to what the model was trained for. `threads` 0: one a core.
+    `parallel`: full contexts that the key/value pool holds; 0: as many as fit well.
+    """
+
+    name: str
+    digest: str
+    weights: str
+    path: Path
+    size: int
+    n_ctx: int = 0
+    threads: int = 0
+    parallel: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """`prompt`: token ids, begin-of-sequence included where the model wants one. `max_tokens` None: up to the context;
+    0: the prompt is computed and cached, nothing is generated. `stop`: strings that end the answer and are not in it.
+    `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
+    """
+
+    prompt: tuple[int, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    client: str = ""
+    ignore_eos: bool = False
+    logprobs: bool = False
+    load_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Memory of one loaded model, in bytes."""
+
+    weights: int
+    cache: int
+    scratch: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.scratch
+
+
+class LoadedModel:
+    """Made by `load_model`. `closed` is set when its worker has gone, wished for or not."""
+
+    def __init__(self, *, source: ModelSource, tokenizer: Tokenizer, n_ctx_train: int, link: Link) -> None:
+        ready = link.ready
+        self.source = source
+        self.tokenizer = tokenizer
+        self.n_ctx = ready.n_ctx
+        self.n_ctx_train = n_ctx_train
+        self.vocab = ready.vocab
+        self.ready = ready
+        self.figures = Figures(weights=ready.weight_bytes, cache=ready.kv_bytes, scratch=ready.scratch_bytes)
+        self.loaded_at = datetime.now(timezone.utc)
+        self.max_seqs = MAX_SEQS
+        self._link = link
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def digest(self) -> str:
+        return self.source.digest
+
+    @property
+    def alive(self) -> bool:
+        return self._link.alive
+
+    @property
+    def pid(self) -> int:
+        return self._link.pid
+
+    async def died(self) -> None:
+        """Returns when the worker has gone."""
+        await self._link.dead.wait()
+
+    async def close(self) -> None:
+        """Ends the worker; its open requests end in an error."""
+        await self._link.close()
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        """The answer as events. Raises at the call, before any event: RequestRefused, ContextExceeded, WorkerDied."""
+        self._check(request)
+        sampling = request.sampling.seeded()
+        room = self.n_ctx - len(request.prompt)
+        started = time.monotonic_ns()
+        id, stream = self._link.submit(
+            request.prompt,
+            sampling,
+            max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
+            ends=() if request.ignore_eos else sorted(self.tokenizer.eog),
+            client=request.client,
+        )
+        answer = _Answer(request, self.tokenizer, seed=_definite(sampling), started=started)
+        return _Events(stream, answer, cancel=lambda: self._link.cancel(id))
+
+    def _check(self, request: GenerateRequest) -> None:
+        if not request.prompt:
+            raise RequestRefused("the prompt is empty", hint="a prompt needs at least one token")
+        if len(request.prompt) >= self.n_ctx:
+            raise ContextExceeded(hint=f"the prompt has {len(request.prompt)} tokens and the context {self.n_ctx}")
+        if request.max_tokens is not None and request.max_tokens < 0:
+            raise RequestRefused(f"max_tokens is {request.max_tokens}; expected 0 or more")
+        for token in (min(request.prompt), max(request.prompt), *request.sampling.logit_bias):
+            if not 0 <= token < self.vocab:
+                raise RequestRefused(f"token {token} is not in the model's vocabulary of {self.vocab}")
+
+
+class _Events(AsyncGenerator[Event, None]):
+    """The iterator `generate` returns. Not a generator function: one that nobody has started yet cannot notice that it
+    is closed, and its sequence would go on in the worker."""
+
+    def __init__(self, stream: Stream, answer: _Answer, *, cancel: Callable[[], None]) -> None:
+        self._stream = stream
+        self._answer = answer
+        self._cancel = cancel
+        self._over = False
+
+    async def asend(self, value: None) -> Event:
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            while self._answer.finish is None:
+                delta = self._answer.take(await self._stream.take())
+                if delta is not None:
+                    return delta
+        except BaseException:
+            self._close()
+            raise
+        self._close()
+        return self._answer.finish
+
+    async def athrow(self, kind: Any, value: Any = None, traceback: Any = None) -> Event:
+        self._close()
+        raise kind if value is None else value
+
+    async def aclose(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._over = True
+        self._cancel()
+
+
+class _Answer:
+    """The state of one answer: what was generated, what text is held back, how it ended. No waiting, no worker."""
+
+    def __init__(self, request: GenerateRequest, tokenizer: Tokenizer, *, seed: int, started: int) -> None:
+        self.finish: Finish | None = None
+        self._request = request
+        self._ends = frozenset() if request.ignore_eos else tokenizer.eog
+        self._decoder = StreamDecoder(tokenizer)
+        self._stops = StopFilter(request.stop)
+        self._seed = seed
+        self._started = started
+        self._first = 0  # time of the first token, monotonic ns
+        self._generated = 0
+        self._cached = 0
+        self._queue_ns = 0
+        self._decoded = 0  # characters that left the decoder, and that left the stop filter
+        self._shown = 0
+        self._infos: list[tuple[int, TokenInfo]] = []  # with the count of characters decoded when it came
+
+    def take(self, items: Seq[Item]) -> TextDelta | None:
+        """Folds what the worker said into one delta; None when there is nothing to show. Sets `finish` at the end."""
+        pieces: list[str] = []
+        for item in items:
+            if isinstance(item, Token):
+                pieces.append(self._token(item))
+            else:
+                pieces.append(self._end(item))
+            if self.finish is not None:
+                break
+        text = "".join(pieces)
+        self._shown += len(text)
+        infos = self._due()
+        return TextDelta(text=text, tokens=infos) if text or infos else None
+
+    def _token(self, token: Token) -> str:
+        self._first = self._first or time.monotonic_ns()
+        self._generated += 1
+        self._cached, self._queue_ns = token.cached, token.queue_ns
+        text = "" if token.id in self._ends else self._decoder.push(token.id)
+        self._decoded += len(text)
+        if self._request.logprobs and token.id not in self._ends:
+            top = tuple(TopToken(id=other, logprob=logprob) for other, logprob in token.top)
+            self._infos.append((self._decoded, TokenInfo(id=token.id, logprob=token.logprob, top=top)))
+        shown = self._stops.push(text)
+        if self._stops.matched is not None:
+            self._finish("stop", stop=self._stops.matched)
+        return shown
+
+    def _end(self, ended: Ended) -> str:
+        """The last text: half characters and what was held back, unless the answer broke off."""
+        self._cached, self._queue_ns = ended.cached or self._cached, ended.queue_ns or self._queue_ns
+        reason = _reason(ended.reason)
+        if reason in ("cancelled", "error"):
+            self._finish(reason, error=str(ended.failure) if ended.failure else None)
+            return ""
+        rest = self._decoder.flush()
+        self._decoded += len(rest)
+        shown = self._stops.push(rest)
+        stop = self._stops.matched
+        if stop is None:
+            shown += self._stops.flush()
+        self._finish("stop" if stop is not None else reason, stop=stop)
+        return shown
+
+    def _due(self) -> tuple[TokenInfo, ...]:
+        """The infos of tokens whose text has been shown; at the end, of all that belong to shown text."""
+        count = 0
+        while count < len(self._infos) and self._infos[count][0] <= self._shown:
+            count += 1
+        due = tuple(info for _, info in self._infos[:count])
+        del self._infos[:count]
+        return due
+
+    def _finish(self, reason: Reason, *, error: str | None = None, stop: str | None = None) -> None:
+        now = time.monotonic_ns()
+        first = self._first or now
+        load_ns = self._request.load_ns
+        usage = Usage(
+            prompt_tokens=len(self._request.prompt),
+            cached_tokens=self._cached,
+            generated_tokens=self._generated,
+            load_ns=load_ns,
+            queue_ns=self._queue_ns,
+            prompt_ns=max(0, first - self._started - self._queue_ns),
+            generate_ns=now - first,
+            total_ns=now - self._started + load_ns,
+        )
+        self.finish = Finish(reason=reason, usage=usage, seed=self._seed, error=error, stop=stop)
+
+
+def _reason(text: str) -> Reason:
+    reasons: dict[str, Reason] = {"stop": "stop", "length": "length", "cancelled": "cancelled"}
+    return reasons.get(text, "error")
+
+
+def _definite(sampling: Sampling) -> int:
+    assert sampling.seed is not None
+    return sampling.seed
+
+
+async def load_model(source: ModelSource, command: Seq[str] = COMMAND) -> LoadedModel:
+    """Starts a worker on the source's weights and reads its tokenizer meanwhile. Raises RuntimeFailure."""
+    reading = asyncio.ensure_future(asyncio.to_thread(read_text_side, source.path))
+    wanted = source.n_ctx or DEFAULT_CONTEXT
+    load = Load(
+        path=str(source.path.resolve()),
+        n_ctx=wanted,
+        threads=source.threads,
+        parallel=source.parallel,
+        max_seqs=MAX_SEQS,
+    )
+    try:
+        link = await Link.start(load, command)
+    except BaseException:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        raise
+    try:
+        tokenizer, n_ctx_train = await reading
+    except BaseException:
+        await link.close(patience=0.0)
+        raise
+    return LoadedModel(source=source, tokenizer=tokenizer, n_ctx_train=n_ctx_train, link=link)
+
+
+def read_text_side(path: Path) -> tuple[Tokenizer, int]:
+    """The tokenizer, and the context the model was trained for (0: not said). Reads the file's head only."""
+    gguf = Gguf.open(path)
+    trained: Any = gguf.metadata.get(f"{gguf.architecture}.context_length", 0)
+    return Tokenizer.from_gguf(gguf.metadata), int(trained)

@@ -1,0 +1,285 @@
+"""Manager: which models are loaded. Loads on first use, counts users, unloads what rests too long.
+
+    async with manager.use(source, keep_alive=300.0) as model:
+        async for event in model.generate(request): ...
+
+Rules (contract 2.3 and 7.2):
+* Names that share weights share one worker. Other runner options (context asked for, threads, parallel) mean a reload:
+  the old worker takes no new users, ends when its last one has gone, and then the new one loads.
+* Loads happen one at a time; a model that is loaded already never waits for them.
+* At most `max_loaded` models: the idle one with the shortest keep-alive goes first; if all are busy, the busy one with
+  the shortest keep-alive takes no new users and goes when it is idle. A running request is never cut.
+* keep_alive in seconds: a given one replaces the model's, None leaves it; negative means for ever, 0 unloads after the
+  last user. The clock starts when the last user leaves.
+* At most `max_queue` users wait, for a load or for a place in a batch, all models together: beyond it, ServerBusy.
+* A worker that died is dropped at once; the next user loads anew.
+Refuses after `close`. All methods belong to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from runtime.errors import OutOfMemory, ServerBusy, Unavailable
+from runtime.loaded import LoadedModel, ModelSource, load_model
+
+Loader = Callable[[ModelSource], Awaitable[LoadedModel]]
+KEEP_ALIVE_S = 300.0
+LOAD_TIMEOUT_S = 300.0
+MAX_QUEUE = 512
+MAX_LOADED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """One line of `ps`. `expires_at` None: never. `size`: memory held, in bytes. `users`: requests under way."""
+
+    name: str
+    digest: str
+    size: int
+    expires_at: datetime | None
+    n_ctx: int
+    users: int
+    source: ModelSource
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Entry:
+    model: LoadedModel
+    keep_alive: float
+    users: int = 0
+    leaving: bool = False  # takes no new users
+    timer: asyncio.TimerHandle | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    watcher: asyncio.Task[None] | None = None
+    expires_at: datetime | None = None
+
+    def fits(self, source: ModelSource) -> bool:
+        """An automatic context or thread count accepts what is there."""
+        have = self.model.source
+        trained = self.model.n_ctx_train or source.n_ctx
+        context = source.n_ctx == 0 or min(source.n_ctx, trained) == self.model.n_ctx
+        threads = source.threads == 0 or source.threads == have.threads
+        return context and threads and source.parallel == have.parallel
+
+
+class Manager:
+    def __init__(
+        self,
+        *,
+        keep_alive: float = KEEP_ALIVE_S,
+        max_loaded: int = MAX_LOADED,
+        max_queue: int = MAX_QUEUE,
+        load_timeout: float = LOAD_TIMEOUT_S,
+        load: Loader = load_model,
+    ) -> None:
+        """`load_timeout` in seconds, 0 or less: none. `max_loaded` 0: the default."""
+        self.keep_alive = keep_alive
+        self.max_loaded = max_loaded or MAX_LOADED
+        self.max_queue = max_queue
+        self.load_timeout = load_timeout
+        self._load = load
+        self._entries: list[_Entry] = []
+        self._loading = asyncio.Lock()
+        self._waiting_for_load = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @contextlib.asynccontextmanager
+    async def use(self, source: ModelSource, *, keep_alive: float | None = None) -> AsyncIterator[LoadedModel]:
+        """The model, loaded, kept while the block runs. Raises ServerBusy, OutOfMemory, or why it cannot be loaded."""
+        entry = await self._enter(source)
+        if keep_alive is not None:
+            entry.keep_alive = keep_alive
+        try:
+            yield entry.model
+        finally:
+            self._leave(entry)
+
+    def loaded(self) -> tuple[Loaded, ...]:
+        """What is in memory now, longest remaining first."""
+        lines = [self._line(entry) for entry in self._entries if entry.model.alive]
+        forever = datetime.max.replace(tzinfo=timezone.utc)
+        return tuple(sorted(lines, key=lambda line: line.expires_at or forever, reverse=True))
+
+    def unload(self, weights: str) -> bool:
+        """Ends the model with these weights once its users have gone; False when it is not loaded."""
+        entry = self._find(weights)
+        if entry is None:
+            return False
+        entry.keep_alive = 0.0
+        if not entry.users:
+            self._retire(entry)
+        return True
+
+    async def close(self) -> None:
+        """Ends every worker now; requests under way end in an error."""
+        self._closed = True
+        for entry in list(self._entries):
+            self._retire(entry)
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- users
+
+    async def _enter(self, source: ModelSource) -> _Entry:
+        if self._closed:
+            raise Unavailable("the server is shutting down")
+        entry = self._fitting(source)
+        if entry is None:
+            entry = await self._enter_slowly(source)
+        elif entry.users >= entry.model.max_seqs and self._pending >= self.max_queue:
+            raise ServerBusy()
+        else:
+            self._take(entry)
+        return entry
+
+    async def _enter_slowly(self, source: ModelSource) -> _Entry:
+        """Waits for its turn. One of several that wait for the same model loads it, the others find it loaded."""
+        if self._pending >= self.max_queue:
+            raise ServerBusy()
+        self._waiting_for_load += 1
+        try:
+            async with self._loading:
+                entry = self._fitting(source)
+                if entry is None:
+                    entry = await self._make(source)
+                self._take(entry)
+                return entry
+        finally:
+            self._waiting_for_load -= 1
+
+    def _take(self, entry: _Entry) -> None:
+        entry.users += 1
+        entry.expires_at = None
+        if entry.timer is not None:
+            entry.timer.cancel()
+            entry.timer = None
+
+    def _leave(self, entry: _Entry) -> None:
+        entry.users -= 1
+        if entry.users or entry not in self._entries:
+            return
+        if entry.keep_alive == 0 or entry.leaving or self._closed:
+            self._retire(entry)
+        elif entry.keep_alive > 0:
+            entry.expires_at = datetime.now(timezone.utc) + _span(entry.keep_alive)
+            entry.timer = asyncio.get_running_loop().call_later(entry.keep_alive, self._retire, entry)
+
+    @property
+    def _pending(self) -> int:
+        """Users that wait: for a load, or because their model's batch is full."""
+        return self._waiting_for_load + sum(max(0, entry.users - entry.model.max_seqs) for entry in self._entries)
+
+    # -- coming and going of models
+
+    async def _make(self, source: ModelSource) -> _Entry:
+        """Under the lock: room, then the load; after a refusal for lack of memory, once more without the idle ones."""
+        old = self._find(source.weights)
+        if old is not None:
+            await self._drain(old)
+        while len(self._entries) >= self.max_loaded:
+            await self._drain(self._victim())
+        try:
+            model = await self._timed_load(source)
+        except OutOfMemory:
+            idle = [entry for entry in self._entries if not entry.users]
+            if not idle:
+                raise
+            for entry in idle:
+                await self._drain(entry)
+            model = await self._timed_load(source)
+        entry = _Entry(model=model, keep_alive=self.keep_alive)
+        self._entries.append(entry)
+        entry.watcher = self._task(self._watch(entry))
+        if self._closed:
+            self._retire(entry)
+            raise Unavailable("the server is shutting down")
+        return entry
+
+    async def _timed_load(self, source: ModelSource) -> LoadedModel:
+        limit = self.load_timeout if self.load_timeout > 0 else None
+        try:
+            return await asyncio.wait_for(self._load(source), limit)
+        except asyncio.TimeoutError:
+            raise Unavailable(
+                f"timed out waiting for the model to load: {self.load_timeout:g} s have passed",
+                hint="set SEALIFT_LOAD_TIMEOUT to a longer time",
+                http_status=500,
+            ) from None
+
+    def _victim(self) -> _Entry:
+        def order(entry: _Entry) -> tuple[bool, float, str]:
+            keep = entry.keep_alive if entry.keep_alive >= 0 else float("inf")
+            return bool(entry.users), keep, entry.model.name
+
+        return min(self._entries, key=order)
+
+    async def _drain(self, entry: _Entry) -> None:
+        """No new users; unloaded when the last one has gone; returns then."""
+        entry.leaving = True
+        if not entry.users:
+            self._retire(entry)
+        await entry.gone.wait()
+
+    def _retire(self, entry: _Entry) -> None:
+        """Takes the model out of the list now and ends its worker in the background."""
+        if entry not in self._entries:
+            return
+        self._entries.remove(entry)
+        entry.leaving = True
+        if entry.timer is not None:
+            entry.timer.cancel()
+        if entry.watcher is not None:
+            entry.watcher.cancel()
+        self._task(self._end(entry))
+
+    async def _end(self, entry: _Entry) -> None:
+        try:
+            await entry.model.close()
+        finally:
+            entry.gone.set()
+
+    async def _watch(self, entry: _Entry) -> None:
+        await entry.model.died()
+        entry.watcher = None
+        self._retire(entry)
+
+    def _fitting(self, source: ModelSource) -> _Entry | None:
+        entry = self._find(source.weights)
+        if entry is None or entry.leaving or not entry.fits(source):
+            return None
+        return entry
+
+    def _find(self, weights: str) -> _Entry | None:
+        for entry in list(self._entries):
+            if entry.model.source.weights == weights:
+                if entry.model.alive:
+                    return entry
+                self._retire(entry)
+        return None
+
+    def _line(self, entry: _Entry) -> Loaded:
+        expires = entry.expires_at
+        if entry.users and entry.keep_alive >= 0:
+            expires = datetime.now(timezone.utc) + _span(entry.keep_alive)
+        model = entry.model
+        return Loaded(
+            name=model.name, digest=model.digest, size=model.figures.total, expires_at=expires, n_ctx=model.n_ctx,
+            users=entry.users, source=model.source,
+        )  # fmt: skip
+
+    def _task(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _span(seconds: float) -> timedelta:
+    """At most ten years: a clock on the wire has an end."""
+    return timedelta(seconds=min(seconds, 10 * 365 * 86400.0))

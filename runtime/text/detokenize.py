@@ -1,0 +1,27 @@
+"""Token ids to text while they arrive: whole characters only.
+
+Invariant: the pieces of `push` followed by `flush`, joined, are `decode` of all ids, wherever the ids are cut.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+from runtime.text.tokenizer import Tokenizer
+
+
+class StreamDecoder:
+    """special: control tokens appear by name instead of not at all."""
+
+    def __init__(self, tokenizer: Tokenizer, *, special: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._special = special
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, index: int) -> str:
+        """Text that is certain after this token; empty while a character is incomplete."""
+        return self._utf8.decode(self._tokenizer.piece(index, special=self._special))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for an unfinished character."""
+        return self._utf8.decode(b"", True)

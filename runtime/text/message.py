@@ -1,0 +1,109 @@
+"""One message of a conversation, as both APIs hand it to the prompt. Plain data.
+
+Refused by `message_from_json`: wrong types, with the path of the field. Roles are not checked: templates know
+more roles than any list of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from runtime.text.errors import MessageError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    index: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    role: str
+    content: str = ""
+    thinking: str = ""
+    images: tuple[str, ...] = ()  # base64; refused until a model can see
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""  # of a tool's answer
+    tool_call_id: str = ""
+
+
+def refuse_images(messages: Iterable[Message]) -> None:
+    if any(message.images for message in messages):
+        raise MessageError("images are not supported by this server yet", hint="send text only")
+
+
+def collate(messages: Iterable[Message]) -> list[Message]:
+    """Neighbours of the same role become one, with a blank line between; tools' answers stay apart."""
+    out: list[Message] = []
+    for message in messages:
+        if out and out[-1].role == message.role != "tool":
+            out[-1] = _merged(out[-1], message)
+        else:
+            out.append(message)
+    return out
+
+
+def _merged(one: Message, two: Message) -> Message:
+    return replace(
+        one,
+        content="\n\n".join(text for text in (one.content, two.content) if text),
+        thinking="\n\n".join(text for text in (one.thinking, two.thinking) if text),
+        images=one.images + two.images,
+        tool_calls=one.tool_calls + two.tool_calls,
+    )
+
+
+def message_from_json(raw: object, path: str) -> Message:
+    """A message of the native API. path: where it stands in the request, for errors."""
+    if not isinstance(raw, Mapping):
+        raise MessageError(f"{path}: expected an object, got {type(raw).__name__}")
+    images = raw.get("images") or []
+    calls = raw.get("tool_calls") or []
+    for name, value in (("images", images), ("tool_calls", calls)):
+        if not isinstance(value, list):
+            raise MessageError(f"{path}.{name}: expected an array, got {type(value).__name__}")
+    return Message(
+        role=_text(raw, "role", path).lower(),
+        content=_text(raw, "content", path),
+        thinking=_text(raw, "thinking", path),
+        images=tuple(map(str, images)),
+        tool_calls=tuple(_tool_call(one, f"{path}.tool_calls[{index}]", index) for index, one in enumerate(calls)),
+        tool_name=_text(raw, "tool_name", path),
+        tool_call_id=_text(raw, "tool_call_id", path),
+    )
+
+
+def _tool_call(raw: object, path: str, index: int) -> ToolCall:
+    function = raw.get("function") if isinstance(raw, Mapping) else None
+    if not isinstance(raw, Mapping) or not isinstance(function, Mapping):
+        raise MessageError(f"{path}.function: expected an object")
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):  # OpenAI's spelling: the object as JSON text
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            raise MessageError(f"{path}.function.arguments: expected a JSON object") from None
+    if not isinstance(arguments, Mapping):
+        raise MessageError(f"{path}.function.arguments: expected an object, got {type(arguments).__name__}")
+    place = function.get("index", index)
+    return ToolCall(
+        name=_text(function, "name", f"{path}.function"),
+        arguments=arguments,
+        id=_text(raw, "id", path),
+        index=place if isinstance(place, int) else index,
+    )
+
+
+def _text(raw: Mapping[str, Any], key: str, path: str) -> str:
+    value = raw.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise MessageError(f"{path}.{key}: expected string, got {type(value).__name__}")
+    return value

@@ -1,0 +1,165 @@
+"""From a conversation to the token ids of a prompt.
+
+`Renderer.choose` says which template speaks for a model (reference 6.1): a Go template layer, the GGUF's own Jinja, or
+chatml. `Renderer.chat` and `Renderer.generate` render, encode and make it fit.
+
+Truncation: the oldest messages go first, as many as must; system messages and the last message always stay; what went
+is in the result. A last message that does not fit is refused with both numbers: nothing is ever cut inside a message.
+Invariant: the begin token occurs once, whether the template or the tokenizer writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.text.errors import PromptTooLongError, TemplateRaised
+from runtime.text.message import Message, refuse_images
+from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, Think, Tools
+from runtime.text.tokenizer import Tokenizer
+
+
+class TemplateRenderer(Protocol):
+    """A conversation to text. Errors: TemplateError and its kinds."""
+
+    kind: str
+
+    def capabilities(self) -> frozenset[str]: ...
+
+    def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str: ...
+
+    def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """dropped: the messages that did not fit, oldest first."""
+
+    text: str
+    ids: tuple[int, ...]
+    dropped: tuple[Message, ...] = ()
+
+
+class Renderer:
+    """One model's prompts. Safe to share between threads."""
+
+    def __init__(self, tokenizer: Tokenizer, template: TemplateRenderer) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+
+    @classmethod
+    def choose(
+        cls, tokenizer: Tokenizer, *, template: str | None, jinja: str | None, prefer_go: bool | None = None
+    ) -> Renderer:
+        """template: the model's Go template layer. jinja: `tokenizer.chat_template` of its GGUF. prefer_go: True and
+        False decide outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. Raises TemplateError."""
+        from_jinja = JinjaRenderer(jinja, tokenizer) if jinja else None
+        from_go = GoRenderer(template) if template and template.strip() else None
+        if from_go is None or from_jinja is None:
+            return cls(tokenizer, from_go or from_jinja or ChatmlRenderer())
+        if prefer_go is None:
+            prefer_go = not _better(from_jinja.capabilities(), from_go.capabilities())
+        return cls(tokenizer, from_go if prefer_go else from_jinja)
+
+    @property
+    def kind(self) -> str:
+        """`go`, `jinja` or `chatml`."""
+        return self._template.kind
+
+    def capabilities(self) -> frozenset[str]:
+        """Among `tools`, `tool_results`, `thinking` and `insert`: what the template has places for."""
+        return self._template.capabilities()
+
+    def thinking_tags(self) -> tuple[str, str] | None:
+        """The texts around thinking, where the template shows them."""
+        return self._template.thinking_tags() if isinstance(self._template, GoRenderer) else None
+
+    def render_chat(self, messages: Sequence[Message], *, tools: Tools = (), think: Think = None) -> str:
+        refuse_images(messages)
+        return self._template.render_chat(messages, tools=tools, think=think)
+
+    def render_generate(self, prompt: str, *, system: str = "", suffix: str = "", think: Think = None) -> str:
+        return self._template.render_generate(prompt, system=system, suffix=suffix, think=think)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of a rendered prompt: its control texts become control tokens, begin is added unless it is there."""
+        bos = self._tokenizer.bos
+        written = bos is not None and text.startswith(self._tokenizer.token_text(bos))
+        return tuple(self._tokenizer.encode(text, special=True, bos=False if written else None))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        limit: int,
+        tools: Tools = (),
+        think: Think = None,
+        truncate: bool = True,
+    ) -> Prompt:
+        """A prompt of at most `limit` tokens. Raises PromptTooLongError when the system messages and the last message
+        alone are longer (or any, without `truncate`)."""
+        refuse_images(messages)
+
+        def attempt(start: int) -> Prompt:
+            kept = [one for one in messages[:start] if one.role == "system"] + list(messages[start:])
+            text = self._template.render_chat(kept, tools=tools, think=think)
+            dropped = tuple(one for one in messages[:start] if one.role != "system")
+            return Prompt(text=text, ids=self.encode(text), dropped=dropped)
+
+        whole = attempt(0)
+        if len(whole.ids) <= limit:
+            return whole
+        if not truncate:
+            raise PromptTooLongError(tokens=len(whole.ids), limit=limit)
+        return _longest(attempt, _starts(messages), whole, limit)
+
+    def generate(
+        self, prompt: str, *, limit: int, system: str = "", suffix: str = "", think: Think = None, before: str = ""
+    ) -> Prompt:
+        """before: text of an earlier exchange, put in front. Raises PromptTooLongError."""
+        text = before + self.render_generate(prompt, system=system, suffix=suffix, think=think)
+        ids = self.encode(text)
+        if len(ids) > limit:
+            raise PromptTooLongError(tokens=len(ids), limit=limit)
+        return Prompt(text=text, ids=ids)
+
+
+def _starts(messages: Sequence[Message]) -> list[int]:
+    """Where a shortened conversation may begin; a tool's answer without its call is no beginning."""
+    last = len(messages) - 1
+    droppable = [index for index, one in enumerate(messages[:last]) if one.role != "system"]
+    starts = [index + 1 for index in droppable]
+    return [index for index in starts if index == last or messages[index].role != "tool"]
+
+
+def _longest(attempt: Callable[[int], Prompt], starts: list[int], whole: Prompt, limit: int) -> Prompt:
+    """The prompt that drops the fewest messages and fits, by bisection: log2(n) renderings, not n."""
+    best: Prompt | None = None
+    shortest = whole
+    low, high = 0, len(starts) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        try:
+            prompt = attempt(starts[middle])
+        except TemplateRaised:  # a template may refuse a conversation that starts in the middle of an exchange
+            if middle == len(starts) - 1:
+                raise
+            low = middle + 1
+            continue
+        if len(prompt.ids) <= limit:
+            best, high = prompt, middle - 1
+        else:
+            shortest, low = prompt, middle + 1
+    if best is None:
+        raise PromptTooLongError(tokens=len(shortest.ids), limit=limit)
+    return best
+
+
+def _better(jinja: frozenset[str], go: frozenset[str]) -> bool:
+    """Reference 6.1, rule 3: Jinja wins with strictly more abilities, or with tool results where Go has none."""
+    main = {"tools", "thinking", "insert"}
+    jinja_main, go_main = jinja & main, go & main
+    if jinja_main > go_main:
+        return not ("tool_results" in go and "tool_results" not in jinja)
+    return jinja_main == go_main and "tools" in go_main and "tool_results" in jinja and "tool_results" not in go

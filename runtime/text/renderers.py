@@ -1,0 +1,135 @@
+"""The three ways to turn a conversation into text: a Go template, a Jinja template, chatml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from runtime.text.godata import messages_value, think_values, tools_value
+from runtime.text.gotemplate import GoTemplate
+from runtime.text.gotemplate.values import Value
+from runtime.text.jinja import JinjaTemplate
+from runtime.text.message import Message, collate
+from runtime.text.tokenizer import Tokenizer
+
+Tools = Sequence[Mapping[str, Any]]
+Think: TypeAlias = "bool | str | None"  # None: not asked; true, false, or a level
+
+
+def _asked(prompt: str, system: str) -> list[Message]:
+    head = [Message(role="system", content=system)] if system else []
+    return [*head, Message(role="user", content=prompt)]
+
+
+class GoRenderer:
+    kind = "go"
+
+    def __init__(self, source: str) -> None:
+        """Raises TemplateError."""
+        self._template = GoTemplate(source)
+        self._names = self._template.variables()
+
+    def capabilities(self) -> frozenset[str]:
+        names = {"tools": "tools", "suffix": "insert", "thinking": "thinking", "toolcalls": "tool_results"}
+        return frozenset(ability for name, ability in names.items() if name in self._names)
+
+    def thinking_tags(self) -> tuple[str, str] | None:
+        return self._template.thinking_tags()
+
+    def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str:
+        collated = collate(messages)
+        if "messages" not in self._names:
+            turns = ((message.role, message.content) for message in collated)
+            return self._template.execute_turns(turns, think_values(think))
+        data: dict[str, Value] = {
+            "System": "\n\n".join(message.content for message in messages if message.role == "system"),
+            "Messages": messages_value(collated),
+            "Tools": tools_value(tools),
+            "Response": "",
+            **think_values(think),
+        }
+        return self._template.execute(data)
+
+    def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str:
+        if prompt and suffix:
+            return self._template.execute({"Prompt": prompt, "Suffix": suffix, "Response": "", **think_values(think)})
+        return self.render_chat(_asked(prompt, system), tools=(), think=think)
+
+
+class JinjaRenderer:
+    kind = "jinja"
+
+    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+        """Raises TemplateError."""
+        self._template = JinjaTemplate(source)
+        self._specials = {
+            "bos_token": "" if tokenizer.bos is None else tokenizer.token_text(tokenizer.bos),
+            "eos_token": "" if tokenizer.eos is None else tokenizer.token_text(tokenizer.eos),
+        }
+
+    def capabilities(self) -> frozenset[str]:
+        names, source = self._template.variables(), self._template.source
+        found = {
+            "tools": "tools" in names,
+            "thinking": bool({"enable_thinking", "thinking", "reasoning_effort"} & names),
+            "tool_results": "tool_calls" in source,
+        }
+        return frozenset(ability for ability, there in found.items() if there)
+
+    def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str:
+        body, prefill = _split_prefill(messages)
+        values: dict[str, Any] = {
+            "messages": [_as_dict(message) for message in body],
+            "tools": [dict(tool) for tool in tools] or None,
+            "add_generation_prompt": True,
+            **self._specials,
+        }
+        if think is not None:
+            values["enable_thinking"] = bool(think)
+        if isinstance(think, str):
+            values["reasoning_effort"] = think
+        return self._template.render(values) + prefill
+
+    def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str:
+        return self.render_chat(_asked(prompt, system), tools=(), think=think)
+
+
+class ChatmlRenderer:
+    """For a model without any template. A single prompt goes to it as it is."""
+
+    kind = "chatml"
+
+    def capabilities(self) -> frozenset[str]:
+        return frozenset()
+
+    def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str:
+        body, prefill = _split_prefill(messages)
+        turns = (f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n" for message in body)
+        return "".join(turns) + "<|im_start|>assistant\n" + prefill
+
+    def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str:
+        return prompt
+
+
+def _split_prefill(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
+    """A last message of the assistant is the beginning of the answer, not a finished turn."""
+    if len(messages) > 1 and messages[-1].role == "assistant" and not messages[-1].tool_calls:
+        return messages[:-1], messages[-1].content
+    return messages, ""
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    """A message in Hugging Face's form."""
+    out: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        out["reasoning_content"] = message.thinking
+    if message.tool_calls:
+        out["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+            for call in message.tool_calls
+        ]
+    if message.tool_name:
+        out["name"] = message.tool_name
+    if message.tool_call_id:
+        out["tool_call_id"] = message.tool_call_id
+    return out

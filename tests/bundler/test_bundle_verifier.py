@@ -1,0 +1,118 @@
+"""verify_sealift.py: one file, the standard library alone, and the same answers as the real reader."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundler import layout
+from bundler.draft import Options
+from bundler.errors import BundlerError
+from manifests.errors import ManifestsError
+from signing import pure
+from signing.errors import NotTrusted, SigningError
+from tests.peers.bundles import LEAF, Gap, signer, trusting, volumes
+from tests.peers.forgery import flip, forge
+
+PROGRAM = Path(layout.__file__).with_name(layout.VERIFIER)
+BEGIN, END = "# === begin signing/pure.py, the same text: a test compares them ===\n", "# === end signing/pure.py ===\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Gap:
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("verifier")
+        patch.setenv("SEALIFT_HOME", str(root / "home"))
+        gap = Gap(root)
+        gap.model(rows=160)
+        gap.export(options=Options(volume_size=80 << 10, leaf_size=LEAF))
+    return gap
+
+
+@pytest.fixture
+def gap(made: Gap, tmp_path: Path) -> Gap:
+    fresh = Gap(tmp_path)
+    shutil.copytree(made.medium, fresh.medium, dirs_exist_ok=True)
+    for name in ("alice", "mallory", "bob"):
+        (tmp_path / f"{name}.pub").write_bytes(signer(name).public.encode())
+    return fresh
+
+
+def run(gap: Gap, *names: str, threshold: int = 1) -> subprocess.CompletedProcess[str]:
+    keys = [word for name in names or ("alice",) for word in ("--pub", str(gap.root / f"{name}.pub"))]
+    command = [sys.executable, "-I", "-S", str(PROGRAM), str(gap.medium), *keys, "--threshold", str(threshold)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=gap.root)
+
+
+def test_the_signature_code_is_the_same_text() -> None:
+    ours = PROGRAM.read_text()
+    inlined = ours[ours.index(BEGIN) + len(BEGIN) : ours.index(END)].strip()
+    source = Path(pure.__file__).read_text()
+    assert inlined == source[source.index("# --- what is signed") :].strip()
+
+
+def test_it_needs_only_python_3_8_and_its_library() -> None:
+    tree = ast.parse(PROGRAM.read_text(), feature_version=(3, 8))
+    imported = {
+        (node.module if isinstance(node, ast.ImportFrom) else alias.name) or ""
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    assert imported <= set(sys.stdlib_module_names)
+    assert not imported & {"socket", "urllib", "http", "subprocess", "ctypes", "tarfile"}
+
+
+def test_it_accepts_what_we_accept_in_the_same_words(gap: Gap) -> None:
+    done = run(gap)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    verdict = gap.verify().bundle.verdict.sentences()
+    assert lines[: len(verdict)] == verdict
+    assert lines[-1] == "verified: every byte of every volume is as signed"
+    assert any(line.startswith("not checked:") for line in lines)
+
+
+def test_it_trusts_only_the_keys_it_was_given(gap: Gap) -> None:
+    assert run(gap, "mallory").returncode == 3
+    assert run(gap, "alice", "bob", threshold=2).returncode == 3
+    forge(gap.medium, by=[signer(), signer("bob")])
+    assert run(gap, "alice", "bob", threshold=2).returncode == 0
+    assert run(gap, "alice", "alice", threshold=2).returncode == 3, "nobody counts twice"
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_it_refuses_the_flips_that_we_refuse(gap: Gap, place: int) -> None:
+    path = volumes(gap.medium)[place % len(volumes(gap.medium))]
+    flip(path, [3, 700, 1100, 5000, 12_000, -3, -700, -1500, -9000, 30_000][place] % path.stat().st_size)
+    with pytest.raises((BundlerError, SigningError, ManifestsError)) as caught:
+        gap.verify()
+    done = run(gap)
+    assert done.returncode == (3 if isinstance(caught.value, NotTrusted) else 1), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_refuses_missing_doubled_and_lying(gap: Gap) -> None:
+    from tests.bundler import test_bundle_attacks as attacks  # type: ignore[import-not-found, unused-ignore]
+
+    copy = gap.root / "copy"
+    shutil.copytree(gap.medium, copy)
+    for lie in (attacks.lie_sha512, attacks.lie_root, attacks.lie_volume_hash, attacks.lie_gap, attacks.lie_subject):
+        forge(gap.medium, lie)
+        done = run(gap)
+        assert done.returncode == 1 and "Traceback" not in done.stderr, (lie.__name__, done.stderr)
+        shutil.rmtree(gap.medium)
+        shutil.copytree(copy, gap.medium)
+    shutil.copy(volumes(gap.medium)[1], gap.medium / "again.tar")
+    assert run(gap).returncode == 1
+    (gap.medium / "again.tar").unlink()
+    volumes(gap.medium)[1].unlink()
+    assert run(gap).returncode == 1
+    shutil.rmtree(gap.medium)
+    assert run(gap).returncode == 4
+    assert trusting(signer())

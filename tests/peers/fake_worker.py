@@ -1,0 +1,62 @@
+"""The real worker process around the engine that remembers: `python -m tests.peers.fake_worker --fd N --parent PID`.
+
+The path in `load` says how it behaves: words after the last "/" separated by "-".
+    refuse    it refuses to load            memory    it refuses for lack of memory
+    die       it dies while loading         hang      it never answers
+    slow      each step takes 2 ms          nan       the first token's log probability is no number
+    garbage   it answers with a frame that is not JSON
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from runtime.engine import protocol, worker
+from runtime.engine.batch import Rows
+from runtime.engine.blocks import blocks_for
+from runtime.engine.link import Load
+from runtime.engine.scheduler import Chosen
+from runtime.errors import ModelRefused, OutOfMemory
+from tests.peers.fake_engine import VOCAB, FakeEngine
+
+BYTES = {"weight_bytes": 1000, "kv_bytes": 200, "scratch_bytes": 30}
+
+
+class Slow(FakeEngine):
+    def run(self, rows: Rows) -> list[Chosen]:
+        time.sleep(0.002)
+        return super().run(rows)
+
+
+class Broken(FakeEngine):
+    def _choose(self, rows: Rows, number: int) -> Chosen:
+        self.nan_at = super()._choose(rows, number).token
+        return super()._choose(rows, number)
+
+
+def opener(load: Load) -> worker.Opened:
+    words = Path(load.path).name.split("-")
+    if "refuse" in words:
+        raise ModelRefused("a model that nobody can run", hint="take another")
+    if "memory" in words:
+        raise OutOfMemory("it needs 9 and 3 are free")
+    if "die" in words:
+        os._exit(9)
+    if "hang" in words:
+        time.sleep(3600)
+    if "garbage" in words:
+        setattr(worker, "encode", lambda message: protocol.HEADER.pack(1) + b"]")  # noqa: B010
+    kind = Slow if "slow" in words else Broken if "nan" in words else FakeEngine
+    n_ctx = load.n_ctx or 256
+    n_blocks = blocks_for(n_ctx) * max(1, load.parallel)
+    engine = kind(n_blocks=n_blocks, max_rows=load.max_rows, max_seqs=load.max_seqs)
+    return worker.Opened(
+        runner=engine, n_ctx=n_ctx, n_blocks=n_blocks, vocab=VOCAB, max_seqs=load.max_seqs, max_rows=load.max_rows,
+        facts={**BYTES, "threads": 1, "isa": "fake"},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    worker.main(opener)

@@ -1,0 +1,60 @@
+"""The real HTTP server on a loopback port, with a scripted model behind it, for real clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+
+from manifests.store import Store
+from runtime.api.app import create_app
+from runtime.client import Address
+from runtime.manager import Manager
+from runtime.serving import bind
+from tests.peers.scripted import Script, scripted_manager
+
+
+class Live:
+    """`manager` is to be looked at only; it belongs to the server's thread."""
+
+    def __init__(self, store: Store, script: Script) -> None:
+        self._listener = bind(Address(scheme="http", host="127.0.0.1", port=0))
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.manager: Manager | None = None
+        self._store, self._script = store, script
+        self._server: uvicorn.Server | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(30)
+
+    def stop(self) -> None:
+        assert self._server is not None
+        self._server.should_exit = True
+        self._thread.join(30)
+        self._listener.close()
+        assert not self._thread.is_alive()
+
+    async def _main(self) -> None:
+        self.manager = scripted_manager(self._script)
+        app = create_app(self._store, self.manager)
+        config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2)
+        self._server = uvicorn.Server(config)
+        self._ready.set()
+        await self._server.serve(sockets=[self._listener])
+
+
+@contextlib.contextmanager
+def live(store: Store, script: Script | None = None) -> Iterator[Live]:
+    server = Live(store, script or Script())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,164 @@
+"""The published `ollama` and `openai` clients against the real server on loopback, with a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import ollama
+import openai
+import pytest
+
+from manifests.store import Store
+from tests.peers.live import Live, live
+from tests.peers.scripted import Script, small_store
+
+TEXT = "Hello <world> & é!"
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return small_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def server(store: Store) -> Iterator[Live]:
+    with live(store) as server:
+        yield server
+
+
+@pytest.fixture
+def native(server: Live) -> Iterator[ollama.Client]:
+    client = ollama.Client(host=server.url)
+    yield client
+    client._client.close()
+
+
+@pytest.fixture
+def compatible(server: Live) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_ollama_lists_shows_and_asks(native: ollama.Client) -> None:
+    assert {model.model for model in native.list().models} == {"demo:latest", "embedder:latest", "acme/tuned:v1"}
+    shown = native.show("demo")
+    assert shown.modelinfo is not None and shown.modelinfo["general.architecture"] == "llama"
+    assert shown.capabilities == ["completion"] and shown.modified_at is not None
+    assert native.generate("demo", "Hi").response == TEXT
+    answer = native.chat("demo", messages=HI)
+    assert answer.message.content == TEXT and answer.done_reason == "stop" and (answer.eval_count or 0) > 0
+    assert [model.model for model in native.ps().models] == ["demo:latest"]
+
+
+def test_ollama_streams(native: ollama.Client) -> None:
+    assert "".join(part.response for part in native.generate("demo", "Hi", stream=True)) == TEXT
+    parts = list(native.chat("demo", messages=HI, stream=True, logprobs=True, top_logprobs=1))
+    assert "".join(part.message.content or "" for part in parts) == TEXT
+    assert [part.done for part in parts].count(True) == 1
+
+
+def test_ollama_raises_our_errors(native: ollama.Client) -> None:
+    with pytest.raises(ollama.ResponseError, match="model 'gone' not found") as caught:
+        native.chat("gone", messages=HI)
+    assert caught.value.status_code == 404
+    with pytest.raises(ollama.ResponseError, match="no outbound connections"):
+        list(native.pull("gone", stream=True))
+
+
+def test_ollama_makes_copies_and_deletes(native: ollama.Client) -> None:
+    assert native.create("made", from_="demo", system="S").status == "success"
+    assert native.copy("made", "copied").status == "success"
+    for name in ("made", "copied"):
+        assert native.delete(name).status == "success"
+
+
+def test_the_async_client_too(server: Live) -> None:
+    async def main() -> str:
+        client = ollama.AsyncClient(host=server.url)
+        found = "".join(
+            [part.message.content or "" async for part in await client.chat("demo", messages=HI, stream=True)]
+        )
+        await client._client.aclose()
+        return found
+
+    assert asyncio.run(main()) == TEXT
+
+
+def test_openai_asks_and_streams(compatible: openai.OpenAI) -> None:
+    answer = compatible.chat.completions.create(model="demo", messages=HI, max_completion_tokens=9)  # type: ignore[arg-type]
+    assert answer.choices[0].message.content == TEXT and answer.usage is not None
+    stream = compatible.chat.completions.create(
+        model="demo", messages=HI, stream=True, stream_options={"include_usage": True}  # type: ignore[arg-type]
+    )  # fmt: skip
+    chunks = list(stream)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == TEXT
+    assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == answer.usage.total_tokens
+    assert compatible.completions.create(model="demo", prompt="x").choices[0].text == TEXT
+    assert {model.id for model in compatible.models.list()} >= {"demo:latest", "acme/tuned:v1"}
+    assert compatible.models.retrieve("demo").id == "demo:latest"
+
+
+def test_openai_raises_our_errors(compatible: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="model 'gone' not found"):
+        compatible.chat.completions.create(model="gone", messages=HI)  # type: ignore[arg-type]
+    with pytest.raises(openai.BadRequestError, match="does not support tools"):
+        tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+        compatible.chat.completions.create(model="demo", messages=HI, tools=[tool])  # type: ignore[list-item,arg-type]
+
+
+def test_openai_sees_a_failure_in_mid_stream(store: Store) -> None:
+    with live(store, Script(fail_after=2)) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="x") as client:
+        stream = client.chat.completions.create(model="demo", messages=HI, stream=True)  # type: ignore[arg-type]
+        with pytest.raises(openai.APIError, match="the model fell over"):
+            list(stream)
+
+
+def test_ollama_sees_a_failure_in_mid_stream(store: Store) -> None:
+    with live(store, Script(fail_after=2)) as server:
+        client = ollama.Client(host=server.url)
+        with pytest.raises(ollama.ResponseError, match="the model fell over"):
+            list(client.chat("demo", messages=HI, stream=True))
+        client._client.close()
+
+
+def test_a_client_that_hangs_up_frees_the_model(store: Store) -> None:
+    """Over a real socket: the answer waits at a gate that never opens, so only the hang-up can end it."""
+    script = Script(gate=asyncio.Event())
+    with live(store, script) as server:
+        with httpx.stream("POST", f"{server.url}/api/chat", json={"model": "demo", "messages": HI}) as response:
+            next(response.iter_bytes())
+        wait_until(lambda: script.ended == 1)
+        assert (script.begun, script.cancelled) == (1, 1)
+        assert server.manager is not None and server.manager.loaded()[0].users == 0
+
+
+def test_stopping_the_server_ends_the_answers_under_way(store: Store) -> None:
+    script = Script(gate=asyncio.Event())
+    with live(store, script) as server:
+        bodies: list[bytes] = []
+
+        def read() -> None:
+            try:
+                with httpx.stream("POST", f"{server.url}/api/chat", json={"model": "demo", "messages": HI}) as response:
+                    bodies.extend(response.iter_bytes())
+            except httpx.HTTPError:
+                pass
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        wait_until(lambda: bool(bodies))
+    reader.join(30)
+    assert not reader.is_alive() and script.ended == 1
+
+
+def wait_until(holds: object) -> None:
+    assert callable(holds)
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end, "waited 30 s"
+        time.sleep(0.005)

@@ -1,0 +1,206 @@
+"""The verbs serve, run, ps, stop and show, and the client they use (contract, 7.3 and 8)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.store import Store
+from runtime.client import Client, parse_address
+from runtime.errors import AddressRefused, RequestRefused, ServerRefused, ServerUnreachable
+from runtime.serving import bind, number_setting, resolve, seconds_setting
+from tests.peers.live import Live, live
+from tests.peers.scripted import Script, small_store
+
+ROOT = Path(__file__).parents[2]
+TEXT = "Hello <world> & é!"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return small_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def server(store: Store) -> Iterator[Live]:
+    with live(store, Script()) as server:
+        yield server
+
+
+def sealift(*arguments: str, input: str = "", host: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("SEALIFT_", "OLLAMA_"))}
+    env |= {"SEALIFT_HOST": host, "PYTHONPATH": str(ROOT), **extra}
+    command = [sys.executable, str(ROOT / "sealift.py"), *arguments]
+    return subprocess.run(command, input=input, capture_output=True, text=True, env=env, timeout=120, check=False)
+
+
+ADDRESSES = [
+    ("", "http://127.0.0.1:11434"), ("1.2.3.4", "http://1.2.3.4:11434"), (":5678", "http://127.0.0.1:5678"),
+    ("1.2.3.4:", "http://1.2.3.4:11434"), ("http://1.2.3.4", "http://1.2.3.4:80"), ("https://1.2.3.4", "https://1.2.3.4:443"),
+    ("https://1.2.3.4:1234/", "https://1.2.3.4:1234"), ("http://h:1/some/path/", "http://h:1/some/path"), ("::1", "http://[::1]:11434"),
+    ("[::1]:5", "http://[::1]:5"), ("[fe80::1]", "http://[fe80::1]:11434"), ("h:66000", "http://h:11434"), ("h:x", "http://h:11434"),
+    (' "h:7" ', "http://h:7"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "url"), ADDRESSES)
+def test_addresses_are_read_as_ollama_reads_them(text: str, url: str) -> None:
+    assert parse_address(text).url == url
+
+
+def test_what_is_no_address_is_refused() -> None:
+    for text in ("ftp://h", "http://u:p@h", "h?x=1", "a b"):
+        with pytest.raises(RequestRefused, match="address"):
+            parse_address(text)
+    assert parse_address("0.0.0.0:1").dialled.url == "http://127.0.0.1:1"
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_address_or_a_refusal(text: str) -> None:
+    try:
+        address = parse_address(text)
+    except RequestRefused:
+        return
+    assert 0 <= address.port <= 65535 and address.host
+
+
+def test_a_server_that_is_not_there_is_exit_code_4() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    done = sealift("ps", host=f"127.0.0.1:{port}")
+    assert done.returncode == 4 and done.stdout == ""
+    text = f"could not connect to the sealift server at http://127.0.0.1:{port}, run 'sealift serve' to start it"
+    assert done.stderr == f"sealift: {text}\n"
+    with Client(parse_address(f"127.0.0.1:{port}")) as client, pytest.raises(ServerUnreachable):
+        client.get("/api/tags")
+
+
+def test_the_client_passes_the_servers_sentence_on() -> None:
+    answers = {
+        "/e": httpx.Response(404, json={"error": "model 'x' not found", "hint": "pull it"}),
+        "/h": httpx.Response(502, text="<html>"),
+        "/j": httpx.Response(200, text="[1]"),
+        "/s": httpx.Response(200, text='{"a":1}\n{"error":"broke"}\n'),
+    }
+    transport = httpx.MockTransport(lambda request: answers[request.url.path])
+    with Client(parse_address("h"), transport=transport) as client:
+        with pytest.raises(ServerRefused, match="model 'x' not found") as caught:
+            client.post("/e", {})
+        assert (caught.value.http_status, caught.value.hint) == (404, "pull it")
+        with pytest.raises(ServerRefused, match="502"):
+            client.get("/h")
+        with pytest.raises(ServerRefused, match="expected an object"):
+            client.get("/j")
+        found = []
+        with pytest.raises(ServerRefused, match="broke"):
+            for line in client.stream("/s", {}):
+                found.append(line)
+        assert found == [{"a": 1}]
+
+
+def test_run_asks_once_with_what_is_piped_in_front(server: Live) -> None:
+    done = sealift("run", "demo", "Summarise", "this", "--verbose", input="a long report\n", host=server.url)
+    assert (done.returncode, done.stdout) == (0, TEXT + "\n")
+    assert "eval count:" in done.stderr and "prompt eval rate:" in done.stderr
+
+
+def test_run_refuses_in_one_sentence(server: Live) -> None:
+    gone = sealift("run", "gone", "Hi", host=server.url)
+    assert (gone.returncode, gone.stdout, gone.stderr.splitlines()[0]) == (
+        1,
+        "",
+        "sealift: model 'gone:latest' not found",
+    )
+    empty = sealift("run", "demo", host=server.url)
+    assert empty.returncode == 1 and "nothing to ask" in empty.stderr
+    assert sealift("run", "demo", "x", "--think", "loudly", host=server.url).returncode == 2
+    thinking = sealift("run", "demo", "x", "--think", "true", host=server.url)
+    assert thinking.returncode == 1 and '"demo" does not support thinking' in thinking.stderr
+    form = sealift("run", "demo", "x", "--format", "json", host=server.url)
+    assert form.returncode == 1 and "format is not supported" in form.stderr
+
+
+def test_ps_and_stop(server: Live) -> None:
+    assert sealift("run", "demo", "Hi", "--keepalive", "-1", host=server.url).returncode == 0
+    shown = sealift("ps", host=server.url).stdout.splitlines()
+    assert shown[0].split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+    assert "demo:latest" in shown[1] and "100% CPU" in shown[1] and shown[1].endswith("Forever")
+    listed = json.loads(sealift("ps", "--json", host=server.url).stdout)
+    assert [model["name"] for model in listed] == ["demo:latest"]
+    assert sealift("stop", "demo", host=server.url).returncode == 0
+    assert json.loads(sealift("ps", "--json", host=server.url).stdout) == []
+    unknown = sealift("stop", "gone", host=server.url)
+    assert unknown.returncode == 1 and 'couldn\'t find model "gone" to stop' in unknown.stderr
+
+
+def test_show_needs_no_server(store: Store) -> None:
+    models = {"SEALIFT_MODELS": str(store.root)}
+    shown = sealift("show", "acme/tuned:v1", **models)
+    assert shown.returncode == 0 and "architecture" in shown.stdout and "temperature" in shown.stdout
+    assert sealift("show", "acme/tuned:v1", "--system", **models).stdout == "Be brief.\n"
+    assert json.loads(sealift("show", "demo", "--json", **models).stdout)["details"]["family"] == "llama"
+    assert "tokenizer.ggml.tokens" in sealift("show", "demo", "--verbose", **models).stdout
+    assert sealift("show", "demo", "--system", "--license", **models).returncode == 2
+    assert sealift("show", "gone", **models).returncode == 1
+
+
+def start(store: Store, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """`sealift serve` on a free port; its address."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "SEALIFT_MODELS": str(store.root), "SEALIFT_HOST": ""}
+    command = [sys.executable, str(ROOT / "sealift.py"), "serve", "--port", "0", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=env)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line.startswith("sealift: listening on http://127.0.0.1:"), line + process.stderr.read()
+    return process, line.split()[3].rstrip(",")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_says_where_it_listens_and_leaves_on_a_signal(store: Store, number: int) -> None:
+    process, url = start(store)
+    try:
+        assert len(httpx.get(f"{url}/api/tags").json()["models"]) == 3
+        process.send_signal(number)
+        assert process.wait(60) == 0
+        assert process.stderr is not None and process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_port_in_use_is_told_and_exit_code_4(store: Store) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = sealift("serve", host=f"127.0.0.1:{port}", SEALIFT_MODELS=str(store.root))
+        assert done.returncode == 4 and f"cannot listen on http://127.0.0.1:{port}: the port is in use" in done.stderr
+        assert "hint: is a server running already?" in done.stderr
+    with pytest.raises(AddressRefused, match="cannot listen on"):
+        bind(parse_address("no-such-host.invalid"))
+
+
+def test_flags_come_before_the_environment_before_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_KEEP_ALIVE", "-1")
+    monkeypatch.setenv("OLLAMA_MAX_QUEUE", "7")
+    monkeypatch.setenv("SEALIFT_CONTEXT_LENGTH", "2048")
+    nothing = {"parallel": None, "context_length": None, "keep_alive": None, "max_queue": None, "max_loaded": None}
+    told = resolve(parse_address(""), threads=0, **nothing)  # type: ignore[arg-type]
+    assert (told.keep_alive, told.max_queue, told.settings.context_length, told.settings.parallel) == (-1.0, 7, 2048, 1)
+    told = resolve(parse_address(""), threads=2, **nothing | {"keep_alive": "90", "max_queue": 3})  # type: ignore[arg-type]
+    assert (told.keep_alive, told.max_queue, told.settings.threads) == (90.0, 3, 2)
+    monkeypatch.setenv("SEALIFT_MAX_QUEUE", "many")
+    with pytest.raises(RequestRefused, match="SEALIFT_MAX_QUEUE"):
+        number_setting("MAX_QUEUE", 1)
+    monkeypatch.setenv("SEALIFT_LOAD_TIMEOUT", "soon")
+    with pytest.raises(RequestRefused, match="SEALIFT_LOAD_TIMEOUT"):
+        seconds_setting("LOAD_TIMEOUT", "5m")

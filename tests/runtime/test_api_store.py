@@ -1,0 +1,280 @@
+"""Routes over the store, transfers, and the door's manners, over ASGI (contract, 1.1, 1.5, 1.10, 3.5, 5.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from manifests.errors import NotFound
+from manifests.name import ModelName
+from manifests.store import Store
+from runtime.api.app import create_app
+from runtime.api.state import OLLAMA_API, Settings
+from tests.peers.scripted import Script, scripted_manager, small_store
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return small_store(tmp_path_factory.mktemp("pattern"))
+
+
+@pytest.fixture
+def store(pattern: Store, tmp_path: Path) -> Store:
+    """A copy of its own for every test."""
+    return Store(Path(shutil.copytree(pattern.root, tmp_path / "models")))
+
+
+def request(
+    store: Store, method: str, path: str, body: Any = None, *, transfers: Any = None, **options: Any
+) -> httpx.Response:
+    async def main() -> httpx.Response:
+        manager = scripted_manager(Script())
+        app = create_app(store, manager, transfers=transfers, settings=Settings(version="9.9"))
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            try:
+                content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+                return await client.request(method, path, content=content, **options)
+            finally:
+                await manager.close()
+
+    return asyncio.run(main())
+
+
+def lines(response: httpx.Response) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in response.content.splitlines()]
+
+
+def test_the_doors_manners(store: Store) -> None:
+    root = request(store, "GET", "/")
+    assert (root.text, root.headers["content-type"]) == ("Ollama is running", "text/plain; charset=utf-8")
+    assert root.headers["server"] == "sealift/9.9"
+    version = request(store, "GET", "/api/version").json()["version"]
+    assert version == OLLAMA_API and tuple(map(int, version.split("."))) >= (0, 6, 4)
+    for path in ("/", "/api/version", "/api/tags", "/health"):
+        assert request(store, "HEAD", path).status_code == 200
+    assert request(store, "HEAD", "/api/ps").status_code == 405
+    unknown = request(store, "GET", "/nowhere")
+    assert (unknown.status_code, unknown.text) == (404, "404 page not found")
+    wrong = request(store, "GET", "/api/chat")
+    assert (wrong.status_code, wrong.text) == (405, "405 method not allowed")
+    assert wrong.headers["content-type"].startswith("text/plain")
+    assert request(store, "GET", "/docs").status_code == request(store, "GET", "/openapi.json").status_code == 404
+    moved = request(store, "GET", "/api/tags/?x=1")
+    assert (moved.status_code, moved.headers["location"]) == (301, "/api/tags?x=1")
+    assert request(store, "POST", "/api/chat/").status_code == 307
+
+
+def test_tags_hold_every_field_clients_demand_newest_first(store: Store) -> None:
+    models = request(store, "GET", "/api/tags").json()["models"]
+    assert models[0]["name"] == "acme/tuned:v1" and {model["name"] for model in models[1:]} == {
+        "demo:latest",
+        "embedder:latest",
+    }
+    demo = next(model for model in models if model["name"] == "demo:latest")
+    manifest = store.manifest(ModelName.parse("demo"))
+    assert (demo["model"], demo["digest"], demo["size"]) == ("demo:latest", manifest.digest.hex, manifest.size)
+    wanted = {"parent_model", "format", "family", "families", "parameter_size", "quantization_level"}
+    assert wanted <= set(demo["details"])
+    assert (demo["details"]["format"], demo["details"]["family"], demo["details"]["families"]) == (
+        "gguf",
+        "llama",
+        ["llama"],
+    )
+    assert demo["modified_at"][-6] in "+-" or demo["modified_at"].endswith("Z")
+    assert (demo["capabilities"], models[0]["capabilities"]) == (["completion"], ["completion", "insert"])
+
+
+def test_a_model_that_cannot_be_read_is_left_out(store: Store) -> None:
+    weights = store.manifest(ModelName.parse("embedder")).of_kind("model")[0].digest
+    store.blob_path(weights).write_bytes(b"GGUF and then nothing")
+    names = {model["name"] for model in request(store, "GET", "/api/tags").json()["models"]}
+    assert "embedder:latest" not in names and "demo:latest" in names
+
+
+def test_show(store: Store) -> None:
+    shown = request(store, "POST", "/api/show", {"name": "ACME/tuned:v1"}).json()
+    assert shown["license"] == "First licence\nSecond licence" and shown["system"] == "Be brief."
+    assert shown["parameters"].splitlines() == [
+        f"{'temperature':<30} 0.25", f"{'stop':<30} \"<end>\"", f"{'stop':<30} \"B\"", f"{'num_ctx':<30} 128",
+    ]  # fmt: skip
+    assert shown["messages"][0] == {"role": "user", "content": "hi"}
+    assert shown["template"].startswith("{{ if .System }}")
+    info = shown["model_info"]
+    assert info["general.architecture"] == "llama" and info["general.parameter_count"] > 0
+    assert info["tokenizer.ggml.tokens"] is None and "tokenizer.chat_template" not in info
+    assert {"name", "type", "shape"} == set(shown["tensors"][0])
+    assert "# FROM acme/tuned:v1" in shown["modelfile"] and "PARAMETER temperature 0.25" in shown["modelfile"]
+    verbose = request(store, "POST", "/api/show", {"model": "demo", "verbose": True, "system": "S"}).json()
+    assert len(verbose["model_info"]["tokenizer.ggml.tokens"]) > 10 and verbose["system"] == "S"
+    assert "im_start" in verbose["template"]
+
+
+def test_the_modelfile_that_show_prints_makes_the_same_model(store: Store) -> None:
+    from manifests.create import create, request_from_modelfile
+    from manifests.modelfile import Modelfile
+
+    text = request(store, "POST", "/api/show", {"model": "acme/tuned:v1"}).json()["modelfile"]
+    again = request_from_modelfile(store, Modelfile.parse(text.encode()), store.root, lambda line: None)
+    made = create(store, ModelName.parse("again"), again)
+    original = store.manifest(ModelName.parse("acme/tuned:v1"))
+    assert {layer.digest for layer in made.layers} == {layer.digest for layer in original.layers}
+
+
+ERRORS: list[tuple[str, str, Any, int, str]] = [
+    ("POST", "/api/show", {}, 400, "model is required"),
+    ("POST", "/api/show", {"model": "a b"}, 400, "invalid model name"),
+    ("POST", "/api/show", {"model": "gone"}, 404, "model 'gone:latest' not found"),
+    ("POST", "/api/show", {"model": "x-cloud:1-cloud"}, 403, "ollama cloud is disabled: remote model details are unavailable"),
+    ("DELETE", "/api/delete", {}, 400, "model is required"),
+    ("DELETE", "/api/delete", {"model": "a b"}, 400, 'name "a b" is invalid'),
+    ("DELETE", "/api/delete", {"model": "gone"}, 404, "model 'gone' not found"),
+    ("POST", "/api/copy", {"destination": "b"}, 400, 'source "" is invalid'),
+    ("POST", "/api/copy", {"source": "demo", "destination": "-x"}, 400, 'destination "-x" is invalid'),
+    ("POST", "/api/copy", {"source": "gone", "destination": "b"}, 404, 'model "gone" not found'),
+    ("POST", "/api/pull", {}, 400, "invalid model name"),
+    ("POST", "/api/push", {}, 400, "model is required"),
+    ("POST", "/api/create", {}, 400, "invalid model name"),
+    ("POST", "/api/create", {"model": "x"}, 400, "neither 'from' or 'files' was specified"),
+    ("POST", "/api/create", {"model": "x", "files": {"../a.gguf": "sha256:" + "0" * 64}}, 400, "file path must be relative"),
+    ("POST", "/api/create", {"model": "x", "files": {"a.gguf": "md5:00"}}, 400, "invalid digest format"),
+    ("POST", "/api/create", {"model": "x", "from": "demo", "quantize": "q4_0"}, 400, "'quantize' is not supported by this server"),
+    ("POST", "/api/blobs/sha256:zz", b"x", 400, "invalid digest format"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "text"), ERRORS)
+def test_errors_have_the_contracts_status_and_words(
+    store: Store, method: str, path: str, body: Any, status: int, text: str
+) -> None:
+    response = request(store, method, path, body)
+    assert (response.status_code, response.json()["error"]) == (status, text)
+
+
+def test_copy_and_delete_answer_with_nothing(store: Store) -> None:
+    copied = request(store, "POST", "/api/copy", {"source": "DEMO", "destination": "other:v2"})
+    assert (copied.status_code, copied.content) == (200, b"")
+    assert store.manifest(ModelName.parse("other:v2")).digest == store.manifest(ModelName.parse("demo")).digest
+    removed = request(store, "DELETE", "/api/delete", {"name": "other:v2"})
+    assert (removed.status_code, removed.content) == (200, b"")
+    with pytest.raises(NotFound):
+        store.manifest(ModelName.parse("other:v2"))
+
+
+def test_blobs_and_create(store: Store) -> None:
+    weights = store.blob_path(store.manifest(ModelName.parse("demo")).of_kind("model")[0].digest).read_bytes()
+    data = weights + bytes(-len(weights) % 32) or weights
+    digest = hashlib.sha256(data).hexdigest()
+    other = b"not a model"
+    wanted = hashlib.sha256(other).hexdigest()
+    assert request(store, "HEAD", f"/api/blobs/sha256:{wanted}").status_code == 404
+    assert request(store, "POST", f"/api/blobs/sha256:{wanted}", other).status_code == 201
+    assert request(store, "POST", f"/api/blobs/sha256-{wanted}", other).status_code == 200
+    assert request(store, "HEAD", f"/api/blobs/sha256:{wanted.upper()}").status_code == 200
+    wrong = request(store, "POST", f"/api/blobs/sha256:{'0' * 64}", b"xyz")
+    got = hashlib.sha256(b"xyz").hexdigest()
+    assert (wrong.status_code, wrong.json()["error"]) == (
+        400, f'digest mismatch, expected "sha256:{"0" * 64}", got "sha256:{got}"',
+    )  # fmt: skip
+    assert list((store.private / "tmp").iterdir()) == []
+    files = {"x.gguf": f"sha256:{wanted}"}
+    bad = request(store, "POST", "/api/create", {"model": "bad", "files": files, "stream": False})
+    assert bad.status_code == 400 and bad.json()["error"] == "supplied file was not in GGUF format"
+    request(store, "POST", f"/api/blobs/sha256:{digest}", data)
+    body = {
+        "model": "made",
+        "files": {"m.gguf": f"sha256:{digest}"},
+        "system": "S",
+        "parameters": {"top_k": 5},
+        "license": ["L"],
+    }
+    made = lines(request(store, "POST", "/api/create", body))
+    assert made[-1] == {"status": "success"} and {"status": "writing manifest"} in made
+    whole = request(store, "POST", "/api/create", body | {"model": "made2", "stream": False})
+    assert (whole.json(), whole.headers["content-type"]) == ({"status": "success"}, "application/json")
+    unknown = request(store, "POST", "/api/create", {"model": "y", "from": "gone", "stream": False})
+    assert unknown.status_code == 500 and "not found" in unknown.json()["error"]
+
+
+def test_a_server_without_transfers_says_that_it_opens_no_connection(store: Store) -> None:
+    here = lines(request(store, "POST", "/api/pull", {"model": "demo"}))
+    assert here[0] == {"status": "pulling manifest"} and here[-1] == {"status": "success"}
+    away = request(store, "POST", "/api/pull", {"name": "gone"})
+    assert away.status_code == 200
+    first, last = lines(away)
+    assert first == {"status": "pulling manifest"}
+    for words in (
+        "pull model manifest: ",
+        "no outbound connections",
+        "sealift bundle import",
+        "sealift serve --online",
+    ):
+        assert words in last["error"]
+    assert request(store, "POST", "/api/pull", {"name": "gone", "stream": False}).status_code == 500
+    pushed = lines(request(store, "POST", "/api/push", {"model": "gone"}))
+    assert pushed[1] == {"status": "couldn't retrieve manifest"} and "error" in pushed[-1]
+
+
+class Courier:
+    """Transfers that report and, on demand, fail."""
+
+    def __init__(self, fail: bool = False) -> None:
+        self.fail, self.asked = fail, []  # type: ignore[var-annotated]
+
+    def pull(self, name: ModelName, insecure: bool, progress: Any) -> None:
+        self.asked.append((name.short, insecure))
+        progress({"status": "pulling manifest"})
+        for completed in (1, 2):
+            progress({"status": "pulling abc", "digest": "sha256:abc", "total": 2, "completed": completed})
+        if self.fail:
+            raise NotFound("the registry has no such model")
+        progress({"status": "success"})
+
+    push = pull
+
+
+def test_transfers_report_on_lines_and_fail_on_a_line(store: Store) -> None:
+    courier = Courier()
+    found = lines(request(store, "POST", "/api/pull", {"model": "new", "insecure": True}, transfers=courier))
+    assert [line.get("completed") for line in found] == [None, 1, 2, None] and courier.asked == [("new:latest", True)]
+    failed = request(store, "POST", "/api/pull", {"model": "new"}, transfers=Courier(fail=True))
+    assert failed.status_code == 200 and lines(failed)[-1] == {"error": "the registry has no such model"}
+    whole = request(store, "POST", "/api/pull", {"model": "new", "stream": False}, transfers=Courier(fail=True))
+    assert (whole.status_code, whole.json()) == (500, {"error": "the registry has no such model"})
+
+
+def test_a_transfer_whose_client_left_is_stopped(store: Store) -> None:
+    from runtime.api.transport import in_thread
+    from runtime.errors import RequestCancelled
+
+    ended: list[str] = []
+
+    async def main() -> None:
+        go_on = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def work(report: Any) -> None:
+            report({"status": "first"})
+            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
+            try:
+                report({"status": "second"})
+            except RequestCancelled:
+                ended.append("cancelled")
+                raise
+
+        reports = in_thread(work)
+        assert await reports.__anext__() == {"status": "first"}
+        closing = asyncio.ensure_future(reports.aclose())
+        await asyncio.sleep(0)
+        go_on.set()
+        await closing
+
+    asyncio.run(main())
+    assert ended == ["cancelled"]

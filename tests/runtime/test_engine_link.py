@@ -1,0 +1,284 @@
+"""The wire and the worker process, with the engine that remembers behind them (tests/peers/fake_worker.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.engine.link import DIED, NOT_NUMBERS, Ended, Link, Load, Token
+from runtime.engine.protocol import (
+    HEADER,
+    MAX_FRAME,
+    Frames,
+    ProtocolError,
+    encode,
+    sampling_from_json,
+    sampling_to_json,
+)
+from runtime.engine.sampling import Sampling
+from runtime.errors import ContextExceeded, ModelRefused, OptionRefused, OutOfMemory, RequestRefused, WorkerDied
+from tests.peers.fake_engine import answer
+
+COMMAND = (sys.executable, "-m", "tests.peers.fake_worker")
+WAIT = 30.0  # seconds until a test that hangs is called failed
+
+
+def start(behaviour: str = "plain", *, n_ctx: int = 0) -> asyncio.Future[Link]:
+    return asyncio.ensure_future(Link.start(Load(path=f"/nowhere/{behaviour}", n_ctx=n_ctx), COMMAND))
+
+
+async def collect(stream: object) -> tuple[list[Token], Ended]:
+    tokens: list[Token] = []
+    while True:
+        for item in await asyncio.wait_for(stream.take(), WAIT):  # type: ignore[attr-defined]
+            if isinstance(item, Ended):
+                return tokens, item
+            tokens.append(item)
+
+
+# -- frames
+
+
+@given(
+    st.lists(st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=20), max_size=3), max_size=5),
+    st.data(),
+)
+def test_frames_do_not_depend_on_how_the_stream_is_cut(messages: list[dict[str, object]], data: st.DataObject) -> None:
+    messages = [{**message, "op": "x"} for message in messages]
+    stream = b"".join(encode(message) for message in messages)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    frames = Frames()
+    found: list[dict[str, object]] = []
+    for low, high in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        found += frames.feed(stream[low:high])
+    assert found == messages
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"op": 1}', b"\xff", b"[" * 100_000])
+def test_frames_that_are_no_messages_are_refused(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        list(Frames().feed(HEADER.pack(len(body)) + body))
+
+
+def test_a_frame_over_the_limit_is_refused_before_its_body_is_kept() -> None:
+    with pytest.raises(ProtocolError, match="allowed"):
+        list(Frames().feed(HEADER.pack(MAX_FRAME + 1)))
+
+
+def test_sampling_crosses_the_wire_unchanged() -> None:
+    sampling = Sampling(temperature=0.3, seed=7, logit_bias={5: -1.5}, top_logprobs=3)
+    assert sampling_from_json(sampling_to_json(sampling)) == sampling
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -0.1}, {"temperature": float("nan")}, {"top_p": 1.1}, {"min_p": -1.0}, {"repeat_penalty": 0.0},
+        {"repeat_last_n": -2}, {"top_logprobs": 21}, {"presence_penalty": float("inf")},
+        {"logit_bias": {1: float("nan")}},
+    ],
+)  # fmt: skip
+def test_options_without_meaning_are_refused_by_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(OptionRefused, match=next(iter(wrong))):
+        Sampling(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_negative_or_absent_seed_is_drawn_and_a_given_one_kept() -> None:
+    assert Sampling(seed=5).seeded().seed == 5
+    drawn = {Sampling(seed=seed).seeded().seed for seed in (None, -1) for _ in range(8)}
+    assert len(drawn) > 8 and all(seed is not None and seed >= 0 for seed in drawn)
+
+
+# -- the process
+
+
+def test_one_answer_and_its_facts() -> None:
+    async def run() -> None:
+        link = await start(n_ctx=128)
+        try:
+            assert link.ready.n_ctx == 128 and link.ready.isa == "fake"
+            _, stream = link.submit([1, 2, 3], Sampling(seed=9, top_logprobs=2), max_tokens=5)
+            tokens, ended = await collect(stream)
+            assert [token.id for token in tokens] == answer([1, 2, 3], 9, 5)
+            assert ended.reason == "length" and ended.failure is None
+            assert all(len(token.top) == 2 for token in tokens)
+        finally:
+            await link.close()
+        assert link._process.returncode is not None
+
+    asyncio.run(run())
+
+
+def test_the_worker_says_how_it_is_confined() -> None:
+    async def run() -> None:
+        link = await start()
+        await link.close()
+        said = [*link.ready.confined, *link.ready.unconfined]
+        for what in ("network interfaces", "no new privileges", "opening of files", "core dumps"):
+            assert any(what in line for line in said), what
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error", "text"),
+    [
+        ("refuse", ModelRefused, "nobody can run"),
+        ("memory", OutOfMemory, "9 and 3"),
+        ("die", WorkerDied, "unexpectedly stopped"),
+        ("garbage", WorkerDied, "unexpectedly stopped"),
+    ],
+)
+def test_a_load_that_fails_raises_and_leaves_no_process(behaviour: str, error: type[Exception], text: str) -> None:
+    async def run() -> None:
+        with pytest.raises(error, match=text):
+            await asyncio.wait_for(start(behaviour), WAIT)
+
+    asyncio.run(run())
+
+
+def test_a_command_that_does_not_exist_is_a_dead_worker() -> None:
+    async def run() -> None:
+        with pytest.raises(WorkerDied, match="could not be started"):
+            await Link.start(Load(path="/nowhere/x"), ("/nowhere/python",))
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_load_leaves_no_process() -> None:
+    async def run() -> None:
+        task = start("hang")
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+
+
+def test_kill_9_ends_every_stream_in_the_contracts_words_and_later_ones_are_refused() -> None:
+    async def run() -> None:
+        link = await start("slow", n_ctx=4096)
+        died = asyncio.Event()
+        link.on_death = died.set
+        streams = [link.submit([id + 1], Sampling(seed=0), max_tokens=4000)[1] for id in range(20)]
+        await asyncio.wait_for(streams[0].take(), WAIT)
+        os.kill(link.pid, signal.SIGKILL)
+        for stream in streams:
+            _, ended = await collect(stream)
+            assert ended.reason == "error" and str(ended.failure) == DIED
+        assert died.is_set() and not link.alive
+        with pytest.raises(WorkerDied):
+            link.submit([1], Sampling(seed=0), max_tokens=1)
+        await link.close()
+
+    asyncio.run(run())
+
+
+def test_the_worker_hears_of_a_cancel() -> None:
+    """Messages keep their order: once a later sequence has ended, nothing is computed for the cancelled one."""
+
+    async def run() -> None:
+        link = await start("slow", n_ctx=4096)
+        heard: list[int] = []
+        deliver = link._deliver
+
+        def spy(entry: list[int]) -> None:
+            heard.append(entry[0])
+            deliver(entry)
+
+        link._deliver = spy  # type: ignore[method-assign]
+        try:
+            cancelled, stream = link.submit([1], Sampling(seed=0), max_tokens=4000)
+            await asyncio.wait_for(stream.take(), WAIT)
+            link.cancel(cancelled)
+            await collect(link.submit([2], Sampling(seed=0), max_tokens=1)[1])
+            heard.clear()
+            await collect(link.submit([3], Sampling(seed=0), max_tokens=5)[1])
+            assert len(heard) == 5 and cancelled not in heard
+        finally:
+            await link.close()
+
+    asyncio.run(run())
+
+
+def test_the_worker_ends_by_itself_when_its_socket_does() -> None:
+    async def run() -> None:
+        link = await start("slow", n_ctx=4096)
+        link.submit([1], Sampling(seed=0), max_tokens=4000)
+        await link.close(patience=WAIT)
+        assert link._process.returncode == 0
+
+    asyncio.run(run())
+
+
+def test_what_the_server_did_not_check_the_worker_refuses() -> None:
+    async def run() -> None:
+        link = await start(n_ctx=64)
+        try:
+            wanted = [
+                ([], RequestRefused),
+                ([1] * 64, ContextExceeded),
+                ([10**6], RequestRefused),
+                ([-1], RequestRefused),
+            ]
+            for prompt, kind in wanted:
+                _, ended = await collect(link.submit(prompt, Sampling(seed=0), max_tokens=1)[1])
+                assert ended.reason == "error" and type(ended.failure) is kind
+            tokens, ended = await collect(link.submit([1], Sampling(seed=0), max_tokens=3)[1])
+            assert ended.reason == "length" and len(tokens) == 3
+        finally:
+            await link.close()
+
+    asyncio.run(run())
+
+
+def test_values_that_are_not_numbers_end_the_answer_by_name() -> None:
+    async def run() -> None:
+        link = await start("nan")
+        try:
+            tokens, ended = await collect(link.submit([1], Sampling(seed=0), max_tokens=3)[1])
+            assert tokens == [] and ended.reason == "error" and str(ended.failure) == NOT_NUMBERS
+        finally:
+            await link.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exactly_one_end_for_every_stream(seed: int) -> None:
+    """Random arrivals and cancels, then a death in the middle: each stream ends once, and those that ran to the end are
+    what they would have been alone."""
+
+    async def one(link: Link, rng: random.Random) -> None:
+        prompt, count = [rng.randrange(1000) for _ in range(rng.randint(1, 90))], rng.randint(0, 30)
+        await asyncio.sleep(rng.random() * 0.05)
+        if not link.alive:
+            return
+        id, stream = link.submit(prompt, Sampling(seed=seed), max_tokens=count, client=rng.choice("ab"))
+        asyncio.get_running_loop().call_later(rng.random() * 0.1, link.cancel, id) if rng.random() < 0.4 else None
+        tokens, ended = await collect(stream)
+        found, whole = [token.id for token in tokens], answer(prompt, seed, count)
+        assert found == whole[: len(found)]
+        assert ended.reason in ("length", "cancelled", "error")
+        assert ended.reason != "length" or found == whole
+        await asyncio.sleep(0)
+        assert not stream._items, "something after the end"
+
+    async def run() -> None:
+        rng = random.Random(seed)
+        link = await start("slow", n_ctx=128)
+        if seed % 2:
+            asyncio.get_running_loop().call_later(0.15, os.kill, link.pid, signal.SIGKILL)
+        await asyncio.wait_for(asyncio.gather(*(one(link, random.Random(rng.random())) for _ in range(40))), WAIT)
+        assert not link._streams
+        await link.close()
+
+    asyncio.run(run())

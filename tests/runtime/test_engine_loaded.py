@@ -1,0 +1,217 @@
+"""LoadedModel: token events become text, and every answer has one end. Around the engine that remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.engine.link import DIED, Ended, Item, Link, Load, Token
+from runtime.errors import ContextExceeded, RequestRefused, WorkerDied
+from runtime.events import Event, Finish, TextDelta, TokenInfo
+from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling, _Answer
+from runtime.text.tokenizer import Tokenizer
+from tests.peers.fake_engine import VOCAB, answer
+
+COMMAND = (sys.executable, "-m", "tests.peers.fake_worker")
+WAIT = 30.0
+END = 7  # the token that ends an answer
+LETTERS = "abcdé€😀\n"
+
+
+class FakeTokenizer:
+    """Token i writes one byte of LETTERS repeated: characters of several bytes take several tokens."""
+
+    eog = frozenset({END})
+    letters = LETTERS.encode()
+
+    def piece(self, index: int, *, special: bool = False) -> bytes:
+        return self.letters[index % len(self.letters) :][:1]
+
+    def decode(self, ids: list[int]) -> str:
+        return b"".join(self.piece(id) for id in ids).decode("utf-8", "replace")
+
+
+TOKENIZER = cast(Tokenizer, FakeTokenizer())
+
+
+@asynccontextmanager
+async def loaded(behaviour: str = "plain", n_ctx: int = 256) -> AsyncIterator[LoadedModel]:
+    path = Path("/nowhere") / behaviour
+    source = ModelSource(name="m", digest="d", weights="w", path=path, size=1, n_ctx=n_ctx)
+    link = await Link.start(Load(path=str(path), n_ctx=n_ctx), COMMAND)
+    model = LoadedModel(source=source, tokenizer=TOKENIZER, n_ctx_train=n_ctx, link=link)
+    try:
+        yield model
+    finally:
+        await model.close()
+
+
+async def events_of(model: LoadedModel, **request: Any) -> tuple[str, Finish, list[Event]]:
+    events = []
+    async with aclosing(model.generate(GenerateRequest(**request))) as stream:
+        async for event in stream:
+            events.append(event)
+    assert [isinstance(event, Finish) for event in events] == [False] * (len(events) - 1) + [True]
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    return text, cast(Finish, events[-1]), events
+
+
+def test_text_usage_and_reason() -> None:
+    async def run() -> None:
+        async with loaded() as model:
+            prompt = tuple(range(40))
+            text, finish, _ = await events_of(model, prompt=prompt, sampling=Sampling(seed=3), max_tokens=30, load_ns=5)
+            whole = answer(prompt, 3, 30, frozenset({END}))
+            assert text == TOKENIZER.decode(whole)
+            assert (finish.reason, finish.seed, finish.error) == ("length", 3, None)
+            usage = finish.usage
+            assert (usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens) == (40, 0, len(whole))
+            assert usage.load_ns == 5 and 0 < usage.prompt_ns + usage.queue_ns + usage.generate_ns <= usage.total_ns - 5
+            _, again, _ = await events_of(model, prompt=prompt, sampling=Sampling(seed=3), max_tokens=1)
+            assert again.usage.cached_tokens == 32
+
+    asyncio.run(run())
+
+
+def test_the_answer_ends_at_an_end_token_unless_told_to_ignore_it() -> None:
+    prompt = next((p,) for p in range(VOCAB) if END in answer((p,), 0, 60)[1:])
+    whole = answer(prompt, 0, 60)
+
+    async def run() -> None:
+        async with loaded() as model:
+            text, finish, _ = await events_of(model, prompt=prompt, sampling=Sampling(seed=0), max_tokens=60)
+            assert finish.reason == "stop" and finish.stop is None
+            assert finish.usage.generated_tokens == whole.index(END) + 1
+            assert text == TOKENIZER.decode(whole[: whole.index(END)])
+            text, finish, _ = await events_of(
+                model, prompt=prompt, sampling=Sampling(seed=0), max_tokens=60, ignore_eos=True
+            )
+            assert finish.reason == "length" and text == TOKENIZER.decode(whole)
+
+    asyncio.run(run())
+
+
+def test_a_stop_string_ends_the_answer_there_and_the_sequence_in_the_worker() -> None:
+    async def run() -> None:
+        async with loaded("slow", n_ctx=2048) as model:
+            whole = TOKENIZER.decode(answer((5,), 1, 200))
+            stop = whole[60:63]
+            where = whole.index(stop)
+            text, finish, _ = await events_of(
+                model, prompt=(5,), sampling=Sampling(seed=1), stop=(stop,), ignore_eos=True
+            )
+            assert text == whole[:where]
+            assert (finish.reason, finish.stop) == ("stop", stop)
+            count = finish.usage.generated_tokens
+            tokens = answer((5,), 1, count)
+            assert stop in TOKENIZER.decode(tokens) and stop not in TOKENIZER.decode(tokens[:-1])
+            assert not model._link._streams
+
+    asyncio.run(run())
+
+
+@given(
+    st.lists(st.integers(0, 30), max_size=20),
+    st.lists(st.integers(0, 3), max_size=20),
+    st.lists(st.text("abcé", max_size=3)),
+)
+def test_infos_come_once_each_in_order_and_never_before_their_text(
+    ids: list[int], cuts: list[int], stops: list[str]
+) -> None:
+    """However the worker's items are bundled."""
+    request = GenerateRequest(prompt=(1,), stop=tuple(stops), logprobs=True, ignore_eos=True)
+    state = _Answer(request, TOKENIZER, seed=0, started=0)
+    items: list[Item] = [Token(id=id, logprob=-1.0, top=(), cached=0, queue_ns=0) for id in ids]
+    items.append(Ended(reason="length"))
+    shown = ""
+    infos: list[TokenInfo] = []
+    for cut in [*cuts, len(items)]:
+        part, items = items[:cut], items[cut:]
+        if state.finish is None and part:
+            delta = state.take(part)
+            if delta is not None:
+                shown += delta.text
+                infos += delta.tokens
+                # U+FFFD stands for what is no whole character: text may be short of the tokens, never ahead
+                assert len(TOKENIZER.decode([info.id for info in infos]).rstrip("\ufffd")) <= len(shown)
+    assert state.finish is not None
+    assert [info.id for info in infos] == ids[: len(infos)]
+    if state.finish.stop is None:
+        assert [info.id for info in infos] == ids and shown == TOKENIZER.decode(ids)
+    else:
+        assert state.finish.stop not in shown
+
+
+def test_closing_the_iterator_cancels_at_any_moment_even_before_the_first_event() -> None:
+    async def run() -> None:
+        async with loaded("slow", n_ctx=4096) as model:
+            request = GenerateRequest(prompt=(1,), sampling=Sampling(seed=0), ignore_eos=True)
+            for reads in range(3):
+                stream = model.generate(request)
+                for _ in range(reads):
+                    await stream.__anext__()
+                await stream.aclose()
+                assert not model._link._streams
+                with pytest.raises(StopAsyncIteration):
+                    await stream.__anext__()
+            _, finish, _ = await events_of(model, prompt=(1,), max_tokens=1)  # the batch is free again
+            assert finish.usage.queue_ns < 5e9
+
+    asyncio.run(run())
+
+
+def test_cancelling_the_reader_cancels_the_sequence() -> None:
+    async def run() -> None:
+        async with loaded("slow", n_ctx=4096) as model:
+            task = asyncio.ensure_future(events_of(model, prompt=(1,), ignore_eos=True))
+            await asyncio.sleep(0.1)
+            assert model._link._streams
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not model._link._streams
+
+    asyncio.run(run())
+
+
+def test_a_killed_worker_ends_every_answer_with_one_error() -> None:
+    async def run() -> None:
+        async with loaded("slow", n_ctx=4096) as model:
+            tasks = [asyncio.ensure_future(events_of(model, prompt=(i,), ignore_eos=True)) for i in range(5)]
+            await asyncio.sleep(0.1)
+            os.kill(model.pid, signal.SIGKILL)
+            for _, finish, _ in await asyncio.wait_for(asyncio.gather(*tasks), WAIT):
+                assert (finish.reason, finish.error) == ("error", DIED)
+            assert not model.alive
+            with pytest.raises(WorkerDied):
+                model.generate(GenerateRequest(prompt=(1,)))
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_answered_is_refused_at_the_call() -> None:
+    async def run() -> None:
+        async with loaded(n_ctx=64) as model:
+            for request, kind in (
+                (GenerateRequest(prompt=()), RequestRefused),
+                (GenerateRequest(prompt=(1,) * 64), ContextExceeded),
+                (GenerateRequest(prompt=(VOCAB,)), RequestRefused),
+                (GenerateRequest(prompt=(1,), max_tokens=-1), RequestRefused),
+                (GenerateRequest(prompt=(1,), sampling=Sampling(logit_bias={-3: 1.0})), RequestRefused),
+            ):
+                with pytest.raises(kind):
+                    model.generate(request)
+            text, finish, _ = await events_of(model, prompt=(1,), max_tokens=0)
+            assert (text, finish.reason, finish.usage.generated_tokens) == ("", "length", 0)
+
+    asyncio.run(run())

@@ -1,0 +1,304 @@
+"""Manager: who is loaded and for how long, with models that cost nothing. Times are long or zero, never raced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from runtime.errors import ModelRefused, OutOfMemory, ServerBusy, Unavailable
+from runtime.loaded import Figures, LoadedModel, ModelSource
+from runtime.manager import Loaded, Manager
+
+WAIT = 10.0
+
+
+class FakeModel:
+    figures = Figures(weights=10, cache=5, scratch=1)
+    n_ctx_train = 8192
+
+    def __init__(self, source: ModelSource) -> None:
+        self.source, self.name, self.digest = source, source.name, source.digest
+        self.n_ctx = min(source.n_ctx or 4096, self.n_ctx_train)
+        self.max_seqs = 2
+        self.dead = asyncio.Event()
+        self.closed = 0
+
+    @property
+    def alive(self) -> bool:
+        return not self.dead.is_set()
+
+    async def died(self) -> None:
+        await self.dead.wait()
+
+    async def close(self) -> None:
+        self.closed += 1
+        self.dead.set()
+
+
+class House:
+    """A manager and the models it made, in order."""
+
+    def __init__(self, **how: object) -> None:
+        self.made: list[FakeModel] = []
+        self.fail: list[Exception] = []
+        self.gate: asyncio.Event | None = None
+        self.manager = Manager(load=cast("Callable[[ModelSource], Awaitable[LoadedModel]]", self.load), **how)  # type: ignore[arg-type]
+
+    async def load(self, source: ModelSource) -> FakeModel:
+        if self.gate is not None:
+            await self.gate.wait()
+        await asyncio.sleep(0)
+        if self.fail:
+            raise self.fail.pop(0)
+        self.made.append(FakeModel(source))
+        return self.made[-1]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(line.name for line in self.manager.loaded())
+
+
+def source(name: str = "a", *, weights: str | None = None, **how: int) -> ModelSource:
+    return ModelSource(name=name, digest=name * 4, weights=weights or name, path=Path("/nowhere"), size=1, **how)
+
+
+async def visit(house: House, wanted: ModelSource, keep_alive: float | None = None) -> LoadedModel:
+    async with house.manager.use(wanted, keep_alive=keep_alive) as model:
+        return model
+
+
+def lives(model: LoadedModel) -> bool:
+    return model.alive
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def play(scene: Callable[[House], Awaitable[None]], **how: object) -> None:
+    async def run() -> None:
+        house = House(**how)
+        try:
+            await asyncio.wait_for(scene(house), WAIT)
+        finally:
+            await house.manager.close()
+        assert all(model.closed == 1 for model in house.made), "a worker was left behind, or ended twice"
+
+    asyncio.run(run())
+
+
+def test_loaded_once_and_shared_by_names_with_the_same_weights() -> None:
+    async def scene(house: House) -> None:
+        first = await visit(house, source("a"))
+        assert await visit(house, source("b", weights="a")) is first
+        both = await asyncio.gather(*(visit(house, source("c")) for _ in range(5)))
+        assert len(set(map(id, both))) == 1 and len(house.made) == 2
+        assert house.names == ["a", "c"]
+
+    play(scene)
+
+
+def test_keep_alive_zero_unloads_after_the_last_user() -> None:
+    async def scene(house: House) -> None:
+        async with house.manager.use(source()), house.manager.use(source(), keep_alive=0):
+            pass
+        await settle()
+        assert house.names == [] and house.made[0].closed == 1
+
+    play(scene)
+
+
+def test_keep_alive_given_replaces_and_absent_leaves() -> None:
+    async def scene(house: House) -> None:
+        def line() -> Loaded:
+            return house.manager.loaded()[0]
+
+        await visit(house, source(), keep_alive=-1)
+        assert line().expires_at is None
+        await visit(house, source())
+        assert line().expires_at is None
+        await visit(house, source(), keep_alive=7200)
+        forever = line().expires_at
+        assert forever is not None
+        await visit(house, source(), keep_alive=3600)
+        shorter = line().expires_at
+        assert shorter is not None and shorter < forever
+
+    play(scene)
+
+
+def test_time_runs_out_only_when_nobody_uses_it() -> None:
+    async def scene(house: House) -> None:
+        async with house.manager.use(source(), keep_alive=0.01):
+            await asyncio.sleep(0.05)
+            assert house.names == ["a"]
+        async with house.manager.use(source()) as model:  # the clock that ran is stopped
+            await asyncio.sleep(0.05)
+            assert lives(model)
+        while house.names:
+            await asyncio.sleep(0.005)
+        await settle()
+        assert all(model.closed == 1 for model in house.made)
+
+    play(scene)
+
+
+def test_a_model_that_is_leaving_takes_no_new_users() -> None:
+    async def scene(house: House) -> None:
+        async with house.manager.use(source(n_ctx=1024)):
+            wanted = [asyncio.ensure_future(visit(house, source(n_ctx=n))) for n in (2048, 1024)]
+            await settle()
+            assert not any(task.done() for task in wanted)
+        assert [model.n_ctx for model in await asyncio.gather(*wanted)] == [2048, 1024]
+        assert len(house.made) == 3
+
+    play(scene)
+
+
+def test_other_options_reload_when_the_users_have_gone() -> None:
+    async def scene(house: House) -> None:
+        async with house.manager.use(source(n_ctx=1024)) as first:
+            waiting = asyncio.ensure_future(visit(house, source(n_ctx=2048)))
+            await settle()
+            assert not waiting.done() and lives(first)
+        second = await waiting
+        assert second.n_ctx == 2048 and not lives(first)
+        assert await visit(house, source()) is second  # automatic: what is there will do
+        assert (await visit(house, source(n_ctx=100_000))).n_ctx == 8192
+        assert len(house.made) == 3
+        await visit(house, source(n_ctx=200_000))  # cut to what it was trained for: the same again
+        assert len(house.made) == 3
+
+    play(scene)
+
+
+def test_the_idle_one_with_the_shortest_stay_makes_room_and_a_busy_one_is_never_cut() -> None:
+    async def scene(house: House) -> None:
+        await visit(house, source("long"), keep_alive=-1)
+        await visit(house, source("short"), keep_alive=60)
+        await visit(house, source("new"))
+        assert house.names == ["long", "new"]
+        async with house.manager.use(source("long")), house.manager.use(source("new")) as busy:
+            waiting = asyncio.ensure_future(visit(house, source("more")))
+            await settle()
+            assert not waiting.done() and lives(busy)
+        await waiting
+        assert "more" in house.names and len(house.names) == 2
+
+    play(scene, max_loaded=2)
+
+
+def test_lack_of_memory_evicts_the_idle_and_tries_once_more() -> None:
+    async def scene(house: House) -> None:
+        await visit(house, source("old"))
+        house.fail = [OutOfMemory("9 needed, 3 free")]
+        await visit(house, source("new"))
+        assert house.names == ["new"]
+        house.fail = [OutOfMemory("9 needed, 3 free")] * 2
+        with pytest.raises(OutOfMemory):
+            await visit(house, source("huge"))
+        assert house.names == []
+
+    play(scene)
+
+
+def test_a_load_that_fails_is_not_remembered() -> None:
+    async def scene(house: House) -> None:
+        house.fail = [ModelRefused("no")]
+        with pytest.raises(ModelRefused):
+            await visit(house, source())
+        await visit(house, source())
+        assert house.names == ["a"]
+
+    play(scene)
+
+
+def test_a_dead_worker_is_dropped_and_the_next_user_loads_anew() -> None:
+    async def scene(house: House) -> None:
+        async with house.manager.use(source()) as model:
+            house.made[0].dead.set()
+            assert house.names == []
+            second = await visit(house, source())
+            assert second is not model
+        await settle()
+        assert house.names == ["a"] and len(house.made) == 2
+
+    play(scene)
+
+
+def test_the_queue_has_an_end() -> None:
+    async def scene(house: House) -> None:
+        house.gate = asyncio.Event()
+        waiting = [asyncio.ensure_future(visit(house, source("a"))) for _ in range(3)]
+        await settle()
+        with pytest.raises(ServerBusy, match=r"server busy, please try again\.  maximum pending requests exceeded"):
+            await visit(house, source("b"))
+        house.gate.set()
+        await asyncio.gather(*waiting)
+        held = [house.manager.use(source("a")) for _ in range(2 + 3)]  # two compute, three wait
+        for one in held:
+            await one.__aenter__()
+        with pytest.raises(ServerBusy):
+            await visit(house, source("a"))
+        for one in held:
+            await one.__aexit__(None, None, None)
+        await visit(house, source("a"))
+
+    play(scene, max_queue=3)
+
+
+def test_a_waiting_user_who_goes_away_holds_nothing_up() -> None:
+    async def scene(house: House) -> None:
+        house.gate = asyncio.Event()
+        first, second = (asyncio.ensure_future(visit(house, source(name))) for name in "ab")
+        await settle()
+        first.cancel()
+        house.gate.set()
+        await second
+        assert house.names == ["b"]
+
+    play(scene, max_queue=2)
+
+
+def test_a_load_has_a_time_limit() -> None:
+    async def scene(house: House) -> None:
+        house.gate = asyncio.Event()
+        with pytest.raises(Unavailable, match="timed out"):
+            await visit(house, source())
+        house.gate = None
+        await visit(house, source())
+
+    play(scene, load_timeout=0.01)
+
+
+def test_unload_waits_for_users_and_close_does_not() -> None:
+    async def scene(house: House) -> None:
+        assert not house.manager.unload("a")
+        async with house.manager.use(source()) as model:
+            assert house.manager.unload("a")
+            await settle()
+            assert lives(model)
+        await settle()
+        assert not lives(model)
+        async with house.manager.use(source()) as model:
+            await house.manager.close()
+            assert not lives(model)
+        with pytest.raises(Unavailable, match="shutting down"):
+            await visit(house, source())
+
+    play(scene)
+
+
+def test_loaded_lists_the_longest_remaining_first() -> None:
+    async def scene(house: House) -> None:
+        for name, keep in (("a", 100), ("b", -1), ("c", 1000)):
+            await visit(house, source(name), keep_alive=keep)
+        assert [line.name for line in house.manager.loaded()] == ["b", "c", "a"]
+        assert house.manager.loaded()[0].size == 16
+
+    play(scene)

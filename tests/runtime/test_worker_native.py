@@ -1,0 +1,279 @@
+"""The law of batch invariance through scheduler and native engine together, and the real worker process.
+
+Models are small and random; what is compared is the bits of every log probability, not only the tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from manifests.gguf import Gguf
+from runtime.engine import resources
+from runtime.engine.link import Ended, Link, Load, Stream, Token
+from runtime.engine.native_runner import context_bytes, open_native, plan_memory, weight_bytes
+from runtime.engine.pace import SMALLEST, Pace
+from runtime.engine.protocol import Frames, Message, sampling_to_json
+from runtime.engine.sampling import Sampling
+from runtime.engine.worker import Loop
+from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory
+from runtime.loaded import GenerateRequest, ModelSource, load_model
+from runtime.models.load import load
+from tests.peers.model_maker import make_model
+
+WAIT = 60.0
+N_CTX = 256
+Bits = list[tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    prompt: list[int]
+    count: int
+    sampling: Sampling
+
+
+def asks(seed: int, number: int = 8) -> list[Ask]:
+    rng = random.Random(seed)
+    shared = [rng.randrange(256) for _ in range(96)]
+    found = []
+    for id in range(number):
+        tail = [rng.randrange(256) for _ in range(rng.randint(1, 60))]
+        sampling = Sampling(
+            temperature=rng.choice([0.0, 1.0]), seed=id, top_logprobs=2, repeat_penalty=rng.choice([1.0, 1.2]), top_k=50
+        )
+        found.append(
+            Ask(prompt=(shared if rng.random() < 0.7 else []) + tail, count=rng.randint(1, 70), sampling=sampling)
+        )
+    return found
+
+
+class House:
+    """A worker's loop in this process."""
+
+    def __init__(
+        self, path: Path, *, parallel: int = 2, max_seqs: int = 8, max_rows: int = 512, threads: int = 1
+    ) -> None:
+        load = Load(
+            path=str(path), n_ctx=N_CTX, threads=threads, parallel=parallel, max_seqs=max_seqs, max_rows=max_rows
+        )
+        self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self.out: dict[int, Bits] = {}
+        self.open: set[int] = set()
+        self.loop = Loop(open_native(load), self.inbox, self.said)
+
+    def said(self, frame: bytes) -> None:
+        for message in Frames().feed(frame):
+            assert message["op"] == "step"
+            for id, token, logprob, _, finish, _, _ in message["out"]:
+                if token is not None:
+                    self.out[id].append((token, logprob))
+                if finish is not None:
+                    self.open.remove(id)
+
+    def add(self, id: int, ask: Ask) -> None:
+        self.out[id] = []
+        self.open.add(id)
+        self.inbox.put(
+            {"op": "add", "id": id, "tokens": list(ask.prompt), "sampling": sampling_to_json(ask.sampling),
+             "max_tokens": ask.count, "ends": [], "client": ""}
+        )  # fmt: skip
+
+    def drain(self) -> None:
+        while self.open:
+            self.loop.turn()
+        assert self.loop.scheduler.idle and self.loop.scheduler.pool.n_used == 0
+
+
+def alone(path: Path, wanted: list[Ask]) -> list[Bits]:
+    """Each in an engine that has seen nothing before, in one chunk."""
+    found = []
+    for ask in wanted:
+        house = House(path)
+        house.add(0, ask)
+        house.drain()
+        found.append(house.out[0])
+    return found
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "m.gguf", request.param, quant="Q8_0")
+
+
+@pytest.mark.parametrize(
+    ("max_seqs", "max_rows", "parallel", "threads"), [(8, 24, 2, 1), (8, 512, 1, 2), (3, 17, 1, 3), (1, 512, 4, 1)]
+)
+def test_same_bits_alone_and_with_others(
+    model: Path, max_seqs: int, max_rows: int, parallel: int, threads: int
+) -> None:
+    """With others that come at random steps, other chunks, a warm prefix cache, preemption, other threads."""
+    wanted = asks(max_rows)
+    expected = alone(model, wanted)
+    house = House(model, max_seqs=max_seqs, max_rows=max_rows, parallel=parallel, threads=threads)
+    rng = random.Random(threads)
+    for id, ask in enumerate(wanted):
+        house.add(id, ask)
+        for _ in range(rng.randint(0, 6)):
+            if house.open:
+                house.loop.turn()
+    house.drain()
+    assert [house.out[id] for id in range(len(wanted))] == expected
+    if (max_seqs, parallel) == (8, 1):
+        assert house.loop.scheduler.preemptions > 0, "the pool was meant to be too small"
+
+
+async def bits(stream: Stream) -> tuple[list[Token], Ended]:
+    tokens: list[Token] = []
+    while True:
+        for item in await asyncio.wait_for(stream.take(), WAIT):
+            if isinstance(item, Ended):
+                return tokens, item
+            tokens.append(item)
+
+
+def test_the_real_process_answers_confined(model: Path) -> None:
+    wanted = asks(1)
+    expected = alone(model, wanted)
+
+    async def run() -> None:
+        link = await Link.start(Load(path=str(model), n_ctx=N_CTX, threads=2, parallel=2))
+        try:
+            streams = [link.submit(a.prompt, a.sampling, max_tokens=a.count)[1] for a in wanted]
+            for stream, whole in zip(streams, expected, strict=True):
+                tokens, ended = await bits(stream)
+                assert [(token.id, token.logprob) for token in tokens] == whole
+                assert ended.reason == "length" and all(len(token.top) == 2 for token in tokens)
+            assert link.ready.weight_bytes > 0 and link.ready.kv_bytes > 0
+        finally:
+            await link.close()
+
+    asyncio.run(run())
+
+
+def test_memory_returns_to_where_it_was(model: Path) -> None:
+    """64 requests at once, three times: what the worker holds after the third is what it held after the first."""
+
+    async def run() -> None:
+        link = await Link.start(Load(path=str(model), n_ctx=N_CTX, threads=1, parallel=1))
+        try:
+            held = []
+            for _ in range(3):
+                streams = [link.submit(a.prompt, a.sampling, max_tokens=9)[1] for a in asks(3, number=64)]
+                for stream in streams:
+                    await bits(stream)
+                held.append(resident(link.pid))
+            assert held[2] <= held[0] + (4 << 20), held
+            assert not link._streams
+        finally:
+            await link.close()
+
+    asyncio.run(run())
+
+
+def resident(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
+
+
+def test_a_loaded_model_reads_its_own_tokenizer(model: Path) -> None:
+    async def run() -> None:
+        loaded = await load_model(ModelSource(name="m", digest="d", weights="w", path=model, size=1, n_ctx=10**6))
+        try:
+            assert loaded.n_ctx == loaded.n_ctx_train == 512
+            assert loaded.tokenizer.vocab_size == loaded.vocab
+            events = [e async for e in loaded.generate(GenerateRequest(prompt=(1, 2), max_tokens=4))]
+            assert len(events) >= 1
+        finally:
+            await loaded.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("cut", [0, 4, 100, 5000])
+def test_a_file_that_is_no_model_is_refused_by_the_worker_by_name(model: Path, tmp_path: Path, cut: int) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(model.read_bytes()[:cut])
+
+    async def run() -> None:
+        with pytest.raises(ModelRefused) as caught:
+            await Link.start(Load(path=str(broken)))
+        assert str(caught.value)
+
+    asyncio.run(run())
+
+
+def test_an_architecture_we_do_not_know_keeps_its_error_over_the_wire(tmp_path: Path, model: Path) -> None:
+    path = make_model(tmp_path / "m.gguf", metadata={"general.architecture": "unheard-of"})
+
+    async def run() -> None:
+        with pytest.raises(ArchitectureRefused, match="unheard-of") as caught:
+            await Link.start(Load(path=str(path)))
+        assert caught.value.hint
+
+    asyncio.run(run())
+
+
+# -- memory, cores, pace
+
+
+def test_memory_is_planned_and_refused_with_the_numbers() -> None:
+    gib = 1 << 30
+    assert plan_memory(gib, gib, 0, None).parallel == 4
+    assert plan_memory(gib, gib, 0, 64 * gib).parallel == 4
+    assert plan_memory(gib, gib, 0, 6 * gib).parallel == 2
+    assert plan_memory(gib, gib, 0, 3 * gib).parallel == 1
+    assert plan_memory(gib, gib, 3, 8 * gib).needed <= 8 * gib
+    with pytest.raises(OutOfMemory, match=r"4\.1 GiB.*3\.0 GiB.*1\.0 GiB for weights, 3 x 1\.0 GiB for context"):
+        plan_memory(gib, gib, 3, 3 * gib)
+    with pytest.raises(OutOfMemory):
+        plan_memory(gib, gib, 0, gib)
+
+
+def test_the_plan_is_what_the_engine_takes(model: Path) -> None:
+    spec, plan, weights = load(Gguf.open(model))
+    opened = open_native(Load(path=str(model), n_ctx=N_CTX, threads=1, parallel=3))
+    assert opened.facts["kv_bytes"] == 3 * context_bytes(spec, N_CTX)
+    planned = weight_bytes(plan, weights)
+    # Norms are held as they are; a matrix of few rows is padded to a panel of 16: hence the slack of a tenth.
+    assert 0.8 * opened.facts["weight_bytes"] <= planned <= 1.1 * opened.facts["weight_bytes"]
+
+
+def test_limits_of_the_control_group_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(resources, "CGROUP", tmp_path / "cgroup")
+    assert resources.memory_available() is None and resources.cores() >= 1
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text("0::/a/b\n")
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 4000 kB\n")
+    inner = tmp_path / "cgroup" / "a" / "b"
+    inner.mkdir(parents=True)
+    assert resources.memory_available() == 4000 * 1024
+    (inner / "cpu.max").write_text("max 100000\n")
+    (inner.parent / "cpu.max").write_text("50000 100000\n")
+    assert resources.cores() == 1
+    (inner / "memory.max").write_text("max\n")
+    (inner.parent / "memory.max").write_text("3000000\n")
+    (inner.parent / "memory.current").write_text("1000000\n")
+    (inner.parent / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
+    assert resources.memory_available() == 2_500_000
+
+
+def test_pace_keeps_a_step_under_the_limit_and_never_below_the_least() -> None:
+    pace = Pace(max_rows=512, stall_ns=1000)
+    assert pace.rows(1, 0) == 512
+    assert pace.rows(2, 0) == 2 + SMALLEST
+    for _ in range(50):
+        pace.took(100, 100 * 10)  # 10 ns a row
+    assert pace.rows(2, 0) == 100 and pace.rows(1, 1) == 100 and pace.rows(1, 0) == 512
+    pace.took(100, 100 * 1000)  # one slow step counts at once
+    assert pace.rows(4, 0) == 4 + SMALLEST
+    pace.took(1, 10**9)  # a step that only decodes teaches nothing
+    for _ in range(50):
+        pace.took(100, 100)
+    assert pace.rows(4, 0) == 512
