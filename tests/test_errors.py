@@ -17,8 +17,8 @@ def error_classes(room: str) -> list[type[BaseException]]:
     package = importlib.import_module(room)
     found: set[type[BaseException]] = set()
     for module in pkgutil.walk_packages(package.__path__, room + "."):
-        if module.name.endswith(("__main__", ".worker", "verify_sealift")):
-            continue  # programs of their own
+        if module.name.endswith((".worker", ".verify_sealift", ".libsealift")):
+            continue  # programs of their own, and the engine's shared library
         for _, value in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             if issubclass(value, BaseException) and value.__module__.split(".")[0] == room:
                 found.add(value)

@@ -238,7 +238,7 @@ class Link:
                 return
         except BlockingIOError:
             return
-        except (OSError, ProtocolError, KeyError, TypeError, ValueError):
+        except (OSError, ProtocolError, LookupError, TypeError, ValueError, ArithmeticError):
             self._process.kill()  # it does not keep to the protocol, or its socket is broken: it is not trusted further
         self._die()
 

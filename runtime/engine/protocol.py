@@ -7,6 +7,9 @@ worker   ready or failed (once, in answer to load) · step (one for all that a s
 Token ids and numbers only, except the path in `load` and sentences in `failed` and `refused`. The worker holds hostile
 content (a GGUF), so what it sends is read like a stranger's: frames are bounded, and a frame that is not as described
 here ends the worker, not the server.
+
+RuntimeFailure
+└── ProtocolError   70 / 500   the other side did not keep to the wire; seen by the log only, streams end in WorkerDied
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ Message = dict[str, Any]
 OUT_FIELDS = 7  # of one entry of step["out"]: id, token, logprob, top, finish, cached, queue_ns
 
 
-class ProtocolError(Exception):
-    """The other side did not keep to the wire. Never leaves the engine's modules."""
+class ProtocolError(RuntimeFailure):
+    """Never leaves the engine's modules."""
 
 
 def encode(message: Message) -> bytes:

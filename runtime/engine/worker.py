@@ -80,6 +80,8 @@ def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
         wire.sendall(encode({"op": "failed", **error_to_json(failure)}))
         return
     after = confine(files="none", namespaces=False)
+    for lack in dict.fromkeys((*before.missing, *after.missing)):
+        print(f"sealift: the model's process could not be confined in full: {lack}", file=sys.stderr)
     ready: Message = {
         "op": "ready",
         "n_ctx": opened.n_ctx,

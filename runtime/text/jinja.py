@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,9 @@ MAX_NUMBER_ARGUMENT = 100_000  # width of ljust, center, indent and such
 
 # Names that no template can guess, so that none can shadow them.
 _TICK, _JOIN = (f"sealift_{secrets.token_hex(8)}" for _ in range(2))
+
+
+_SPECIFIED = re.compile(r"\{[^{}]*[:\[{]")  # {:10}, {x[0]}, {:{}}
 
 
 class _Budget:
@@ -117,12 +121,17 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             budget.text(len(left) + len(right))
         return super().call_binop(context, operator, left, right)
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Formats with a specification (a width, say) are refused: they could ask for any amount of memory."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None or not _SPECIFIED.search(str(value.__self__)):
+            return wrapped
+        raise TemplateError("chat template: a text with format specifications is not allowed")
+
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget = _BUDGET.get()
         budget.turn()
         if isinstance(getattr(__obj, "__self__", None), str):
-            if getattr(__obj, "__name__", "") in ("format", "format_map"):
-                raise TemplateError("chat template: str.format is not allowed")
             _small(*args, *kwargs.values(), limit=MAX_NUMBER_ARGUMENT)
         result = super().call(__context, __obj, *args, **kwargs)
         if isinstance(result, (str, list, tuple)):

@@ -114,11 +114,9 @@ class Renderer:
             raise PromptTooLongError(tokens=len(whole.ids), limit=limit)
         return _longest(attempt, _starts(messages), whole, limit)
 
-    def generate(
-        self, prompt: str, *, limit: int, system: str = "", suffix: str = "", think: Think = None, before: str = ""
-    ) -> Prompt:
-        """before: text of an earlier exchange, put in front. Raises PromptTooLongError."""
-        text = before + self.render_generate(prompt, system=system, suffix=suffix, think=think)
+    def generate(self, prompt: str, *, limit: int, system: str = "", suffix: str = "", think: Think = None) -> Prompt:
+        """One prompt without a conversation. Raises PromptTooLongError."""
+        text = self.render_generate(prompt, system=system, suffix=suffix, think=think)
         ids = self.encode(text)
         if len(ids) > limit:
             raise PromptTooLongError(tokens=len(ids), limit=limit)

@@ -11,7 +11,6 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
@@ -88,7 +87,6 @@ class Gap:
     """Both sides. `medium` is the stick between them."""
 
     root: Path
-    seed: int = 0
     near: Store = field(init=False)
     far: Store = field(init=False)
     medium: Path = field(init=False)
@@ -144,6 +142,3 @@ def tree(folder: Path) -> dict[str, tuple[int, str]]:
 
 def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
-
-
-TODAY = date(2026, 11, 21)

@@ -1,4 +1,4 @@
-"""The real HTTP server on a loopback port, with a scripted model behind it, for real clients."""
+"""The real HTTP server on a loopback port, for real clients; behind it a scripted model or the real engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.peers.scripted import Script, scripted_manager
 class Live:
     """`manager` is to be looked at only; it belongs to the server's thread."""
 
-    def __init__(self, store: Store, script: Script) -> None:
+    def __init__(self, store: Store, script: Script | None) -> None:
         self._listener = bind(Address(scheme="http", host="127.0.0.1", port=0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -42,7 +42,7 @@ class Live:
         assert not self._thread.is_alive()
 
     async def _main(self) -> None:
-        self.manager = scripted_manager(self._script)
+        self.manager = scripted_manager(self._script) if self._script else Manager()
         app = create_app(self._store, self.manager)
         config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)
@@ -52,7 +52,8 @@ class Live:
 
 @contextlib.contextmanager
 def live(store: Store, script: Script | None = None) -> Iterator[Live]:
-    server = Live(store, script or Script())
+    """Without a script, models are really loaded: native engine, worker process and all."""
+    server = Live(store, script)
     server.start()
     try:
         yield server

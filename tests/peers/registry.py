@@ -74,7 +74,9 @@ class RegistryPeer:
             raw = request.read()
             missing = [blob for blob in Manifest.parse(raw).blobs() if str(blob.digest) not in self.blobs]
             if missing:
-                return httpx.Response(400, json={"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": str(missing[0].digest)}]})
+                return httpx.Response(
+                    400, json={"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": str(missing[0].digest)}]}
+                )
             self.manifests[repository, tag] = raw
             return httpx.Response(201, headers={"docker-content-digest": str(Digest.of(raw))})
         raw = self.manifests.get((repository, tag), b"")

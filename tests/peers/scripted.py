@@ -1,7 +1,7 @@
 """A loaded model that says what a test tells it to, for the APIs: real tokenizer, no engine, no worker.
 
-`Script.texts` are the pieces of every answer. `fail_after`: how many pieces come before the error. `gate`: an event every
-answer waits for after its first piece. Counts in `Script.begun` and `Script.ended` tell whether answers ended once.
+`Script.texts` are the pieces of every answer. `fail_after`: how many pieces come before the error. `gate`: an event
+every answer waits for after its first piece. `Script.begun` and `Script.ended` count answers.
 """
 
 from __future__ import annotations
@@ -115,6 +115,11 @@ def scripted_manager(script: Script, **settings: Any) -> Manager:
     return Manager(load=load, **settings)
 
 
+TEMPLATE = (
+    "{{ if .System }}[{{ .System }}]{{ end }}{{ .Prompt }}{{ if .Suffix }}~{{ .Suffix }}{{ end }}|{{ .Response }}"
+)
+
+
 def small_store(root: Path) -> Store:
     """`demo:latest` (Jinja of chatml), `acme/tuned:v1` (Go template, system, parameters, messages, two licences), and
     `embedder:latest`, which cannot answer."""
@@ -125,7 +130,7 @@ def small_store(root: Path) -> Store:
     create(store, ModelName.parse("embedder"), CreateRequest(files={"embedder.gguf": embedder}))
     tuned = CreateRequest(
         from_model=ModelName.parse("demo"),
-        template="{{ if .System }}[{{ .System }}]{{ end }}{{ .Prompt }}{{ if .Suffix }}~{{ .Suffix }}{{ end }}|{{ .Response }}",
+        template=TEMPLATE,
         system="Be brief.",
         parameters={"temperature": 0.25, "stop": ["<end>", "B"], "num_ctx": 128},
         messages=(("user", "hi"), ("assistant", "ho")),

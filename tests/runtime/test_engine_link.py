@@ -6,10 +6,13 @@ import asyncio
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
+from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.engine.link import DIED, NOT_NUMBERS, Ended, Link, Load, Token
@@ -178,6 +181,51 @@ def test_kill_9_ends_every_stream_in_the_contracts_words_and_later_ones_are_refu
         with pytest.raises(WorkerDied):
             link.submit([1], Sampling(seed=0), max_tokens=1)
         await link.close()
+
+    asyncio.run(run())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "op", "out"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+ENTRY = st.tuples(st.integers(0, 1), *[JSON] * 6).map(list)
+HOSTILE = st.fixed_dictionaries(
+    {"op": st.sampled_from(["step", "ready", "failed", "refused", "load", ""])},
+    optional={"out": st.lists(ENTRY | JSON, max_size=3) | JSON, "id": JSON, "kind": JSON, "error": JSON, "hint": JSON},
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(HOSTILE, min_size=1, max_size=4))
+def test_a_worker_that_says_anything_costs_only_itself(messages: list[dict[str, object]]) -> None:
+    """No exception reaches the loop; what is not as described ends the worker; every stream has at most one end."""
+
+    class Process:
+        killed = False
+
+        def kill(self) -> None:
+            self.killed = True
+
+    async def run() -> None:
+        faults: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        link = Link(cast("subprocess.Popen[bytes]", Process()), ours)
+        link._send({"op": "load"})
+        streams = [link.submit([1], Sampling(seed=0), max_tokens=1)[1] for _ in range(2)]
+        with theirs:
+            theirs.sendall(b"".join(map(encode, messages)))
+        await asyncio.wait_for(link.dead.wait(), WAIT)
+        if link._loaded.done():
+            link._loaded.exception()
+        assert not faults
+        for stream in streams:
+            assert [isinstance(item, Ended) for item in await stream.take()].count(True) == 1
 
     asyncio.run(run())
 

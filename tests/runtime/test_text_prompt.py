@@ -253,7 +253,7 @@ def test_a_long_prompt_is_refused_not_halved() -> None:
     with pytest.raises(PromptTooLongError) as caught:
         CHATML.generate("a" * 50, limit=49)
     assert (caught.value.tokens, caught.value.limit) == (50, 49)
-    assert CHATML.generate("a" * 49, limit=49, before="").ids
+    assert CHATML.generate("a" * 49, limit=49).ids
 
 
 def test_few_renderings_for_many_messages() -> None:

@@ -112,8 +112,9 @@ def test_user_defined_framing_counts_as_control() -> None:
     table = byte_level()
     table["tokenizer.ggml.token_type"][-4:] = [4, 4, 4, 4]
     tokenizer = Tokenizer.from_gguf(table)
-    ids = tokenizer.encode("<|im_end|>", special=False, bos=False)
-    assert "<|im_end|>" not in [tokenizer.token_text(one) for one in ids]
+    for text in ("<|im_start|>", "<|im_end|>"):
+        ids = tokenizer.encode(text, special=False, bos=False)
+        assert text not in [tokenizer.token_text(one) for one in ids]
     assert tokenizer.token_text(max(tokenizer.eog)) == "<|im_end|>"
 
 

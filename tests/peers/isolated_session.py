@@ -1,0 +1,178 @@
+"""The life of an isolated side, verb by verb, under the watch: `python -m tests.peers.isolated_session FOLDER`.
+
+Prints one JSON object: which verbs ran with which status, what the watch saw, and which network interfaces there were.
+Run it through scripts/isolated for a network namespace without interfaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.peers.model_maker import Size, make_model
+
+ROOT = Path(__file__).parents[2]
+WATCH = Path(__file__).with_name("watch")
+TIMEOUT = 120  # seconds for one verb; a slow machine needs a few
+CONTROL = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 9))"  # RFC 5737
+LOOKUP = "import socket; socket.getaddrinfo('registry.invalid', 443)"  # RFC 6761
+# as the content gate starts its child: an environment that names nothing of ours
+CHILD = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {CONTROL!r}], env={{}}).returncode)"
+
+
+class Session:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ran: list[dict[str, Any]] = []
+        self.fifo = folder / "watch"
+        os.mkfifo(self.fifo)
+        self._seen: list[str] = []
+        self._news = threading.Condition()
+        self._reading = os.open(self.fifo, os.O_RDWR)
+        threading.Thread(target=self._read, daemon=True).start()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SEALIFT_", "OLLAMA_"))}
+        kept |= {name: os.environ[name] for name in ("SEALIFT_NATIVE_LIBRARY",) if name in os.environ}
+        self.env = kept | {
+            "PYTHONPATH": str(WATCH),
+            "SEALIFT_WATCH": str(self.fifo),
+            "SEALIFT_HOME": str(folder / "home"),
+            "HOME": str(folder),
+        }
+
+    def _read(self) -> None:
+        with os.fdopen(os.dup(self._reading), "rb") as lines:
+            for line in lines:
+                with self._news:
+                    self._seen.append(line.decode().rstrip("\n"))
+                    self._news.notify_all()
+
+    def seen(self) -> list[str]:
+        """All lines so far: a mark of our own is the last of them."""
+        mark = f"mark {os.urandom(8).hex()}"
+        os.write(self._reading, mark.encode() + b"\n")
+        with self._news:
+            assert self._news.wait_for(lambda: mark in self._seen, TIMEOUT)
+        return [line for line in self._seen if not line.startswith("mark ")]
+
+    def python(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words], env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def sealift(self, *words: str) -> str:
+        done = self.python(str(ROOT / "sealift.py"), *words)
+        self.ran.append({"words": list(words), "status": done.returncode, "error": done.stderr[-2000:]})
+        return done.stdout
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[int]:
+        """`sealift serve` on a free port; stopped by the signal that Ctrl-C sends."""
+        server = subprocess.Popen(
+            [sys.executable, str(ROOT / "sealift.py"), "serve", "--port", "0"],
+            env=self.env, cwd=self.folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert server.stderr is not None
+        said = server.stderr.readline()
+        port = int(found.group(1)) if (found := re.search(r"listening on http://127\.0\.0\.1:(\d+)", said)) else 0
+        self.env["SEALIFT_HOST"] = f"127.0.0.1:{port}"
+        try:
+            if port:
+                yield port
+        finally:
+            server.send_signal(signal.SIGINT)
+            _, rest = server.communicate(timeout=TIMEOUT)
+            status = server.returncode
+            self.ran.append({"words": ["serve", "--port", "0"], "status": status, "error": (said + rest)[-2000:]})
+
+
+def ask(port: int, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request("POST" if body else "GET", path, json.dumps(body) if body else None)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def live(session: Session) -> dict[str, Any]:
+    """Every verb of an isolated side once, on a made model; returns what the server answered."""
+    folder, run = session.folder, session.sealift
+    make_model(folder / "model.gguf", size=Size(layers=1))
+    (folder / "Modelfile").write_text("FROM ./model.gguf\nPARAMETER temperature 0\nPARAMETER num_predict 4\n")
+    run("key", "generate", "alice", "--no-passphrase")
+    run("key", "list")
+    run("key", "show", "alice")
+    run("key", "passwd", "alice", "--no-passphrase")
+    run("create", "mine", "-f", "Modelfile")
+    run("bundle", "export", "mine", "-o", "usb", "--sign", "alice")
+    session.env["SEALIFT_MODELS"] = str(folder / "far")
+    run("trust", "add", "home/keys/alice.pub", "--role", "publisher")
+    run("key", "generate", "bob", "--no-passphrase")
+    run("trust", "add", "home/keys/bob.pub", "--role", "publisher")
+    run("trust", "remove", "bob")
+    run("trust", "list")
+    run("trust", "show")
+    run("trust", "threshold", "publisher", "1")
+    run("trust", "expires", "2099-01-01")
+    run("bundle", "inspect", "usb")
+    run("bundle", "verify", "usb")
+    run("bundle", "import", "usb")
+    run("list")
+    run("show", "mine")
+    run("cp", "mine", "second")
+    run("verify")
+    run("audit")
+    answers: dict[str, Any] = {}
+    message = {"model": "mine", "stream": False, "messages": [{"role": "user", "content": "Hello"}]}
+    with session.serving() as port:
+        answers["tags"] = ask(port, "/api/tags")
+        answers["chat"] = ask(port, "/api/chat", message)
+        answers["openai"] = ask(port, "/v1/chat/completions", message)
+        answers["pull"] = ask(port, "/api/pull", {"model": "registry.example/team/absent", "stream": False})
+        answers["push"] = ask(port, "/api/push", {"model": "mine", "stream": False})
+        answers["cloud"] = ask(port, "/api/show", {"model": "mine:cloud"})
+        answers["run"] = session.sealift("run", "mine", "Hello")
+        answers["ps"] = session.sealift("ps", "--json")
+        run("stop", "mine")
+    run("rm", "second")
+    run("trust", "revoke", "alice", "--reason", "the test is over")
+    return answers
+
+
+def interfaces() -> list[str]:
+    return [line.partition(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]]
+
+
+def main() -> None:
+    session = Session(Path(sys.argv[1]))
+    answers = live(session)
+    seen = session.seen()
+    controls = {
+        "connect": session.python("-c", CONTROL).returncode,
+        "look-up": session.python("-c", LOOKUP).returncode,
+        "child": session.python("-c", CHILD).returncode,
+        "pull": session.python(str(ROOT / "sealift.py"), "pull", "registry.invalid/team/model").returncode,
+    }
+    result = {
+        "interfaces": interfaces(),
+        "ran": session.ran,
+        "answers": answers,
+        "seen": seen,
+        "controls": controls,
+        "control_seen": session.seen()[len(seen) :],
+    }
+    json.dump(result, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
