@@ -73,7 +73,8 @@ int resolved(int32_t isa) {
 std::string layout() {
   std::string text;
   SIZE(sl_tensor);
-  FIELD(sl_tensor, data); FIELD(sl_tensor, size); FIELD(sl_tensor, rows); FIELD(sl_tensor, cols); FIELD(sl_tensor, type);
+  FIELD(sl_tensor, data); FIELD(sl_tensor, size); FIELD(sl_tensor, rows); FIELD(sl_tensor, cols); FIELD(sl_tensor,
+  type);
   FIELD(sl_tensor, reserved);
   SIZE(sl_op);
   FIELD(sl_op, kind); FIELD(sl_op, out); FIELD(sl_op, a); FIELD(sl_op, b); FIELD(sl_op, c); FIELD(sl_op, weight);
@@ -84,7 +85,8 @@ std::string layout() {
   SIZE(sl_sampling);
   FIELD(sl_sampling, seed); FIELD(sl_sampling, history); FIELD(sl_sampling, mask); FIELD(sl_sampling, bias_ids);
   FIELD(sl_sampling, bias_values); FIELD(sl_sampling, n_history); FIELD(sl_sampling, n_bias); FIELD(sl_sampling, top_k);
-  FIELD(sl_sampling, top_logprobs); FIELD(sl_sampling, temperature); FIELD(sl_sampling, top_p); FIELD(sl_sampling, min_p);
+  FIELD(sl_sampling, top_logprobs); FIELD(sl_sampling, temperature); FIELD(sl_sampling, top_p); FIELD(sl_sampling,
+  min_p);
   FIELD(sl_sampling, typical_p); FIELD(sl_sampling, repeat_penalty); FIELD(sl_sampling, presence_penalty);
   FIELD(sl_sampling, frequency_penalty);
   SIZE(sl_batch);
@@ -93,7 +95,8 @@ std::string layout() {
   FIELD(sl_batch, top_ids); FIELD(sl_batch, top_logprobs); FIELD(sl_batch, logits); FIELD(sl_batch, n_rows);
   FIELD(sl_batch, n_seqs); FIELD(sl_batch, n_outputs); FIELD(sl_batch, table_width);
   SIZE(sl_info);
-  FIELD(sl_info, weight_bytes); FIELD(sl_info, kv_bytes); FIELD(sl_info, scratch_bytes); FIELD(sl_info, bytes_per_block);
+  FIELD(sl_info, weight_bytes); FIELD(sl_info, kv_bytes); FIELD(sl_info, scratch_bytes); FIELD(sl_info,
+  bytes_per_block);
   FIELD(sl_info, vocab); FIELD(sl_info, layers); FIELD(sl_info, threads); FIELD(sl_info, isa);
   return text;
 }
@@ -152,7 +155,8 @@ int sl_op_times(const sl_engine* engine, int64_t* times, int32_t n_ops) {
 
 int sl_linear(const sl_tensor* weight, int32_t isa, int32_t threads, const float* x, int32_t n, float* y) {
   return guarded([&] {
-    need(weight && x && y && n >= 1 && n <= sealift::kMaxRows, "sl_linear: weight, x and y must not be null, n at least 1");
+    need(weight && x && y && n >= 1 && n <= sealift::kMaxRows,
+        "sl_linear: weight, x and y must not be null, n at least 1");
     need(threads >= 1 && threads <= sealift::kMaxThreads, "sl_linear: threads out of range");
     sealift::check_tensor(*weight, 0);
     sealift::Pool pool(threads);
@@ -170,7 +174,8 @@ int sl_dequantize(const sl_tensor* weight, float* y) {
   });
 }
 
-int sl_sample(float* logits, int32_t vocab, const sl_sampling* sampling, int32_t position, int32_t* token, float* logprob,
+int sl_sample(float* logits, int32_t vocab, const sl_sampling* sampling, int32_t position, int32_t* token,
+    float* logprob,
               int32_t* top_ids, float* top_logprobs) {
   return guarded([&] {
     need(logits && sampling && token && logprob, "sl_sample: logits, sampling, token and logprob must not be null");

@@ -17,7 +17,8 @@ int64_t tile_queries(int32_t group) { return tile_rows(group) * group; }
 int64_t split_of(int64_t key) { return key / (kSplit * kBlock); }
 
 // Adds the parts of one split to the totals of the rows that see it.
-void fold(const Bodies& bodies, const Attend& a, const AttendTile& tile, int64_t split, const float* parts, float* totals) {
+void fold(const Bodies& bodies, const Attend& a, const AttendTile& tile, int64_t split, const float* parts,
+    float* totals) {
   const int32_t group = a.group();
   for (int64_t r = 0; r < tile.rows; r++) {
     const int64_t position = tile.position + r, first = split_of(a.first_key(position));
@@ -81,7 +82,8 @@ void Engine::attend(const sl_op& op, const sl_batch& batch) {
 // k, v [rows, kv_heads * width]. One task per block and head: no two threads write one cache line.
 void Engine::store_keys(const Attend& a, const float* k, const float* v) {
   const int64_t row_width = int64_t{a.kv_heads} * a.width;
-  const int64_t cost = static_cast<int64_t>(rows_.position.size()) * row_width * 4 / static_cast<int64_t>(rows_.pieces.size());
+  const int64_t values = static_cast<int64_t>(rows_.position.size()) * row_width;
+  const int64_t cost = values * 4 / static_cast<int64_t>(rows_.pieces.size());
   split(pool_, static_cast<int64_t>(rows_.pieces.size()), cost, [&](int64_t begin, int64_t end) {
     alignas(64) uint16_t halves[kMaxHead];
     for (int64_t p = begin; p < end; p++) {
@@ -105,7 +107,8 @@ void Engine::make_tiles(const Attend& a, const sl_batch& batch) {
   for (int32_t s = 0; s < batch.n_seqs; s++) {
     const int32_t* table = batch.blocks + static_cast<int64_t>(s) * batch.table_width;
     for (int64_t row = batch.row_start[s]; row < batch.row_start[s + 1]; row += most)
-      tiles_.push_back({row, std::min(most, batch.row_start[s + 1] - row), rows_.position[static_cast<size_t>(row)], table});
+      tiles_.push_back({row, std::min(most, batch.row_start[s + 1] - row), rows_.position[static_cast<size_t>(row)],
+          table});
   }
 }
 
@@ -126,8 +129,8 @@ void Engine::attend_tiles(const Attend& a) {
   });
 }
 
-// Few tiles over long contexts: one task per tile, head and split; then totals in order. False where that gains nothing or
-// the parts do not fit.
+// Few tiles over long contexts: one task per tile, head and split; then totals in order. False where that gains nothing
+// or the parts do not fit.
 bool Engine::attend_splits(const Attend& a) {
   const int64_t n = static_cast<int64_t>(tiles_.size()), queries = tile_queries(a.group());
   if (pool_.threads() == 1 || n * a.kv_heads >= kTasksPerThread * pool_.threads()) return false;

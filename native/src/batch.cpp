@@ -52,7 +52,8 @@ void Rows::check_shape(const sl_batch& b) const {
     refuse("batch: sampling needs out_tokens and out_logprobs");
   for (int32_t r = 0; r < b.n_rows; r++)
     if (b.tokens[r] < 0 || b.tokens[r] >= plan_.vocab)
-      refuse("batch row " + str(r) + ": token " + str(b.tokens[r]) + " is not in the vocabulary of " + str(plan_.vocab));
+      refuse("batch row " + str(r) + ": token " + str(b.tokens[r]) + " is not in the vocabulary of " +
+          str(plan_.vocab));
   if (b.row_start[0] != 0 || b.row_start[b.n_seqs] != b.n_rows)
     refuse("batch row_start goes from " + str(b.row_start[0]) + " to " + str(b.row_start[b.n_seqs]) +
            ", expected 0 to n_rows = " + str(b.n_rows));
@@ -75,7 +76,8 @@ void Rows::check_sequence(const sl_batch& b, int32_t seq) {
   const int32_t* table = b.blocks + static_cast<int64_t>(seq) * b.table_width;
   for (int64_t j = 0; j < blocks_of(end); j++)
     if (table[j] < 0 || table[j] >= config_.n_blocks)
-      refuse(name + ": block " + str(table[j]) + " for positions from " + str(j * SL_BLOCK) + " is not in the pool of " +
+      refuse(name + ": block " + str(table[j]) + " for positions from " + str(j * SL_BLOCK) +
+          " is not in the pool of " +
              str(config_.n_blocks));
   for (int64_t at = start; at < end;) {
     const int64_t j = at / SL_BLOCK, next = std::min(end, (j + 1) * SL_BLOCK);
@@ -96,7 +98,8 @@ void Rows::check_readers(const sl_batch& b, int32_t seq) const {
   for (int64_t j = 0; j < blocks_of(end); j++) {
     const size_t block = static_cast<size_t>(b.blocks[first + j]);
     if (written_[block] == stamp_ && writer_[block] != first + j)
-      refuse("batch sequence " + str(seq) + " reads block " + str(b.blocks[first + j]) + ", which this step writes elsewhere");
+      refuse("batch sequence " + str(seq) + " reads block " + str(b.blocks[first + j]) +
+          ", which this step writes elsewhere");
   }
 }
 

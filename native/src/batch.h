@@ -19,8 +19,8 @@ class Rows {
  public:
   Rows(const Plan& plan, const sl_config& config);
 
-  // Throws Error unless every index in the batch is in range, positions are covered by blocks, and no block that the step
-  // writes is used twice. Nothing of the engine has changed by then.
+  // Throws Error unless every index in the batch is in range, positions are covered by blocks, and no block that the
+  // step writes is used twice. Nothing of the engine has changed by then.
   void check(const sl_batch& batch);
 
   std::vector<int32_t> position;  // [n_rows]

@@ -11,8 +11,8 @@ constexpr int kSplit = 8;         // blocks folded by one online softmax; a prop
 constexpr int kLine = 16;         // floats in 64 bytes: the padding unit of value rows
 
 // One ATTEND over one layer of the cache. Halves are IEEE binary16 bits.
-// keys   [n_blocks, kv_heads, width, 32]: transposed, so that 32 scores are one run of multiply-adds without a sum across
-// values [n_blocks, kv_heads, 32, padded]: padded = width rounded up to kLine; the padding holds zeros
+// keys   [n_blocks, kv_heads, width, 32]: transposed, so that 32 scores are one run of multiply-adds without a sum
+// across values [n_blocks, kv_heads, 32, padded]: padded = width rounded up to kLine; the padding holds zeros
 struct Attend {
   const float* q;         // [rows, heads * width]
   float* out;             // [rows, heads * width]
@@ -23,7 +23,8 @@ struct Attend {
   float scale, cap;       // cap 0: none
 
   int32_t group() const { return heads / kv_heads; }
-  int64_t record() const { return padded + kLine; }  // floats of one partial result: [padded] sums, then max, then weight
+  // floats of one partial result: [padded] sums, then max, then weight
+  int64_t record() const { return padded + kLine; }
   int64_t first_key(int64_t position) const { return window > 0 && position >= window ? position - window + 1 : 0; }
 };
 
@@ -38,7 +39,8 @@ struct Bodies {
   // out[g] = x[g] / sqrt(mean(x[g]^2) + eps) * w, for `groups` groups of `width` values
   void (*rms_norm)(const float* x, const float* w, float* out, int64_t width, int64_t groups, float eps);
   // angles: [rotary / 2] cosines, then as many sines
-  void (*rope)(const float* x, const float* angles, float* out, int32_t heads, int32_t width, int32_t rotary, int32_t pairing);
+  void (*rope)(const float* x, const float* angles, float* out, int32_t heads, int32_t width, int32_t rotary,
+      int32_t pairing);
   void (*glu)(int32_t act, const float* a, const float* b, float* out, int64_t n);
   void (*add)(const float* a, const float* b, float* out, int64_t n);
   void (*softcap)(const float* a, float cap, float* out, int64_t n);

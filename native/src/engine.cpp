@@ -85,26 +85,27 @@ void Engine::make_cache() {
 }
 
 void Engine::make_rope_tables() {
-  for (const sl_op& op : plan_.ops) {
-    int32_t found = SL_NONE;
-    if (op.kind == SL_ROPE) {
-      for (size_t r = 0; r < ropes_.size(); r++)
-        if (ropes_[r].rotary == op.i[1] && ropes_[r].factors == op.weight && ropes_[r].base == op.f[0] &&
-            ropes_[r].scale == op.f[1])
-          found = static_cast<int32_t>(r);
-      if (found == SL_NONE) {
-        found = static_cast<int32_t>(ropes_.size());
-        ropes_.push_back({op.i[1], op.weight, op.f[0], op.f[1], {}, Memory<float>(int64_t{config_.max_rows} * op.i[1])});
-        for (int32_t j = 0; j < op.i[1] / 2; j++) {
-          const double factor = op.weight == SL_NONE ? 1 : vectors_[static_cast<size_t>(op.weight)][static_cast<size_t>(j)];
-          if (!std::isfinite(factor) || factor == 0)
-            refuse("rope factor " + std::to_string(j) + " is " + std::to_string(factor) + ", expected finite and not 0");
-          ropes_.back().frequencies.push_back(op.f[1] * std::pow(double{op.f[0]}, -2.0 * j / op.i[1]) / factor);
-        }
-      }
-    }
-    rope_of_op_.push_back(found);
+  for (const sl_op& op : plan_.ops) rope_of_op_.push_back(op.kind == SL_ROPE ? rope_table(op) : SL_NONE);
+}
+
+// The table of a rope op, made if no op before it has the same numbers.
+int32_t Engine::rope_table(const sl_op& op) {
+  const int32_t rotary = op.i[1], next = static_cast<int32_t>(ropes_.size());
+  for (int32_t r = 0; r < next; r++) {
+    const RopeTable& table = ropes_[static_cast<size_t>(r)];
+    if (table.rotary == rotary && table.factors == op.weight && table.base == op.f[0] && table.scale == op.f[1]) return r;
   }
+  std::vector<double> frequencies;
+  for (int32_t j = 0; j < rotary / 2; j++) {
+    const size_t at = static_cast<size_t>(j);
+    const double factor = op.weight == SL_NONE ? 1 : vectors_[static_cast<size_t>(op.weight)][at];
+    if (!std::isfinite(factor) || factor == 0)
+      refuse("rope factor " + std::to_string(j) + " is " + std::to_string(factor) + ", expected finite and not 0");
+    frequencies.push_back(op.f[1] * std::pow(double{op.f[0]}, -2.0 * j / rotary) / factor);
+  }
+  Memory<float> angles(int64_t{config_.max_rows} * rotary);
+  ropes_.push_back({rotary, op.weight, op.f[0], op.f[1], std::move(frequencies), std::move(angles)});
+  return next;
 }
 
 void Engine::make_buffers() {

@@ -1,8 +1,9 @@
-// One loaded model: plan, packed weights, key/value pool, buffers, threads. Everything a step needs is allocated here, once
-// (the sampler's scratch excepted).
+// One loaded model: plan, packed weights, key/value pool, buffers, threads. Everything a step needs is allocated here,
+// once (the sampler's scratch excepted).
 #pragma once
 #include <sealift.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -38,6 +39,7 @@ class Engine {
   void hold_vector(const sl_tensor* tensors, int32_t index);
   void make_cache();
   void make_rope_tables();
+  int32_t rope_table(const sl_op& op);
   void make_buffers();
   void make_attend_scratch();
 
@@ -84,8 +86,8 @@ class Engine {
   std::vector<int64_t> times_;                    // [ops] ns
 };
 
-// Calls f(begin, end) for ranges of [0, n) on the pool; on the caller alone while n * cost (values touched) is small, since
-// waking another thread costs more than the work.
+// Calls f(begin, end) for ranges of [0, n) on the pool; on the caller alone while n * cost (values touched) is small,
+// since waking another thread costs more than the work.
 template <class F>
 void split(Pool& pool, int64_t n, int64_t cost, const F& f) {
   constexpr int64_t kWorthwhile = 16384;

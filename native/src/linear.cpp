@@ -25,8 +25,9 @@ constexpr int64_t HUGE_PAGE = int64_t{2} << 20;
 constexpr int64_t GEMM_TASK_BYTES = 384 << 10;
 // Small enough that a late thread can be overtaken (about 6 us of reading at 20 GB/s), large enough to pay for a claim.
 constexpr int64_t GEMV_TASK_BYTES = 128 << 10;
-constexpr int64_t TASKS_PER_THREAD = 6;
-// Values of x below which handing out their quantizing costs more than doing it (about 4 us on Zen 4).
+constexpr int64_t TASKS_PER_THREAD = 6;  // so that the last one to finish is late by a sixth of its share at most
+// Values of x up to which the caller quantizes alone: a few microseconds of work, about what waking a thread costs.
+// An estimate, not measured.
 constexpr int64_t SERIAL_PACK = 16 << 10;
 
 // 64-byte aligned zeros; on huge pages where the system gives them, because decode reads everything once per token.

@@ -3,7 +3,7 @@
 // Invariants, for one weight and one instruction set:
 // * Row r of y depends on row r of x alone: the same bits for every n, every position in the batch, every thread count.
 // * Each element of y is summed by one task, over k in ascending order.
-// * A row of x with a value that is not finite gives NaN in the whole row of y.
+// * A row of x with a value that is not finite gives nothing finite in that row of y, and changes no other row.
 // Integer formats round x to 8 bits per 32 values (scale = largest magnitude / 127); F32, F16 and BF16 do not round x.
 #pragma once
 #include <cstddef>
@@ -18,7 +18,6 @@ namespace sealift {
 
 class Pool;
 struct LinearBody;  // linear_body.h: the kernels of one instruction set
-struct Format;
 
 struct FreeBytes {
   void operator()(uint8_t* p) const;

@@ -1,6 +1,6 @@
 // linear_layout.h: how packed weights and packed activations lie in memory. Read by the packer and by every kernel body.
 //
-// A panel holds L weight rows (L = lanes of the body: 16 or 8), whole and contiguous, padded with zero rows at the end of
+// A panel holds L weight rows (L = lanes of the body: 16, 8 or 4), whole and contiguous, padded with zero rows at the end of
 // the matrix. k runs along the columns. Integer formats keep their own bits per code, in chunks of 256 columns (the last one
 // may be shorter) of codes, then scales, so that a kernel reads memory as one forward stream:
 //   codes   per 32 columns: group g (0..7) is columns 4g .. 4g+3 of all L rows as one vector of 4L bytes, byte 4 row + column.

@@ -5,90 +5,79 @@
 #include "linear_body.h"
 #include "linear_layout.h"
 
-#define INLINE inline
-#define UNROLL
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
 
 namespace sealift {
 namespace {
 
-constexpr int LANES = 8;
+constexpr int LANES = 4;
 constexpr int TOKENS[] = {1, 4};
 
-// The four columns of a row in one word: column j is (v >> 8 j) & 255, whatever the byte order of the machine.
-struct Bytes {
-  uint32_t v[LANES];
-};
-struct Floats {
-  float v[LANES];
-};
+// Vectors of the compiler (gcc and clang), not of a machine: whatever it has for four numbers, SSE2 or NEON, or one by one.
+// Bytes: the four columns of a row in one word; column j is (word >> 8 j) & 255, whatever the byte order of the machine.
+using Bytes = uint32_t __attribute__((vector_size(16)));
+using Floats = float __attribute__((vector_size(16)));
+using Signed = int32_t __attribute__((vector_size(16)));
 // Integers in float32: exact, because no sum of 32 products of 8 bits reaches 2^24. Every machine multiplies vectors of
 // float32; not every one (SSE2) does so with int32.
 using Ints = Floats;
 
-template <class Out, class F>
-INLINE Out each(F f) {
-  Out out;
-  for (int i = 0; i < LANES; ++i) out.v[i] = f(i);
-  return out;
-}
-
-INLINE uint32_t load_u32(const uint8_t* p) {
-  return p[0] | static_cast<uint32_t>(p[1]) << 8 | static_cast<uint32_t>(p[2]) << 16 | static_cast<uint32_t>(p[3]) << 24;
-}
-INLINE Bytes load_bytes(const uint8_t* p) { return each<Bytes>([=](int i) { return load_u32(p + 4 * i); }); }
-INLINE Bytes low_nibbles(const Bytes& b) { return each<Bytes>([&](int i) { return b.v[i] & 0x0f0f0f0f; }); }
-INLINE Bytes high_nibbles(const Bytes& b) { return each<Bytes>([&](int i) { return (b.v[i] >> 4) & 0x0f0f0f0f; }); }
+INLINE uint32_t load_u16(const uint8_t* p) { return p[0] | static_cast<uint32_t>(p[1]) << 8; }
+INLINE uint32_t load_u32(const uint8_t* p) { return load_u16(p) | load_u16(p + 2) << 16; }
+INLINE Bytes load_bytes(const uint8_t* p) { return Bytes{load_u32(p), load_u32(p + 4), load_u32(p + 8), load_u32(p + 12)}; }
+INLINE Bytes low_nibbles(Bytes b) { return b & 0x0f0f0f0f; }
+INLINE Bytes high_nibbles(Bytes b) { return (b >> 4) & 0x0f0f0f0f; }
 
 template <int BITS, int G>
-INLINE Bytes with_bits(const Bytes& low, const Bytes& high) {
+INLINE Bytes with_bits(Bytes low, Bytes high) {
   constexpr int from = BITS == 5 ? G : 2 * (G % 4);
   constexpr uint32_t mask = BITS == 5 ? 0x01010101 : 0x03030303;
-  return each<Bytes>([&](int i) { return low.v[i] | (((high.v[i] >> from) & mask) << 4); });
+  return low | (((high >> from) & mask) << 4);
 }
+
+INLINE Floats zero_f() { return Floats{}; }
+INLINE Floats broadcast_f(float v) { return Floats{v, v, v, v}; }
+INLINE Floats convert(Ints a) { return a; }
+INLINE Floats mul(Floats a, Floats b) { return a * b; }
+INLINE Floats add(Floats a, Floats b) { return a + b; }
+INLINE Floats sub(Floats a, Floats b) { return a - b; }
+INLINE Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
 
 template <int BITS, int GROUPS>
 INLINE Ints dot(int32_t c, const Bytes* w, const int8_t* x) {
-  Ints sum = each<Ints>([=](int) { return static_cast<float>(c); });
+  Ints sum = broadcast_f(static_cast<float>(c));
+  UNROLL
   for (int g = 0; g < GROUPS; ++g) {
+    UNROLL
     for (int j = 0; j < 4; ++j) {
-      const float value = x[4 * g + j];
-      for (int i = 0; i < LANES; ++i) sum.v[i] += static_cast<float>(static_cast<int32_t>((w[g].v[i] >> (8 * j)) & 255)) * value;
+      const Signed column = reinterpret_cast<Signed>((w[g] >> (8 * j)) & 255);
+      sum += __builtin_convertvector(column, Floats) * broadcast_f(x[4 * g + j]);
     }
   }
   return sum;
 }
 
-INLINE Floats zero_f() { return Floats{}; }
-INLINE Floats broadcast_f(float v) { return each<Floats>([=](int) { return v; }); }
-INLINE Floats convert(const Ints& a) { return a; }
-INLINE Floats mul(const Floats& a, const Floats& b) { return each<Floats>([&](int i) { return a.v[i] * b.v[i]; }); }
-INLINE Floats add(const Floats& a, const Floats& b) { return each<Floats>([&](int i) { return a.v[i] + b.v[i]; }); }
-INLINE Floats sub(const Floats& a, const Floats& b) { return each<Floats>([&](int i) { return a.v[i] - b.v[i]; }); }
-INLINE Floats fma(const Floats& a, const Floats& b, const Floats& c) {
-  return each<Floats>([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+INLINE float f32_from_bits(uint32_t bits) {
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
 }
-
-INLINE uint16_t load_u16(const uint8_t* p) { return static_cast<uint16_t>(p[0] | (p[1] << 8)); }
-INLINE Floats load_f16(const uint8_t* p) { return each<Floats>([=](int i) { return f16_to_f32(load_u16(p + 2 * i)); }); }
-INLINE Floats load_u8(const uint8_t* p) { return each<Floats>([=](int i) { return static_cast<float>(p[i]); }); }
-INLINE Floats load_i8(const uint8_t* p) {
-  return each<Floats>([=](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
+template <class F>
+INLINE Floats each(F f) {
+  return Floats{f(0), f(1), f(2), f(3)};
 }
-INLINE Floats load_f32(const uint8_t* p) {
-  Floats out;
-  std::memcpy(out.v, p, sizeof(out.v));
-  return out;
+INLINE Floats load_f32(const uint8_t* p) { return each([=](int i) { return f32_from_bits(load_u32(p + 4 * i)); }); }
+INLINE Floats load_bf16(const uint8_t* p) { return each([=](int i) { return f32_from_bits(load_u16(p + 2 * i) << 16); }); }
+INLINE Floats load_f16(const uint8_t* p) {
+  return each([=](int i) { return f16_to_f32(static_cast<uint16_t>(load_u16(p + 2 * i))); });
 }
-INLINE Floats load_bf16(const uint8_t* p) {
-  return each<Floats>([=](int i) {
-    const uint32_t bits = static_cast<uint32_t>(load_u16(p + 2 * i)) << 16;
-    float f;
-    std::memcpy(&f, &bits, 4);
-    return f;
-  });
+INLINE Floats load_u8(const uint8_t* p) { return each([=](int i) { return static_cast<float>(p[i]); }); }
+INLINE Floats load_i8(const uint8_t* p) { return each([=](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); }); }
+INLINE Floats load_f32(const float* p, int n) { return each([=](int i) { return i < n ? p[i] : 0.0f; }); }
+INLINE void store(float* p, Floats a, int n) {
+  for (int i = 0; i < n; ++i) p[i] = a[i];
 }
-INLINE Floats load_f32(const float* p, int n) { return each<Floats>([=](int i) { return i < n ? p[i] : 0.0f; }); }
-INLINE void store(float* p, const Floats& a, int n) { std::memcpy(p, a.v, static_cast<size_t>(n) * 4); }
 
 INLINE void quantize(const float* x, int8_t* q, float& d, int32_t (&sums)[2]) {
   // As integers, the bits of |x| sort like |x|, and NaN above infinity above every number.

@@ -54,7 +54,8 @@ class Decoder {
     const bool outputs = domain(op);
     const int64_t width = infer(op);
     need(op.out >= 0 && op.out < static_cast<int64_t>(plan_.slots.size()),
-         "slot " + str(op.out) + " is out of range, expected 0 to " + str(static_cast<int64_t>(plan_.slots.size()) - 1));
+         "slot " + str(op.out) + " is out of range, expected 0 to " +
+             str(static_cast<int64_t>(plan_.slots.size()) - 1));
     Slot& slot = plan_.slots[static_cast<size_t>(op.out)];
     need(slot.width == 0, "slot " + str(op.out) + " is written twice");
     need(width <= kMaxWidth, "a width of " + str(width) + " is above the limit " + str(kMaxWidth));
@@ -170,11 +171,12 @@ class Decoder {
   int64_t attend(const sl_op& op) {
     const int64_t heads = op.i[1], kv_heads = op.i[2], head = op.i[3];
     need(heads > 0 && heads <= kMaxHeads && kv_heads > 0 && heads % kv_heads == 0,
-         str(heads) + " query heads over " + str(kv_heads) + " key/value heads: the second must divide the first, at most " +
-             str(kMaxHeads));
+         str(heads) + " query heads over " + str(kv_heads) +
+             " key/value heads: the second must divide the first, at most " + str(kMaxHeads));
     need(head > 0 && head <= kMaxHead, "head width " + str(head) + " is not in 1 to " + str(kMaxHead));
     need(op.i[4] >= 0, "window " + str(op.i[4]) + " is negative");
-    need(slot(op.a).width == heads * head, "queries are " + str(slot(op.a).width) + " wide, expected " + str(heads * head));
+    need(slot(op.a).width == heads * head, "queries are " + str(slot(op.a).width) + " wide, expected " +
+        str(heads * head));
     for (int32_t s : {op.b, op.c})
       need(slot(s).width == kv_heads * head,
            "keys or values are " + str(slot(s).width) + " wide, expected " + str(kv_heads * head));
@@ -192,7 +194,8 @@ class Decoder {
     if (!logits.outputs) refuse("the plan's logits are not picked: no pick comes before its last op");
     if (plan_.vocab == 0) refuse("the plan has no embed op");
     if (logits.width != plan_.vocab)
-      refuse("the plan's logits are " + str(logits.width) + " wide, its vocabulary has " + str(plan_.vocab) + " tokens");
+      refuse("the plan's logits are " + str(logits.width) + " wide, its vocabulary has " + str(plan_.vocab) +
+          " tokens");
     for (int32_t t = 0; t < n_tensors_; t++)
       if (!read_[static_cast<size_t>(t)]) refuse("tensor " + str(t) + " is read by no op of the plan");
   }
@@ -273,8 +276,10 @@ void check_tensor(const sl_tensor& t, int32_t index) {
     refuse(name + " has " + std::to_string(t.size) + " bytes, its type and shape need " + std::to_string(bytes));
 }
 
-Plan decode_plan(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors, const sl_config& config) {
-  if (ops == nullptr || n_ops < 1 || n_ops > kMaxOps) refuse("a plan needs 1 to " + str(kMaxOps) + " ops, found " + str(n_ops));
+Plan decode_plan(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors,
+    const sl_config& config) {
+  if (ops == nullptr || n_ops < 1 || n_ops > kMaxOps) refuse("a plan needs 1 to " + str(kMaxOps) + " ops, found " +
+      str(n_ops));
   if (n_tensors < 0 || n_tensors > kMaxTensors || (n_tensors > 0 && tensors == nullptr))
     refuse("a plan needs 0 to " + str(kMaxTensors) + " tensors, found " + str(n_tensors));
   check_config(config);

@@ -1,6 +1,6 @@
 // A plan, checked. decode_plan() treats ops, tensors and config as hostile and either throws Error or returns something
-// the walker can run without looking again: every slot is written once before it is read, widths and tensor shapes meet,
-// batch rows and output rows never mix, every number is in range, cache layers are 0, 1, 2, ... in order.
+// the walker can run without looking again: every slot is written once before it is read, widths and tensor shapes
+// meet, batch rows and output rows never mix, every number is in range, cache layers are 0, 1, 2, ... in order.
 #pragma once
 #include <sealift.h>
 

@@ -86,7 +86,8 @@ bool Pool::work(int worker) {
   bool any = false;
   int64_t left = unclaimed_.load(std::memory_order_relaxed);
   while (left > 0) {
-    if (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel, std::memory_order_relaxed)) continue;
+    if (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel, std::memory_order_relaxed))
+      continue;
     const int64_t begin = (chunks_ - left) * chunk_, end = std::min(n_, begin + chunk_);
     for (int64_t i = begin; i < end; i++) (*task_)(i, worker);
     any = true;

@@ -22,8 +22,8 @@ bool allows_any(const uint32_t* mask, int32_t vocab) {
 
 bool before(const Candidate& a, const Candidate& b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
 
-// The k best finite logits in descending order, ties by id. A heap holds the best so far; most runs of kScan logits have
-// no value above its worst and cost one vector maximum.
+// The k best finite logits in descending order, ties by id. A heap holds the best so far; most runs of kScan logits
+// have no value above its worst and cost one vector maximum.
 void largest(const Bodies& bodies, const float* logits, int64_t n, int64_t k, std::vector<Candidate>& out) {
   out.clear();
   const size_t most = static_cast<size_t>(k);
@@ -60,7 +60,8 @@ void change_logits(float* logits, int32_t vocab, const sl_sampling& s, SampleScr
     double logit = logits[seen[i]];  // double: options may be as large as floats are
     logit = logit > 0 ? logit / s.repeat_penalty : logit * s.repeat_penalty;
     logit -= static_cast<double>(next - i) * s.frequency_penalty + s.presence_penalty;
-    if (logits[seen[i]] != -INFINITY) logits[seen[i]] = static_cast<float>(std::clamp(logit, -double{FLT_MAX}, double{FLT_MAX}));
+    if (logits[seen[i]] != -INFINITY) logits[seen[i]] = static_cast<float>(std::clamp(logit, -double{FLT_MAX},
+        double{FLT_MAX}));
   }
 }
 
@@ -170,7 +171,8 @@ class Narrow {
 };
 
 // No filter but min_p: tokens in the order of their ids, nothing sorted.
-int32_t choose_wide(const Bodies& bodies, const float* logits, int32_t vocab, float max, float scale, float min_p, double u,
+int32_t choose_wide(const Bodies& bodies, const float* logits, int32_t vocab, float max, float scale, float min_p,
+    double u,
                     SampleScratch& scratch) {
   std::vector<float>& weights = scratch.weights;
   weights.resize(static_cast<size_t>(vocab));
@@ -240,7 +242,8 @@ void check_sampling(const sl_sampling& s, int32_t vocab, const char* where) {
   if (s.mask && !allows_any(s.mask, vocab)) refuse(at + "the mask allows no token");
   for (int32_t i = 0; i < s.n_history; i++)
     if (s.history[i] < 0 || s.history[i] >= vocab)
-      refuse(at + "history holds token " + std::to_string(s.history[i]) + ", the vocabulary has " + std::to_string(vocab));
+      refuse(at + "history holds token " + std::to_string(s.history[i]) + ", the vocabulary has " +
+          std::to_string(vocab));
   for (int32_t i = 0; i < s.n_bias; i++) {
     if (s.bias_ids[i] < 0 || s.bias_ids[i] >= vocab)
       refuse(at + "bias for token " + std::to_string(s.bias_ids[i]) + ", the vocabulary has " + std::to_string(vocab));
@@ -270,7 +273,8 @@ void sample(const Bodies& bodies, float* logits, int32_t vocab, const sl_samplin
       return choose_wide(bodies, logits, vocab, max, scale, s.min_p, u, scratch);
     return Narrow(bodies, logits, vocab, max, scale, scratch).choose(s, u);
   };
-  const bool changes = s.n_bias > 0 || s.mask || s.repeat_penalty != 1 || s.presence_penalty != 0 || s.frequency_penalty != 0;
+  const bool penalties = s.repeat_penalty != 1 || s.presence_penalty != 0 || s.frequency_penalty != 0;
+  const bool changes = s.n_bias > 0 || s.mask || penalties;
   if (!changes) {
     choice.token = choose();
     choice.logprob = static_cast<float>(logits[choice.token] - log_sum);

@@ -34,8 +34,8 @@ struct Choice {
 void check_sampling(const sl_sampling& sampling, int32_t vocab, const char* where);
 
 // logits [vocab] are changed. `position` is that of the token being chosen.
-void sample(const Bodies& bodies, float* logits, int32_t vocab, const sl_sampling& sampling, int32_t position, Choice& choice,
-            SampleScratch& scratch);
+void sample(const Bodies& bodies, float* logits, int32_t vocab, const sl_sampling& sampling, int32_t position,
+            Choice& choice, SampleScratch& scratch);
 
 // Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);

@@ -89,7 +89,8 @@ void Engine::rms_norm(const sl_op& op, int64_t rows) {
 void Engine::linear(const sl_op& op, int64_t rows) {
   if (rows == 0) return;
   const float* bias = op.bias == SL_NONE ? nullptr : vectors_[static_cast<size_t>(op.bias)].data();
-  sealift::linear(*linears_[static_cast<size_t>(op.weight)], slot(op.a), width(op.a), rows, slot(op.out), width(op.out), bias,
+  sealift::linear(*linears_[static_cast<size_t>(op.weight)], slot(op.a), width(op.a), rows, slot(op.out),
+      width(op.out), bias,
                   linear_scratch_.data(), pool_);
 }
 
@@ -118,7 +119,8 @@ void Engine::rope(size_t at, const sl_op& op, int64_t rows) {
   float* out = slot(op.out);
   split(pool_, rows, w, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++)
-      bodies_.rope(x + r * w, table.angles.data() + r * table.rotary, out + r * w, static_cast<int32_t>(w / op.i[0]), op.i[0],
+      bodies_.rope(x + r * w, table.angles.data() + r * table.rotary, out + r * w, static_cast<int32_t>(w / op.i[0]),
+          op.i[0],
                    op.i[1], op.i[2]);
   });
 }

@@ -95,6 +95,8 @@ WAYS = {
     "top_p 0": Sampling(temperature=1.0, top_p=0.0),
     "min_p": Sampling(temperature=1.0, min_p=0.2),
     "typical": Sampling(temperature=1.0, typical_p=0.5),
+    "top_k and min_p": Sampling(temperature=1.0, top_k=6, min_p=0.3),
+    "top_p and min_p": Sampling(temperature=1.0, top_p=0.95, min_p=0.3),
     "all of them": Sampling(temperature=1.3, top_k=8, typical_p=0.95, top_p=0.9, min_p=0.15),
     "penalties": Sampling(
         temperature=0.9, repeat_penalty=1.3, presence_penalty=0.4, frequency_penalty=0.25, history=[1, 1, 5, 3, 1, 9]

@@ -1,9 +1,9 @@
 """A watch on the network: put this folder on PYTHONPATH, and name a FIFO in SEALIFT_WATCH.
 
 Every Python that starts with it writes `start <pid> <arguments>` into the FIFO. An attempt to reach anything but this
-machine (connect, send without a connection, a name look-up) writes `attempt <pid> <event> <target>` and ends the process
-with status 97 before the system call is made, so that no `except` can hide it. Children are watched too, also those that
-get an environment of their own. A FIFO and no file: a confined child may not write files.
+machine (connect, send without a connection, a name look-up) writes `attempt <pid> <event> <target>` and ends the
+process with status 97 before the system call is made, so that no `except` can hide it. Children are watched too, also
+those that get an environment of their own. A FIFO and no file: a confined child may not write files.
 
 It sees what Python does. What native code does is the business of the network namespace and of the look at its symbols.
 """
