@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import typer
+
+from manifests.home import own_version
 
 ROOMS = ("manifests", "bundler", "runtime", "signing")
 EXIT_OUR_FAULT = 70
@@ -41,13 +42,6 @@ def build() -> typer.Typer:
         importlib.import_module(f"{room}.commands").register(app)
     _connect_transfers()
     return app
-
-
-def own_version() -> str:
-    try:
-        return version("sealift")
-    except PackageNotFoundError:
-        return "0+checkout"
 
 
 def _connect_transfers() -> None:

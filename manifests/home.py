@@ -6,6 +6,7 @@ Every `SEALIFT_X` falls back to `OLLAMA_X`, so that a host set up for Ollama nee
 from __future__ import annotations
 
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -28,3 +29,11 @@ def models_dir() -> Path:
     """The store: `SEALIFT_MODELS`, `OLLAMA_MODELS`, or `models` in the home."""
     own = setting("MODELS")
     return Path(own).expanduser() if own else home() / "models"
+
+
+def own_version() -> str:
+    """sealift's version; `0+checkout` where it runs without being installed."""
+    try:
+        return version("sealift")
+    except PackageNotFoundError:
+        return "0+checkout"

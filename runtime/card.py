@@ -61,7 +61,7 @@ class GgufFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """`template` is the Go template layer, `gguf.chat_template` the file's own Jinja. `messages` are (role, content)."""
+    """`template`: the Go template layer; `gguf.chat_template`: the file's own Jinja. `messages`: (role, content)."""
 
     manifest: Manifest = field(repr=False)
     config: Mapping[str, Any]

@@ -41,7 +41,7 @@ def serve(
     models: Path | None = typer.Option(None, help="The store to serve [SEALIFT_MODELS]."),
     threads: int = typer.Option(0, min=0, max=1024, help="Threads of each model [one a core]."),
     parallel: int | None = typer.Option(
-        None, min=1, max=1024, help="Full contexts kept for each model [SEALIFT_NUM_PARALLEL, 1]."
+        None, min=1, max=1024, help="Full contexts kept for each model [SEALIFT_NUM_PARALLEL, 1 to 4 as memory allows]."
     ),
     context_length: int | None = typer.Option(
         None, min=4, help="Tokens of context where a request does not say [4096]."

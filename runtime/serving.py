@@ -15,11 +15,10 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 
 import uvicorn
 
-from manifests.home import setting
+from manifests.home import own_version, setting
 from manifests.store import Store
 from runtime.api.app import create_app
 from runtime.api.durations import SECOND, keep_alive_setting
@@ -70,6 +69,10 @@ def resolve(
     max_queue: int | None, max_loaded: int | None,
 ) -> Serve:  # fmt: skip
     """Flags before environment before defaults."""
+    if address.scheme != "http":
+        raise RequestRefused(
+            f"{address.url}: this server does not speak TLS", hint="put a reverse proxy in front of it"
+        )
     seconds = seconds_setting("KEEP_ALIVE", "5m")
     if keep_alive is not None:
         nanoseconds = keep_alive_setting(keep_alive)
@@ -79,7 +82,7 @@ def resolve(
         origins=parse_origins(setting("ORIGINS")),
         context_length=number_setting("CONTEXT_LENGTH", 0) if context_length is None else context_length,
         threads=threads or number_setting("NUM_THREADS", 0),
-        parallel=max(1, number_setting("NUM_PARALLEL", 1) if parallel is None else parallel),
+        parallel=max(0, number_setting("NUM_PARALLEL", 0) if parallel is None else parallel),
         version=own_version(),
     )
     return Serve(
@@ -90,13 +93,6 @@ def resolve(
         max_queue=number_setting("MAX_QUEUE", 512) if max_queue is None else max_queue,
         settings=settings,
     )
-
-
-def own_version() -> str:
-    try:
-        return version("sealift")
-    except PackageNotFoundError:
-        return "0+checkout"
 
 
 def bind(address: Address) -> socket.socket:

@@ -27,6 +27,14 @@ from runtime.manager import Manager
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+NOT_BUILT = (
+    "/api/embed",
+    "/api/embeddings",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/audio/transcriptions",
+)
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET HEAD", "/", status_routes.root),
     ("GET HEAD", "/health", status_routes.health),
@@ -48,6 +56,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/models/{model:path}", openai.one_model),
     ("POST", "/v1/chat/completions", openai.chat_completions),
     ("POST", "/v1/completions", openai.completions),
+    # known to clients and refused by name, so that nobody takes a 404 for a wrong address
+    *(("POST", path, status_routes.not_built) for path in NOT_BUILT),
 )
 
 

@@ -158,7 +158,7 @@ async def _chat_stream(server: Server, ask: Ask, frame: Frame) -> Chunks:
         async for event in run.events:
             if isinstance(event, Finish):
                 finish = ended(event)
-                yield _event(frame.chunk([_delta(role, None, finish.reason)]))
+                yield _event(frame.chunk([_delta(role, None, finish.reason)]) | _dropped(run))
                 if frame.usage:
                     yield _event(frame.chunk([], _usage([finish.usage])))
                 continue
@@ -186,7 +186,12 @@ async def _chat_once(server: Server, ask: Ask, frame: Frame) -> Chunks:
             message = {"role": "assistant", "content": "".join(texts), "refusal": None}
             logprobs = {"content": entries, "refusal": None} if ask.logprobs else None
             choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish.reason}
-            yield dump(frame.chunk([choice], _usage([finish.usage])))
+            yield dump(frame.chunk([choice], _usage([finish.usage])) | _dropped(run))
+
+
+def _dropped(run: Run) -> dict[str, Any]:
+    """Ours: how many of the oldest messages did not fit, so that they are not left out in silence."""
+    return {"dropped_messages": len(run.prompt.dropped)} if run.prompt.dropped else {}
 
 
 def _chat_logprobs(run: Run, ask: Ask, delta: TextDelta) -> dict[str, Any] | None:

@@ -25,13 +25,13 @@ Report = Callable[[dict[str, Any]], None]
 class Transfers(Protocol):
     """Registries, for a server that may reach them. Runs in a thread; raises errors with an `http_status`.
 
-    `progress` takes Ollama's progress objects: `status`, and where known `digest`, `total` and `completed` in bytes. It
+    `report` takes Ollama's progress objects: `status`, and where known `digest`, `total` and `completed` in bytes. It
     raises when the client has gone away, and that ends the transfer.
     """
 
-    def pull(self, name: ModelName, insecure: bool, progress: Report) -> None: ...
+    def pull(self, name: ModelName, *, insecure: bool, report: Report) -> None: ...
 
-    def push(self, name: ModelName, insecure: bool, progress: Report) -> None: ...
+    def push(self, name: ModelName, *, insecure: bool, report: Report) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Settings:
     origins: tuple[str, ...] = ()
     context_length: int = 0
     threads: int = 0  # 0: one a core
-    parallel: int = 1  # full contexts the cache of a model holds
+    parallel: int = 0  # full contexts the cache of a model holds; 0: one to four, as memory allows
     version: str = "0"  # sealift's own, sent in a header
 
 

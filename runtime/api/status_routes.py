@@ -14,7 +14,7 @@ from manifests.name import ModelName
 from runtime.api.durations import rfc3339
 from runtime.api.state import OLLAMA_API, Server, server_of
 from runtime.api.transport import json_response
-from runtime.errors import RuntimeFailure
+from runtime.errors import RequestRefused, RuntimeFailure
 from runtime.manager import Loaded
 
 FOREVER = timedelta(days=365 * 200)  # what a model that never leaves is said to have left
@@ -34,6 +34,10 @@ async def version(request: Request) -> Response:
 
 async def cloud(request: Request) -> Response:
     return json_response({"cloud": {"disabled": True, "source": "config"}})
+
+
+async def not_built(request: Request) -> Response:
+    raise RequestRefused(f"{request.url.path} is not supported by this server", http_status=501)
 
 
 async def ps(request: Request) -> Response:

@@ -23,7 +23,7 @@ from runtime.api import names
 from runtime.api.durations import rfc3339
 from runtime.api.gojson import Body, dump, read_object
 from runtime.api.state import Report, Server, server_of
-from runtime.api.transport import NDJSON, Answer, Chunks, in_thread, json_response, read_body
+from runtime.api.transport import NDJSON, Answer, Chunks, in_thread, json_response, long_work, read_body
 from runtime.card import ModelCard
 from runtime.describe import describe
 from runtime.errors import ModelNotFound, RequestCancelled, RequestRefused, RuntimeFailure
@@ -207,9 +207,9 @@ async def _last(reports: AsyncIterator[dict[str, Any]]) -> Chunks:
     try:
         async for report in reports:
             last = report
-    except (ManifestsError, RuntimeFailure) as error:
-        if error.http_status == 404:  # contract, 11.3: a pull or create that finds nothing is a 500
-            raise RuntimeFailure(str(error), hint=error.hint) from None
+    except Exception as error:
+        if getattr(error, "http_status", 0) == 404:  # contract, 11.3: a pull or create that finds nothing is a 500
+            raise RuntimeFailure(str(error), hint=getattr(error, "hint", None)) from None
         raise
     yield dump(last)
 
@@ -239,10 +239,10 @@ async def blob_upload(request: Request) -> Response:
     if await asyncio.to_thread(store.has_blob, digest):
         return Response(status_code=200)
     told = request.headers.get("content-length", "")
-    size = int(told) if told.isascii() and told.isdigit() and len(told) < 19 else None
+    size = int(told) if told.isascii() and told.isdigit() and len(told) <= 20 else None
     body = _ThreadedBody(request, asyncio.get_running_loop())
     try:
-        await asyncio.to_thread(store.put_stream, body, size=size, digest=digest)
+        await long_work(lambda: store.put_stream(body, size=size, digest=digest))
     except ClientDisconnect:
         raise RequestCancelled() from None
     except DigestMismatch as error:

@@ -28,7 +28,7 @@ async def pull(request: Request) -> Response:
 
     def work(report: Report) -> None:
         if server.transfers is not None:
-            server.transfers.pull(name, insecure, report)
+            server.transfers.pull(name, insecure=insecure, report=report)
             return
         report({"status": "pulling manifest"})
         if not server.store.has(name):
@@ -54,7 +54,7 @@ async def push(request: Request) -> Response:
         server.store.manifest(name)
         if server.transfers is None:
             raise Forbidden(f"push: {NO_TRANSFERS}", http_status=500)
-        server.transfers.push(name, insecure, report)
+        server.transfers.push(name, insecure=insecure, report=report)
 
     return _answer(work, body)
 

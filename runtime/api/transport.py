@@ -16,15 +16,13 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from manifests.errors import ManifestsError
 from runtime.api.gojson import dump
-from runtime.errors import RequestCancelled, RequestRefused, RuntimeFailure
-from runtime.text.errors import TextError
+from runtime.errors import RequestCancelled, RequestRefused
 
 log = logging.getLogger("sealift.api")
 
@@ -37,14 +35,21 @@ Chunks = AsyncGenerator[bytes, None]
 
 
 class Failure:
-    """What a client is told: `status`, `text` and, for a person, `hint`."""
+    """What a client is told: `status`, `text` and, for a person, `hint`.
+
+    Every room's errors carry an `http_status` (the transfers' come from a room this one may not import); an exception
+    without one is a fault of ours, and its text stays in the log.
+    """
 
     __slots__ = ("hint", "status", "text")
 
     def __init__(self, error: BaseException) -> None:
         self.hint: str | None = getattr(error, "hint", None)
-        if isinstance(error, (RuntimeFailure, ManifestsError, TextError)):
-            self.status, self.text = error.http_status, str(error)
+        status = getattr(error, "http_status", None)
+        if isinstance(status, int):
+            self.status, self.text = status, str(error)
+            if self.status >= 500:
+                log.warning("answered %d: %s", self.status, self.text)
             return
         reference = secrets.token_hex(4)
         log.error("internal error %s", reference, exc_info=error)
@@ -153,6 +158,7 @@ async def _gone(receive: Any) -> None:
 
 
 Report = Callable[[dict[str, Any]], None]
+T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[Report], None]) -> AsyncGenerator[dict[str, Any], None]:
@@ -168,7 +174,7 @@ async def in_thread(work: Callable[[Report], None]) -> AsyncGenerator[dict[str, 
         if reports.qsize() < _MAX_REPORTS or "completed" not in value:
             loop.call_soon_threadsafe(reports.put_nowait, value)
 
-    task = loop.run_in_executor(_LONG, work, report)
+    task = asyncio.ensure_future(long_work(work, report))
     task.add_done_callback(lambda _: reports.put_nowait(None))
     try:
         while (value := await reports.get()) is not None:
@@ -179,7 +185,10 @@ async def in_thread(work: Callable[[Report], None]) -> AsyncGenerator[dict[str, 
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def long_work(work: Callable[..., T], *arguments: Any) -> T:
+    """Blocking work that may take as long as a network does, in threads of its own: lookups never wait behind it."""
+    return await asyncio.get_running_loop().run_in_executor(_LONG, work, *arguments)
+
+
 _MAX_REPORTS = 1000  # progress lines (not status lines) beyond this are dropped while the client is slow
-_LONG = ThreadPoolExecutor(
-    max_workers=16, thread_name_prefix="sealift-transfer"
-)  # so that downloads never starve lookups
+_LONG = ThreadPoolExecutor(max_workers=16, thread_name_prefix="sealift-transfer")

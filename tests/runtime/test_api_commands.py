@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -9,7 +11,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -38,20 +42,45 @@ def server(store: Store) -> Iterator[Live]:
         yield server
 
 
-def sealift(*arguments: str, input: str = "", host: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("SEALIFT_", "OLLAMA_"))}
-    env |= {"SEALIFT_HOST": host, "PYTHONPATH": str(ROOT), **extra}
-    command = [sys.executable, str(ROOT / "sealift.py"), *arguments]
-    return subprocess.run(command, input=input, capture_output=True, text=True, env=env, timeout=120, check=False)
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def sealift(*arguments: str, input: str = "", host: str = "", **extra: str) -> Done:
+    """One command line in this process, as the door runs it."""
+    import sealift as door
+
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("SEALIFT_", "OLLAMA_"))]:
+            patch.delenv(name)
+        for name, value in ({"SEALIFT_HOST": host} | extra).items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input.encode())))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = door.run(list(arguments))
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 ADDRESSES = [
-    ("", "http://127.0.0.1:11434"), ("1.2.3.4", "http://1.2.3.4:11434"), (":5678", "http://127.0.0.1:5678"),
-    ("1.2.3.4:", "http://1.2.3.4:11434"), ("http://1.2.3.4", "http://1.2.3.4:80"), ("https://1.2.3.4", "https://1.2.3.4:443"),
-    ("https://1.2.3.4:1234/", "https://1.2.3.4:1234"), ("http://h:1/some/path/", "http://h:1/some/path"), ("::1", "http://[::1]:11434"),
-    ("[::1]:5", "http://[::1]:5"), ("[fe80::1]", "http://[fe80::1]:11434"), ("h:66000", "http://h:11434"), ("h:x", "http://h:11434"),
+    ("", "http://127.0.0.1:11434"),
+    ("1.2.3.4", "http://1.2.3.4:11434"),
+    (":5678", "http://127.0.0.1:5678"),
+    ("1.2.3.4:", "http://1.2.3.4:11434"),
+    ("http://1.2.3.4", "http://1.2.3.4:80"),
+    ("https://1.2.3.4", "https://1.2.3.4:443"),
+    ("https://1.2.3.4:1234/", "https://1.2.3.4:1234"),
+    ("http://h:1/some/path/", "http://h:1/some/path"),
+    ("::1", "http://[::1]:11434"),
+    ("[::1]:5", "http://[::1]:5"),
+    ("[fe80::1]", "http://[fe80::1]:11434"),
+    ("h:66000", "http://h:11434"),
+    ("h:x", "http://h:11434"),
     (' "h:7" ', "http://h:7"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "url"), ADDRESSES)
@@ -193,11 +222,19 @@ def test_flags_come_before_the_environment_before_defaults(monkeypatch: pytest.M
     monkeypatch.setenv("OLLAMA_KEEP_ALIVE", "-1")
     monkeypatch.setenv("OLLAMA_MAX_QUEUE", "7")
     monkeypatch.setenv("SEALIFT_CONTEXT_LENGTH", "2048")
-    nothing = {"parallel": None, "context_length": None, "keep_alive": None, "max_queue": None, "max_loaded": None}
-    told = resolve(parse_address(""), threads=0, **nothing)  # type: ignore[arg-type]
-    assert (told.keep_alive, told.max_queue, told.settings.context_length, told.settings.parallel) == (-1.0, 7, 2048, 1)
-    told = resolve(parse_address(""), threads=2, **nothing | {"keep_alive": "90", "max_queue": 3})  # type: ignore[arg-type]
+    nothing: dict[str, Any] = {
+        "parallel": None,
+        "context_length": None,
+        "keep_alive": None,
+        "max_queue": None,
+        "max_loaded": None,
+    }
+    told = resolve(parse_address(""), threads=0, **nothing)
+    assert (told.keep_alive, told.max_queue, told.settings.context_length, told.settings.parallel) == (-1.0, 7, 2048, 0)
+    told = resolve(parse_address(""), threads=2, **nothing | {"keep_alive": "90", "max_queue": 3})
     assert (told.keep_alive, told.max_queue, told.settings.threads) == (90.0, 3, 2)
+    with pytest.raises(RequestRefused, match="does not speak TLS"):
+        resolve(parse_address("https://h"), threads=0, **nothing)
     monkeypatch.setenv("SEALIFT_MAX_QUEUE", "many")
     with pytest.raises(RequestRefused, match="SEALIFT_MAX_QUEUE"):
         number_setting("MAX_QUEUE", 1)

@@ -15,9 +15,16 @@ from runtime.chat.session import short_fraction
 from runtime.errors import RequestRefused
 
 VALID = [
-    ("0", 0), ("5m", 300 * SECOND), ("1h30m", 5400 * SECOND), ("-1m", -60 * SECOND), ("1.5s", 1_500_000_000), (".5s", SECOND // 2),
-    ("1h1m1s1ms1us1ns", 3_661_001_001_001), ("+2s", 2 * SECOND), ("100µs", 100_000),
-]  # fmt: skip
+    ("0", 0),
+    ("5m", 300 * SECOND),
+    ("1h30m", 5400 * SECOND),
+    ("-1m", -60 * SECOND),
+    ("1.5s", 1_500_000_000),
+    (".5s", SECOND // 2),
+    ("1h1m1s1ms1us1ns", 3_661_001_001_001),
+    ("+2s", 2 * SECOND),
+    ("100µs", 100_000),
+]
 
 
 @pytest.mark.parametrize(("text", "nanoseconds"), VALID)
@@ -26,10 +33,14 @@ def test_durations_are_read_as_go_reads_them(text: str, nanoseconds: int) -> Non
 
 
 INVALID = [
-    ("-1", 'time: missing unit in duration "-1"'), ("300", 'time: missing unit in duration "300"'),
-    ("", 'time: invalid duration ""'), ("abc", 'time: invalid duration "abc"'), ("1x", 'time: unknown unit "x" in duration "1x"'),
-    (".s", 'time: invalid duration ".s"'), ("9999999h", 'time: invalid duration "9999999h"'),
-]  # fmt: skip
+    ("-1", 'time: missing unit in duration "-1"'),
+    ("300", 'time: missing unit in duration "300"'),
+    ("", 'time: invalid duration ""'),
+    ("abc", 'time: invalid duration "abc"'),
+    ("1x", 'time: unknown unit "x" in duration "1x"'),
+    (".s", 'time: invalid duration ".s"'),
+    ("9999999h", 'time: invalid duration "9999999h"'),
+]
 
 
 @pytest.mark.parametrize(("text", "message"), INVALID)

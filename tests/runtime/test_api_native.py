@@ -65,35 +65,76 @@ ERRORS: list[tuple[str, Any, int, str]] = [
     ("/api/generate", {"model": "demo:cloud"}, 403, "ollama cloud is disabled: remote model is unavailable"),
     ("/api/generate", {"model": "m:local:cloud"}, 400, 'use either :local or :cloud, not both: "m:local:cloud"'),
     ("/api/generate", {"model": "embedder", "prompt": "x"}, 400, '"embedder" does not support generate'),
-    ("/api/generate", {"model": "demo", "prompt": "x", "suffix": "y"}, 400,
-     "registry.ollama.ai/library/demo:latest does not support insert"),
-    ("/api/generate", {"model": "demo", "prompt": "x", "raw": True, "system": "s"}, 400,
-     "raw mode does not support template, system, or context"),
-    ("/api/generate", {"model": "demo", "prompt": "x", "format": "yaml"}, 500,
-     'invalid format: "yaml"; expected "json" or a valid JSON Schema object'),
-    ("/api/generate", {"model": "demo", "prompt": "x", "options": {"num_ctx": "big"}}, 500,
-     'option "num_ctx" must be of type integer'),
+    (
+        "/api/generate",
+        {"model": "demo", "prompt": "x", "suffix": "y"},
+        400,
+        "registry.ollama.ai/library/demo:latest does not support insert",
+    ),
+    (
+        "/api/generate",
+        {"model": "demo", "prompt": "x", "raw": True, "system": "s"},
+        400,
+        "raw mode does not support template, system, or context",
+    ),
+    (
+        "/api/generate",
+        {"model": "demo", "prompt": "x", "format": "yaml"},
+        500,
+        'invalid format: "yaml"; expected "json" or a valid JSON Schema object',
+    ),
+    (
+        "/api/generate",
+        {"model": "demo", "prompt": "x", "options": {"num_ctx": "big"}},
+        500,
+        'option "num_ctx" must be of type integer',
+    ),
     ("/api/generate", {"model": "demo", "prompt": "x", "keep_alive": "-1"}, 400, 'time: missing unit in duration "-1"'),
     ("/api/generate", {"model": "demo", "prompt": "x", "keep_alive": True}, 400, "Unsupported type: 'bool'"),
-    ("/api/generate", {"model": "demo", "prompt": "x", "top_logprobs": 21}, 400, "top_logprobs must be between 0 and 20"),
+    (
+        "/api/generate",
+        {"model": "demo", "prompt": "x", "top_logprobs": 21},
+        400,
+        "top_logprobs must be between 0 and 20",
+    ),
     ("/api/chat", {"messages": []}, 400, "model is required"),
     ("/api/chat", {"model": ".."}, 400, "invalid model name"),
     ("/api/chat", {"model": "gone:1b"}, 404, "model 'gone:1b' not found"),
-    ("/api/chat", {"model": "demo", "messages": [{"role": "user", "content": 1}]}, 400,
-     "json: cannot unmarshal number into Go struct field Message.messages.content of type string"),
+    (
+        "/api/chat",
+        {"model": "demo", "messages": [{"role": "user", "content": 1}]},
+        400,
+        "json: cannot unmarshal number into Go struct field Message.messages.content of type string",
+    ),
     ("/api/chat", {"model": "embedder", "messages": [{}]}, 400, '"embedder" does not support chat'),
-    ("/api/chat", {"model": "demo", "messages": [{}], "think": "loud"}, 400,
-     'invalid think value: "loud" (must be "high", "medium", "low", "max", true, or false)'),
-    ("/api/chat", {"model": "demo", "messages": [{}], "think": 3}, 400,
-     'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'),
+    (
+        "/api/chat",
+        {"model": "demo", "messages": [{}], "think": "loud"},
+        400,
+        'invalid think value: "loud" (must be "high", "medium", "low", "max", true, or false)',
+    ),
+    (
+        "/api/chat",
+        {"model": "demo", "messages": [{}], "think": 3},
+        400,
+        'think must be a boolean or string ("high", "medium", "low", "max", true, or false)',
+    ),
     ("/api/chat", {"model": "demo", "messages": [{}], "think": True}, 400, '"demo" does not support thinking'),
-    ("/api/chat", {"model": "demo", "messages": [{"images": ["aGk="]}], "tools": [{"type": "function"}]}, 400,
-     "registry.ollama.ai/library/demo:latest does not support tools\n"
-     "registry.ollama.ai/library/demo:latest does not support vision"),
-    ("/api/chat", {"model": "demo", "messages": [{"role": "user", "content": "x" * 3000}], "options": {"num_ctx": 64}}, 400,
-     "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
-     "context length in settings, or use a model with a longer context length"),
-]  # fmt: skip
+    (
+        "/api/chat",
+        {"model": "demo", "messages": [{"images": ["aGk="]}], "tools": [{"type": "function"}]},
+        400,
+        "registry.ollama.ai/library/demo:latest does not support tools\n"
+        "registry.ollama.ai/library/demo:latest does not support vision",
+    ),
+    (
+        "/api/chat",
+        {"model": "demo", "messages": [{"role": "user", "content": "x" * 3000}], "options": {"num_ctx": 64}},
+        400,
+        "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
+        "context length in settings, or use a model with a longer context length",
+    ),
+]
 
 
 @pytest.mark.parametrize(("path", "body", "status", "text"), ERRORS)

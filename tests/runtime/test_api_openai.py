@@ -45,31 +45,92 @@ ERRORS: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("chat/completions", {"model": "demo"}, 400, "invalid_request_error", "[] is too short - 'messages'"),
     ("chat/completions", CHAT | {"model": ""}, 400, "invalid_request_error", "model is required"),
     ("chat/completions", CHAT | {"model": "gone"}, 404, "not_found_error", "model 'gone' not found"),
-    ("chat/completions", CHAT | {"model": "x:cloud"}, 403, "api_error",
-     "ollama cloud is disabled: remote model is unavailable"),
-    ("chat/completions", CHAT | {"tools": [{}]}, 400, "invalid_request_error",
-     "registry.ollama.ai/library/demo:latest does not support tools"),
-    ("chat/completions", CHAT | {"n": 2}, 400, "invalid_request_error", "'n' must be 1: this server gives one answer to a request"),
-    ("chat/completions", CHAT | {"response_format": {"type": "json_object"}}, 400, "invalid_request_error",
-     "response_format 'json_object' is not supported by this server yet"),
-    ("chat/completions", CHAT | {"temperature": 300}, 400, "invalid_request_error",
-     'option "temperature" must be from 0 to 100, found 300'),
-    ("chat/completions", CHAT | {"temperature": "hot"}, 400, "invalid_request_error",
-     'option "temperature" must be of type float32'),
-    ("chat/completions", CHAT | {"reasoning_effort": "vast"}, 400, "invalid_request_error",
-     'invalid reasoning value: \'vast\' (must be "high", "medium", "low", "max", or "none")'),
-    ("chat/completions", CHAT | {"logit_bias": {"x": 1}}, 400, "invalid_request_error",
-     "'logit_bias' must map token ids to numbers from -100 to 100"),
-    ("chat/completions", CHAT | {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400,
-     "invalid_request_error", "registry.ollama.ai/library/demo:latest does not support vision"),
-    ("chat/completions", CHAT | {"messages": [{"role": "user", "content": 5}]}, 400, "invalid_request_error",
-     "invalid message format"),
+    (
+        "chat/completions",
+        CHAT | {"model": "x:cloud"},
+        403,
+        "api_error",
+        "ollama cloud is disabled: remote model is unavailable",
+    ),
+    (
+        "chat/completions",
+        CHAT | {"tools": [{}]},
+        400,
+        "invalid_request_error",
+        "registry.ollama.ai/library/demo:latest does not support tools",
+    ),
+    (
+        "chat/completions",
+        CHAT | {"n": 2},
+        400,
+        "invalid_request_error",
+        "'n' must be 1: this server gives one answer to a request",
+    ),
+    (
+        "chat/completions",
+        CHAT | {"response_format": {"type": "json_object"}},
+        400,
+        "invalid_request_error",
+        "response_format 'json_object' is not supported by this server yet",
+    ),
+    (
+        "chat/completions",
+        CHAT | {"temperature": 300},
+        400,
+        "invalid_request_error",
+        'option "temperature" must be from 0 to 100, found 300',
+    ),
+    (
+        "chat/completions",
+        CHAT | {"temperature": "hot"},
+        400,
+        "invalid_request_error",
+        'option "temperature" must be of type float32',
+    ),
+    (
+        "chat/completions",
+        CHAT | {"reasoning_effort": "vast"},
+        400,
+        "invalid_request_error",
+        'invalid reasoning value: \'vast\' (must be "high", "medium", "low", "max", or "none")',
+    ),
+    (
+        "chat/completions",
+        CHAT | {"logit_bias": {"x": 1}},
+        400,
+        "invalid_request_error",
+        "'logit_bias' must map token ids to numbers from -100 to 100",
+    ),
+    (
+        "chat/completions",
+        CHAT | {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        400,
+        "invalid_request_error",
+        "registry.ollama.ai/library/demo:latest does not support vision",
+    ),
+    (
+        "chat/completions",
+        CHAT | {"messages": [{"role": "user", "content": 5}]},
+        400,
+        "invalid_request_error",
+        "invalid message format",
+    ),
     ("completions", {"model": ""}, 404, "not_found_error", "model '' not found"),
-    ("completions", {"model": "demo", "prompt": "x", "echo": True}, 400, "invalid_request_error",
-     "'echo' is not supported by this server"),
-    ("completions", {"model": "demo", "prompt": ["x", 1]}, 400, "invalid_request_error",
-     "'prompt' must be a string, a list of strings, a list of tokens or a list of lists of tokens"),
-]  # fmt: skip
+    (
+        "completions",
+        {"model": "demo", "prompt": "x", "echo": True},
+        400,
+        "invalid_request_error",
+        "'echo' is not supported by this server",
+    ),
+    (
+        "completions",
+        {"model": "demo", "prompt": ["x", 1]},
+        400,
+        "invalid_request_error",
+        "'prompt' must be a string, a list of strings, a list of tokens or a list of lists of tokens",
+    ),
+]
 
 
 @pytest.mark.parametrize(("path", "body", "status", "kind", "text"), ERRORS)
@@ -120,10 +181,20 @@ def test_a_failure_in_mid_stream_is_told_and_nothing_follows(store: Store) -> No
 def test_what_the_request_asks_reaches_the_sampler(store: Store) -> None:
     script = Script()
     body = CHAT | {
-        "max_tokens": 5, "max_completion_tokens": 9, "stop": "END", "seed": 3, "top_p": 0.5, "presence_penalty": 1.5,
-        "frequency_penalty": 0.25, "logit_bias": {"12": -100}, "options": {"num_ctx": 96, "top_k": 2}, "tools": None,
-        "tool_choice": "none", "user": "u", "ignore_eos": False,
-    }  # fmt: skip
+        "max_tokens": 5,
+        "max_completion_tokens": 9,
+        "stop": "END",
+        "seed": 3,
+        "top_p": 0.5,
+        "presence_penalty": 1.5,
+        "frequency_penalty": 0.25,
+        "logit_bias": {"12": -100},
+        "options": {"num_ctx": 96, "top_k": 2},
+        "tools": None,
+        "tool_choice": "none",
+        "user": "u",
+        "ignore_eos": False,
+    }
     assert request(store, "POST", "/v1/chat/completions", body, script).status_code == 200
     asked = script.requests[0]
     assert (asked.max_tokens, asked.stop) == (9, ("END",))
@@ -142,6 +213,14 @@ def test_a_modelfiles_temperature_stands_when_the_request_has_none(
     script = Script()
     request(store, "POST", "/v1/chat/completions", CHAT | {"model": model} | body, script)
     assert (script.requests[0].sampling.temperature, script.requests[0].sampling.top_p) == (temperature, 1.0)
+
+
+def test_messages_that_do_not_fit_are_counted(store: Store) -> None:
+    old = [{"role": "user", "content": "word " * 40}, {"role": "assistant", "content": "word " * 40}]
+    body = {"model": "demo", "messages": [*old, {"role": "user", "content": "Hi"}], "options": {"num_ctx": 64}}
+    assert request(store, "POST", "/v1/chat/completions", body).json()["dropped_messages"] == 2
+    *_, end, _done = events(request(store, "POST", "/v1/chat/completions", body | {"stream": True}))
+    assert end["dropped_messages"] == 2
 
 
 def test_parts_of_a_message_and_the_developer_role(store: Store) -> None:
@@ -182,8 +261,10 @@ def test_models(store: Store, tmp_path: Any) -> None:
     found = request(store, "GET", "/v1/models").json()
     assert found["object"] == "list"
     assert {model["id"]: model["owned_by"] for model in found["data"]} == {
-        "demo:latest": "library", "embedder:latest": "library", "acme/tuned:v1": "acme",
-    }  # fmt: skip
+        "demo:latest": "library",
+        "embedder:latest": "library",
+        "acme/tuned:v1": "acme",
+    }
     assert request(store, "GET", "/v1/models/acme/tuned:v1").json()["id"] == "acme/tuned:v1"
     assert request(store, "GET", "/v1/models/DEMO").json()["object"] == "model"
     missing = request(store, "GET", "/v1/models/gone")

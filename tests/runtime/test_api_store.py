@@ -72,6 +72,23 @@ def test_the_doors_manners(store: Store) -> None:
     assert request(store, "POST", "/api/chat/").status_code == 307
 
 
+def test_what_is_not_built_is_refused_by_its_name(store: Store) -> None:
+    native = request(store, "POST", "/api/embed", {"model": "demo", "input": "x"})
+    assert (native.status_code, native.json()["error"]) == (501, "/api/embed is not supported by this server")
+    other = request(store, "POST", "/v1/embeddings", {})
+    assert (other.status_code, other.json()["error"]["type"]) == (501, "api_error")
+
+
+def test_a_card_is_read_once_for_a_manifest_and_never_stale(store: Store) -> None:
+    from runtime.card import CardBox
+
+    box, demo = CardBox(store), ModelName.parse("demo")
+    first = box.card(demo)
+    assert box.card(ModelName.parse("DEMO")) is first
+    store.copy(ModelName.parse("acme/tuned:v1"), demo)
+    assert box.card(demo).system == "Be brief." and first.system == ""
+
+
 def test_tags_hold_every_field_clients_demand_newest_first(store: Store) -> None:
     models = request(store, "GET", "/api/tags").json()["models"]
     assert models[0]["name"] == "acme/tuned:v1" and {model["name"] for model in models[1:]} == {
@@ -103,8 +120,11 @@ def test_show(store: Store) -> None:
     shown = request(store, "POST", "/api/show", {"name": "ACME/tuned:v1"}).json()
     assert shown["license"] == "First licence\nSecond licence" and shown["system"] == "Be brief."
     assert shown["parameters"].splitlines() == [
-        f"{'temperature':<30} 0.25", f"{'stop':<30} \"<end>\"", f"{'stop':<30} \"B\"", f"{'num_ctx':<30} 128",
-    ]  # fmt: skip
+        f"{'temperature':<30} 0.25",
+        f'{"stop":<30} "<end>"',
+        f'{"stop":<30} "B"',
+        f"{'num_ctx':<30} 128",
+    ]
     assert shown["messages"][0] == {"role": "user", "content": "hi"}
     assert shown["template"].startswith("{{ if .System }}")
     info = shown["model_info"]
@@ -132,7 +152,13 @@ ERRORS: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/api/show", {}, 400, "model is required"),
     ("POST", "/api/show", {"model": "a b"}, 400, "invalid model name"),
     ("POST", "/api/show", {"model": "gone"}, 404, "model 'gone:latest' not found"),
-    ("POST", "/api/show", {"model": "x-cloud:1-cloud"}, 403, "ollama cloud is disabled: remote model details are unavailable"),
+    (
+        "POST",
+        "/api/show",
+        {"model": "x-cloud:1-cloud"},
+        403,
+        "ollama cloud is disabled: remote model details are unavailable",
+    ),
     ("DELETE", "/api/delete", {}, 400, "model is required"),
     ("DELETE", "/api/delete", {"model": "a b"}, 400, 'name "a b" is invalid'),
     ("DELETE", "/api/delete", {"model": "gone"}, 404, "model 'gone' not found"),
@@ -143,11 +169,23 @@ ERRORS: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/api/push", {}, 400, "model is required"),
     ("POST", "/api/create", {}, 400, "invalid model name"),
     ("POST", "/api/create", {"model": "x"}, 400, "neither 'from' or 'files' was specified"),
-    ("POST", "/api/create", {"model": "x", "files": {"../a.gguf": "sha256:" + "0" * 64}}, 400, "file path must be relative"),
+    (
+        "POST",
+        "/api/create",
+        {"model": "x", "files": {"../a.gguf": "sha256:" + "0" * 64}},
+        400,
+        "file path must be relative",
+    ),
     ("POST", "/api/create", {"model": "x", "files": {"a.gguf": "md5:00"}}, 400, "invalid digest format"),
-    ("POST", "/api/create", {"model": "x", "from": "demo", "quantize": "q4_0"}, 400, "'quantize' is not supported by this server"),
+    (
+        "POST",
+        "/api/create",
+        {"model": "x", "from": "demo", "quantize": "q4_0"},
+        400,
+        "'quantize' is not supported by this server",
+    ),
     ("POST", "/api/blobs/sha256:zz", b"x", 400, "invalid digest format"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "text"), ERRORS)
@@ -181,8 +219,9 @@ def test_blobs_and_create(store: Store) -> None:
     wrong = request(store, "POST", f"/api/blobs/sha256:{'0' * 64}", b"xyz")
     got = hashlib.sha256(b"xyz").hexdigest()
     assert (wrong.status_code, wrong.json()["error"]) == (
-        400, f'digest mismatch, expected "sha256:{"0" * 64}", got "sha256:{got}"',
-    )  # fmt: skip
+        400,
+        f'digest mismatch, expected "sha256:{"0" * 64}", got "sha256:{got}"',
+    )
     assert list((store.private / "tmp").iterdir()) == []
     files = {"x.gguf": f"sha256:{wanted}"}
     bad = request(store, "POST", "/api/create", {"model": "bad", "files": files, "stream": False})
@@ -201,6 +240,55 @@ def test_blobs_and_create(store: Store) -> None:
     assert (whole.json(), whole.headers["content-type"]) == ({"status": "success"}, "application/json")
     unknown = request(store, "POST", "/api/create", {"model": "y", "from": "gone", "stream": False})
     assert unknown.status_code == 500 and "not found" in unknown.json()["error"]
+
+
+def test_a_stub_that_names_a_model_elsewhere_is_refused(store: Store) -> None:
+    from manifests.manifest import DOCKER_CONFIG, Descriptor, Manifest
+
+    raw = json.dumps({"remote_host": "https://ollama.example", "remote_model": "big"}).encode()
+    config = Descriptor(media_type=DOCKER_CONFIG, digest=store.put_bytes(raw), size=len(raw))
+    store.put_manifest(ModelName.parse("stub:1b-cloud"), Manifest.build(config, ()).raw)
+    for path, text in (("generate", "remote model is unavailable"), ("show", "remote model details are unavailable")):
+        response = request(store, "POST", f"/api/{path}", {"model": "stub:1b-cloud", "prompt": "x"})
+        assert (response.status_code, response.json()["error"]) == (403, f"ollama cloud is disabled: {text}")
+    listed = request(store, "GET", "/api/tags").json()["models"]
+    assert next(model for model in listed if "stub" in model["name"])["remote_model"] == "big"
+
+
+def upload(store: Store, *messages: dict[str, Any], size: int | None = None) -> list[Any]:
+    """The raw messages an upload of `b"abc..."` gets for the given request messages."""
+
+    async def main() -> list[Any]:
+        manager = scripted_manager(Script())
+        left, sent = list(messages), []
+
+        async def receive() -> Any:
+            return left.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"localhost")] + ([(b"content-length", str(size).encode())] if size else [])
+        path = f"/api/blobs/sha256:{hashlib.sha256(b'abcdef').hexdigest()}"
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+        await create_app(store, manager)(scope, receive, send)
+        await manager.close()
+        return sent
+
+    return asyncio.run(main())
+
+
+def test_an_upload_in_pieces_arrives_and_a_broken_one_leaves_nothing(store: Store) -> None:
+    first = {"type": "http.request", "body": b"abc", "more_body": True}
+    before = set(store.blobs.iterdir())
+    assert upload(store, first, {"type": "http.disconnect"})[0]["status"] == 499
+    assert set(store.blobs.iterdir()) == before and list((store.private / "tmp").iterdir()) == []
+    assert upload(store, first, {"type": "http.request", "body": b"def", "more_body": False})[0]["status"] == 201
+
+
+def test_an_upload_larger_than_the_disk_is_refused_before_it_is_read(store: Store) -> None:
+    sent = upload(store, size=1 << 60)  # no request message: reading one would fail
+    assert sent[0]["status"] == 507 and b"are needed" in sent[1]["body"]
 
 
 def test_a_server_without_transfers_says_that_it_opens_no_connection(store: Store) -> None:
@@ -222,20 +310,26 @@ def test_a_server_without_transfers_says_that_it_opens_no_connection(store: Stor
     assert pushed[1] == {"status": "couldn't retrieve manifest"} and "error" in pushed[-1]
 
 
+class RegistryRefused(Exception):
+    """As the bundler raises: a room the runtime does not know."""
+
+    http_status = 404
+
+
 class Courier:
     """Transfers that report and, on demand, fail."""
 
     def __init__(self, fail: bool = False) -> None:
         self.fail, self.asked = fail, []  # type: ignore[var-annotated]
 
-    def pull(self, name: ModelName, insecure: bool, progress: Any) -> None:
+    def pull(self, name: ModelName, *, insecure: bool, report: Any) -> None:
         self.asked.append((name.short, insecure))
-        progress({"status": "pulling manifest"})
+        report({"status": "pulling manifest"})
         for completed in (1, 2):
-            progress({"status": "pulling abc", "digest": "sha256:abc", "total": 2, "completed": completed})
+            report({"status": "pulling abc", "digest": "sha256:abc", "total": 2, "completed": completed})
         if self.fail:
-            raise NotFound("the registry has no such model")
-        progress({"status": "success"})
+            raise RegistryRefused("the registry has no such model")
+        report({"status": "success"})
 
     push = pull
 
@@ -278,3 +372,39 @@ def test_a_transfer_whose_client_left_is_stopped(store: Store) -> None:
 
     asyncio.run(main())
     assert ended == ["cancelled"]
+
+
+def test_lookups_do_not_wait_behind_uploads_that_stall(store: Store) -> None:
+    async def main() -> int:
+        manager = scripted_manager(Script())
+        app = create_app(store, manager)
+        release, begun = asyncio.Event(), 0
+
+        async def receive() -> Any:
+            nonlocal begun
+            begun += 1
+            await release.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None: ...
+
+        path = f"/api/blobs/sha256:{'1' * 64}"
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": [(b"host", b"localhost")],
+            "query_string": b"",
+        }
+        stalled = [asyncio.ensure_future(app(dict(scope), receive, send)) for _ in range(40)]
+        while not begun:
+            await asyncio.sleep(0.001)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            status = (await asyncio.wait_for(client.get("/api/tags"), 60)).status_code
+        release.set()
+        await asyncio.gather(*stalled)
+        await manager.close()
+        return status
+
+    assert asyncio.run(main()) == 200

@@ -186,13 +186,22 @@ def test_verbose_prints_figures_on_stderr(session: Session, capsys: pytest.Captu
 
 
 def test_statistics_have_ollamas_lines() -> None:
-    last = {"total_duration": 1_500_000_000, "prompt_eval_count": 26, "prompt_eval_duration": 130_000_000, "eval_count": 3,
-            "eval_duration": 2_000_000_000}  # fmt: skip
+    last = {
+        "total_duration": 1_500_000_000,
+        "prompt_eval_count": 26,
+        "prompt_eval_duration": 130_000_000,
+        "eval_count": 3,
+        "eval_duration": 2_000_000_000,
+    }
     assert statistics(last).splitlines() == [
-        "total duration:       1.5s", "prompt eval count:    26 token(s)", "prompt eval duration: 130ms",
-        "prompt eval rate:     200.00 tokens/s", "eval count:           3 token(s)", "eval duration:        2s",
+        "total duration:       1.5s",
+        "prompt eval count:    26 token(s)",
+        "prompt eval duration: 130ms",
+        "prompt eval rate:     200.00 tokens/s",
+        "eval count:           3 token(s)",
+        "eval duration:        2s",
         "eval rate:            1.50 tokens/s",
-    ]  # fmt: skip
+    ]
     assert facts({}) == ""
 
 
@@ -227,8 +236,9 @@ class Terminal:
             "PYTHONPATH": str(ROOT),
         }
         command = [sys.executable, str(ROOT / "sealift.py"), "run", *arguments]
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True,
-                                        preexec_fn=_take_terminal)  # fmt: skip
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True, preexec_fn=_take_terminal
+        )
         os.close(slave)
         self.seen = ""
 

@@ -32,9 +32,19 @@ def test_a_wrong_type_is_a_500_in_the_words_clients_look_for(name: str, value: A
 
 
 OUTSIDE = [
-    ("temperature", -0.1), ("temperature", float("nan")), ("top_p", 1.5), ("top_p", float("inf")), ("min_p", -1), ("num_ctx", 3),
-    ("num_ctx", -4096), ("repeat_penalty", 0), ("repeat_last_n", -2), ("num_thread", -1), ("seed", 1 << 64), ("num_ctx", 1 << 40),
-]  # fmt: skip
+    ("temperature", -0.1),
+    ("temperature", float("nan")),
+    ("top_p", 1.5),
+    ("top_p", float("inf")),
+    ("min_p", -1),
+    ("num_ctx", 3),
+    ("num_ctx", -4096),
+    ("repeat_penalty", 0),
+    ("repeat_last_n", -2),
+    ("num_thread", -1),
+    ("seed", 1 << 64),
+    ("num_ctx", 1 << 40),
+]
 
 
 @pytest.mark.parametrize(("name", "value"), OUTSIDE)

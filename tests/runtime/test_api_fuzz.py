@@ -1,0 +1,132 @@
+"""Any JSON object sent to any route is answered without a fault of ours: no "internal error", no hang, one document."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from manifests.store import Store
+from runtime.api.app import NOT_BUILT, ROUTES, create_app
+from tests.peers.scripted import Script, scripted_manager, small_store
+
+KEYS = [
+    "model",
+    "name",
+    "messages",
+    "prompt",
+    "stream",
+    "options",
+    "format",
+    "keep_alive",
+    "think",
+    "logprobs",
+    "top_logprobs",
+    "context",
+    "raw",
+    "suffix",
+    "system",
+    "template",
+    "images",
+    "tools",
+    "truncate",
+    "source",
+    "destination",
+    "from",
+    "files",
+    "adapters",
+    "license",
+    "parameters",
+    "insecure",
+    "verbose",
+    "max_tokens",
+    "max_completion_tokens",
+    "stop",
+    "seed",
+    "temperature",
+    "top_p",
+    "n",
+    "logit_bias",
+    "response_format",
+    "stream_options",
+    "reasoning_effort",
+    "reasoning",
+    "echo",
+]
+NAMES = st.sampled_from(
+    ["demo", "acme/tuned:v1", "embedder", "gone", "", "a b", "x:cloud", "../../etc", "demo:latest", "é"]
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-10, 1 << 70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | NAMES
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "type", "text", "num_ctx", "stop", "a"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+SOUND: dict[str, Any] = {
+    "prompt": "x",
+    "messages": [{"role": "user", "content": "x"}],
+    "source": "demo",
+    "destination": "d",
+}
+ODD = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3)
+BODIES = st.builds(lambda name, odd: SOUND | {"model": name} | odd, NAMES, ODD)
+PATHS = st.sampled_from(
+    [
+        (method, path)
+        for methods, path, _ in ROUTES
+        if path not in NOT_BUILT
+        for method in methods.split()
+        if method in ("POST", "DELETE")
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return small_store(tmp_path_factory.mktemp("pattern"))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(st.lists(st.tuples(PATHS, BODIES), min_size=1, max_size=3))
+def test_no_body_is_a_fault_of_ours(
+    pattern: Store, tmp_path: Path, asked: list[tuple[tuple[str, str], dict[str, Any]]]
+) -> None:
+    root = tmp_path / "models"
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(pattern.root, root)
+
+    async def main() -> None:
+        script = Script()
+        manager = scripted_manager(script)
+        transport = httpx.ASGITransport(app=create_app(Store(root), manager))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            for (method, path), body in asked:
+                url = path.replace("{digest}", "sha256:" + "0" * 64)
+                response = await asyncio.wait_for(client.request(method, url, content=json.dumps(body)), 60)
+                assert b"internal error" not in response.content
+                assert response.status_code < 500 or response.json()["error"]
+        await manager.close()
+        assert script.begun == script.ended
+
+    asyncio.run(main())
