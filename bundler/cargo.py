@@ -19,10 +19,8 @@ from manifests.errors import ManifestsError
 from manifests.leaves import ENTRY, LEAF_SIZE, content_cuts, leaf_lengths
 from manifests.manifest import OCI_MANIFEST, Descriptor, Manifest
 from manifests.name import ModelName
-from manifests.statement import SCAN_TYPE, Evidence, Model
+from manifests.statement import MAX_SOURCE_TEXT, PLAIN, SCAN_TYPE, SOURCE_KEY, Evidence, Model
 from manifests.store import Store
-
-_SOURCE_TEXT = 2048  # characters of one value; the statement's own bound
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,7 +153,7 @@ def source(store: Store, manifest: Digest) -> dict[str, str]:
         last = last["source"]
     kept = {}
     for key, value in last.items():
-        plain = isinstance(value, str) and value.isprintable() and len(value) <= _SOURCE_TEXT
-        if plain and key != "manifest" and key.isidentifier() and key.isascii() and key.islower() and len(key) <= 32:
+        plain = isinstance(value, str) and PLAIN.fullmatch(value) and len(value) <= MAX_SOURCE_TEXT
+        if plain and key != "manifest" and SOURCE_KEY.fullmatch(key):
             kept[key] = value
     return kept

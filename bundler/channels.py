@@ -106,11 +106,12 @@ def check(last: Seen | None, statement: Statement, *, allow_rollback: bool = Fal
         return [] if statement.sequence == 1 else [_gap(1, statement)]
     if statement.sequence == last.sequence and statement.id != last.id:
         raise PolicyRefused(
-            f"channel {statement.channel}: number {last.sequence} was already seen as bundle {last.id}, this is {statement.id}",
+            f"channel {statement.channel}: number {last.sequence} was already seen as bundle {last.id}, "
+            f"this is {statement.id}",
             hint="two bundles with one number: ask the publisher which is right",
         )
     if statement.sequence < last.sequence:
-        text = f"channel {statement.channel}: number {statement.sequence} is older than number {last.sequence}, already seen"
+        text = f"channel {statement.channel}: number {statement.sequence} is older than {last.sequence}, already seen"
         if not allow_rollback:
             raise PolicyRefused(
                 text, hint="carry the newest bundle of the channel, or export it again with a higher --seq"

@@ -59,7 +59,8 @@ def export_(
     \b
         sealift bundle export llama3.2:1b mine -o /media/usb --sign alice --volume-size fat32
     """
-    from bundler.export import Options, export
+    from bundler.draft import Options
+    from bundler.export import export
     from bundler.sizes import parse_size, show_size
     from manifests.name import ModelName
     from manifests.store import Store
@@ -69,7 +70,7 @@ def export_(
         volume_size=parse_size(volume_size), channel=channel, sequence=seq, label=label, expires=_moment(expires)
     )
     parsed = [ModelName.parse(name) for name in names]
-    signers = [open_signer(name, passphrase_file=passphrase_file, ask=_ask) for name in dict.fromkeys(sign)]
+    signers = [open_signer(name, passphrase_file=passphrase_file) for name in dict.fromkeys(sign)]
     with _bar("exporting") as progress:
         report = export(Store(), parsed, out, signers, options, progress=progress)
     if as_json:
@@ -171,10 +172,6 @@ def _policy() -> Policy:
     return Policy.load(home() / "policy.toml")
 
 
-def _ask(prompt: str) -> str:
-    return str(typer.prompt(prompt, hide_input=True, err=True))
-
-
 def _moment(text: str | None) -> str | None:
     """A day or a moment in UTC, as the statement writes it."""
     from bundler.errors import BadRequest
@@ -212,7 +209,7 @@ def _print_bundle(bundle: VerifiedBundle) -> None:
     )
     print(f"{len(statement.volumes)} volume(s), {show_size(bundle.size)}")
     for model in statement.models:
-        origin = model.source.get("reference") or model.source.get("kind", "unknown")
+        origin = model.source.get("source") or model.source.get("kind", "unknown")
         print(f"  {model.name.short}  {model.manifest.short}  from {origin}")
 
 

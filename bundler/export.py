@@ -32,6 +32,7 @@ from bundler.measure import measure
 from bundler.medium import VOLUME, volume_size
 from bundler.writing import write
 from manifests.digest import Digest
+from manifests.errors import StatementError
 from manifests.name import ModelName
 from manifests.statement import CHANNEL, LABEL, PAYLOAD_TYPE, Statement
 from manifests.store import Store
@@ -83,6 +84,7 @@ def export(
         _check_space(out, planned)
         meter = _Meter(progress, 2 * sum(volume.size for volume in planned.volumes))
         statement = measure(load, planned, meter)
+        _check_readable(statement)
         envelope = dsse.encode(dsse.sign(PAYLOAD_TYPE, statement.encode(), signers))
         _check_sizes(statement, envelope, options.volume_size)
         journal.keep(load, statement, envelope)
@@ -137,6 +139,14 @@ def _check_folder(out: Path, stem: str | None) -> None:
     others = sorted(found - {stem})
     if others:
         raise ExportRefused(f"{out} holds volumes of another bundle: {others[0]}", hint="export into an empty folder")
+
+
+def _check_readable(statement: Statement) -> None:
+    """Never sign what our own reader would refuse, such as a layer with an impossible media type."""
+    try:
+        layout.check(Statement.decode(statement.encode()))
+    except StatementError as error:
+        raise ExportRefused(f"these models do not make a bundle: {error}") from None
 
 
 def _check_sizes(statement: Statement, envelope: bytes, limit: int | None) -> None:

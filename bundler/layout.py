@@ -1,8 +1,8 @@
 """Layout: which member lies in which volume, in which order. Derived from the statement, never read from a volume.
 
     every volume  SEALIFT, statement.dsse.json | payload
-    payload       v000 only: oci-layout, index.json | blobs/sha256/<hex> ascending | seg/<hex>/<offset16> ascending |
-    two zero blocks
+    payload       v000 only: oci-layout, index.json
+                  blobs/sha256/<hex> ascending | seg/<hex>/<offset16> ascending | two zero blocks
 
 `pack` decides for the writer; `payload` derives the same members again for every reader from what the statement pins.
 `check` refuses a statement whose volume sizes are not the sum of their members.
@@ -103,7 +103,8 @@ def check(statement: Statement) -> list[list[Member]]:
     for index, (members, volume) in enumerate(zip(found, statement.volumes, strict=True)):
         if payload_size(members) != volume.size:
             raise BundleRefused(
-                f"statement: predicate.volumes[{index}].size: its members make {payload_size(members)} bytes, not {volume.size}"
+                f"statement: predicate.volumes[{index}].size: its members make {payload_size(members)} bytes, "
+                f"not {volume.size}"
             )
         if index and not members:
             raise BundleRefused(f"statement: predicate.volumes[{index}]: an empty volume")
@@ -159,7 +160,7 @@ class Packer:
     def _require(self, index: int, size: int, what: str) -> None:
         if not self._fits(index, size):
             raise BadRequest(
-                f"{what} does not fit into a volume: {self.used[index] + size:,} bytes are needed, {self.room:,} are left",
+                f"{what} does not fit into a volume: {self.used[index] + size:,} bytes needed, {self.room:,} left",
                 hint="choose a larger --volume-size",
             )
         self.used[index] += size

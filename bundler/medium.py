@@ -172,8 +172,9 @@ def check_volumes(medium: Medium, statement: Statement) -> None:
     _check_strangers(medium, names, statement)
     missing = [name for name in names if not (medium.folder / name).exists()]
     if missing:
+        more = " ..." if len(missing) > 8 else ""
         raise VolumeMissing(
-            f"{len(missing)} of {len(names)} volumes missing: {', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}",
+            f"{len(missing)} of {len(names)} volumes missing: {', '.join(missing[:8])}{more}",
             hint="copy all volumes into one folder; each is named as it was exported",
         )
     for index, name in enumerate(names):

@@ -4,7 +4,7 @@
     roles = ["publisher"]       # needed at least; an approver is needed too once trust.toml names one
     channels = ["acme/*"]       # channels taken: exact, or a prefix followed by one *; absent: all
     max_bytes = 500000000000    # of one bundle's blobs; absent: what the disk has room for
-    sources = ["registry.ollama.ai/"]   # prefixes of a model's source reference; absent: all
+    sources = ["https://registry.ollama.ai/"]   # prefixes of the address a model was pulled from; absent: all
     allow_rollback = false      # true takes a bundle older than the newest seen; it is reported all the same
 
 Unknown keys are refused: a misspelt rule must not silently mean "no rule". Unsigned bundles cannot be allowed.
@@ -12,6 +12,7 @@ Unknown keys are refused: a misspelt rule must not silently mean "no rule". Unsi
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,9 +22,9 @@ from manifests.errors import FieldError
 from manifests.fields import Fields, text_item
 from manifests.statement import Statement, parse_time
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ImportError:  # Python 3.10
+else:
     import tomli as tomllib
 
 MAX_POLICY = 1 << 20  # bytes
@@ -97,13 +98,13 @@ class Policy:
         if self.max_bytes is not None and total > self.max_bytes:
             raise PolicyRefused(f"{total:,} bytes; policy.toml allows {self.max_bytes:,} (max_bytes)")
         for model in statement.models:
-            reference = model.source.get("reference", "")
-            if self.sources is not None and not reference.startswith(self.sources):
+            origin = model.source.get("source", "")
+            if self.sources is not None and not origin.startswith(self.sources):
                 raise PolicyRefused(
-                    f"{model.name.short}: its source {reference or 'is not stated'} is not allowed (policy.toml: sources)"
+                    f"{model.name.short}: source {origin or 'not stated'} is not allowed (policy.toml: sources)"
                 )
         unchecked = [] if self.sources is not None else ["sources of the models: no rule in policy.toml"]
-        return unchecked + ["licences against an allow list: this version has no such rule"]
+        return [*unchecked, "licences against an allow list: this version has no such rule"]
 
 
 def _covers(pattern: str, channel: str) -> bool:

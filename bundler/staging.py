@@ -15,7 +15,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from bundler.errors import BundlerBusy
 from manifests.digest import Digest
@@ -59,10 +58,10 @@ class Staging:
             return 0
 
     @contextlib.contextmanager
-    def reader(self, digest: Digest) -> Iterator[BinaryIO | io.BytesIO]:
+    def reader(self, digest: Digest) -> Iterator[io.BufferedIOBase]:
         """What an earlier run left of a blob; nothing, if it left nothing."""
         try:
-            stream: BinaryIO | io.BytesIO = self.path(digest).open("rb")
+            stream: io.BufferedIOBase = self.path(digest).open("rb")
         except FileNotFoundError:
             stream = io.BytesIO()
         with stream:

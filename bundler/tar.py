@@ -21,7 +21,8 @@ MAX_MEMBER = 0o77777777777  # bytes; eleven octal digits
 _KINDS = {
     b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"5": "a folder", b"6": "a pipe",
     b"7": "a contiguous file", b"S": "a sparse file", b"x": "a pax header", b"g": "a global pax header",
-    b"L": "a GNU long name", b"K": "a GNU long link", b"V": "a volume header", b"M": "a continued file", b"\0": "an old-style file",
+    b"L": "a GNU long name", b"K": "a GNU long link", b"V": "a volume header", b"M": "a continued file",
+    b"\0": "an old-style file",
 }  # fmt: skip
 _SIZE = re.compile(rb"[0-7]{11}\0")
 

@@ -1,5 +1,4 @@
-"""Verify a bundle where it lies, with no store: steps 1 to 7 of the order of an import (DESIGN 5), without step 6's
-staging.
+"""Verify a bundle where it lies, with no store: steps 1 to 7 of an import (DESIGN 5), without staging.
 
     1 size-capped SEALIFT line and statement    medium.open_medium
     2 signatures, threshold, revocation         signing: TrustStore.verify
@@ -35,6 +34,7 @@ from signing.verdict import Verdict
 _SEAL = object()
 MAX_BESIDE = 16 << 20  # bytes of the sheet or the verifier
 
+DRY_RUN = "every byte of the volumes behind the statement: this was a dry run"
 NOT_IN_VERIFY = (
     "the content gate: it runs at import",
     "free space and names of a store: no store was looked at",
@@ -103,7 +103,7 @@ def verify(
     bundle = authenticate(path, trust, policy, now)
     notes, not_checked = admit(bundle, policy, seen or Channels.imported(), now)
     if dry_run:
-        not_checked.append("every byte of the volumes behind the statement: this was a dry run")
+        not_checked.append(DRY_RUN)
     else:
         Intake(bundle.medium, bundle.statement, bundle.payloads, progress=progress).run()
     return Verification(

@@ -12,7 +12,8 @@ Checked, in this order: the SEALIFT line and the statement (size-capped), signat
 statement's form and id, that all volumes are there and no others, then every byte of every volume: tar headers, padding
 and ends are compared; blobs must have their SHA-256, SHA-512 and leaf hashes; payloads must have the hash that the
 statement says.
-Not checked here: channels, sequence numbers and expiry against a policy; revocations; what the models contain.
+Not checked here: channels, sequence numbers and expiry against a policy; revocations; that manifests name exactly the
+blobs that travel; what the models contain.
 
 Exit codes: 0 verified, 1 refused, 2 usage, 3 not trusted, 4 the medium cannot be read.
 """
@@ -298,10 +299,11 @@ def _commitment(public: bytes, row: int, c: _Poly, z_hat: list[_Poly], hinted: s
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-MAX_MARK, MAX_ENVELOPE, MAX_WHOLE, MAX_LEAF = 200, 16 << 20, 524288 * 36, 4 << 20  # bytes
+MAX_MARK, MAX_ENVELOPE, MAX_WHOLE = 200, 16 << 20, 524288 * 36  # bytes
 CLASSICAL, POST_QUANTUM = {"ed25519", "ecdsa-p384"}, {"ml-dsa-65", "ml-dsa-87"}
 VOLUME = re.compile(r"([a-z0-9][a-z0-9._-]{0,38}-[0-9a-f]{8})\.v([0-9]{3,4})\.tar")
 HEX = re.compile(r"[0-9a-f]{64}")
+PUB_LINE = re.compile(r"sealift-key-1 ([a-z0-9._@-]{1,64}) ([a-z0-9-]+) ([A-Za-z0-9+/=]+) ([0-9a-f]{16})")
 Json = Any
 Signers = List[Tuple[str, Dict[str, bytes]]]  # name, and per scheme the raw public key
 
@@ -359,7 +361,7 @@ def open_bundle(folder: str) -> Tuple[str, bytes]:
     found = sorted(match.group(1, 0) for match in map(VOLUME.fullmatch, os.listdir(folder)) if match)
     need(found, "no volume of a bundle here")
     stems = sorted({stem for stem, _ in found})
-    need(len(stems) == 1, "volumes of %d bundles: %s" % (len(stems), ", ".join(stems[:8])))
+    need(len(stems) == 1, f"volumes of {len(stems)} bundles: {', '.join(stems[:8])}")
     first = os.path.join(folder, found[0][1])
     need(os.path.isfile(first), f"{found[0][1]} is not a regular file")
     with open(first, "rb") as stream:
@@ -378,7 +380,7 @@ def read_signers(paths: List[str]) -> Signers:
             text = stream.read(1 << 16).decode("ascii")
         name, keys = "", {}  # type: str, Dict[str, bytes]
         for line in text.splitlines():
-            match = re.fullmatch(r"sealift-key-1 ([a-z0-9._@-]{1,64}) ([a-z0-9-]+) ([A-Za-z0-9+/=]+) ([0-9a-f]{16})", line)
+            match = PUB_LINE.fullmatch(line)
             need(match, f"{path} is not a .pub file")
             assert match
             raw = base64.b64decode(match[3], validate=True)
@@ -386,6 +388,8 @@ def read_signers(paths: List[str]) -> Signers:
             need(name in ("", match[1]) and match[2] not in keys, f"{path}: more than one signer, or a scheme twice")
             name, keys[match[2]] = match[1], raw
         need(keys, f"{path} holds no key")
+        used = [raw for other, held in signers if other != name for raw in held.values()]
+        need(not set(used) & set(keys.values()), f"{path}: a key of {name} has another name too")
         signers.append((name, keys))
     return signers
 
@@ -398,7 +402,7 @@ def decode_envelope(raw: bytes) -> Tuple[bytes, str, Dict[str, bytes]]:
         kind = str(top["payloadType"])
         made = {str(item["keyid"]): base64.b64decode(item["sig"], validate=True) for item in top["signatures"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Refused(f"the envelope does not parse: {error}")
+        raise Refused(f"the envelope does not parse: {error}") from None
     parts = [f'{{"keyid":"{keyid}","sig":"{base64.b64encode(made[keyid]).decode()}"}}' for keyid in sorted(made)]
     again = '{{"payload":"{}","payloadType":"{}","signatures":[{}]}}'.format(
         base64.b64encode(payload).decode(), kind, ",".join(parts)
@@ -428,7 +432,7 @@ def authenticate(raw: bytes, signers: Signers, threshold: int) -> Tuple[bytes, L
             counted.append(name)
     counted = sorted(set(counted))
     if len(counted) < threshold:
-        raise NotTrusted("publisher: %d of %d needed. %s" % (len(counted), threshold, "; ".join(why[:8])))
+        raise NotTrusted(f"publisher: {len(counted)} of {threshold} needed. {'; '.join(why[:8])}")
     return payload, counted
 
 
@@ -447,19 +451,82 @@ def parse_statement(payload: bytes) -> Json:
         need(top["_type"] == "https://in-toto.io/Statement/v1", "not an in-toto statement")
         need(top["predicateType"] == "https://sealift.dev/bundle/v1", "not a bundle of format 1")
         predicate = top["predicate"]
+        check_keys(top)
         bundle = dict(predicate["bundle"])
         same = dict(predicate, bundle=dict(bundle, id=""))
-        need(hashlib.sha256(canonical(same)).hexdigest()[:32] == bundle["id"], "the bundle's id is not the statement's hash")
+        computed = hashlib.sha256(canonical(same)).hexdigest()[:32]
+        need(computed == bundle["id"], "the bundle's id is not the statement's hash")
         subjects = [{"name": m["name"], "digest": {"sha256": m["manifest"][7:]}} for m in predicate["models"]]
         need(top["subject"] == subjects and subjects, "the subjects are not the models")
+        check_printed(predicate)
         check_blobs(predicate)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise Refused(f"the statement does not parse: {type(error).__name__}: {error}")
-    return predicate
+        raise Refused(f"the statement does not parse: {type(error).__name__}: {error}") from None
+    return predicate  # other wrong types end in main, as refused
 
 
 def _no_float(text: str) -> Json:
     raise ValueError(f"number {text}")
+
+
+def check_keys(top: Json) -> None:
+    """Every object has the keys of docs/formats/bundle.md, 3.2, and no others; `?` marks those that may be absent."""
+    predicate = top["predicate"]
+    keys(top, "_type subject predicateType predicate")
+    keys(predicate, "bundle models blobs volumes evidence verifier")
+    keys(predicate["bundle"], "id label channel sequence predecessor? created expires? tool")
+    keys(predicate["verifier"], "sha256")
+    for name, wanted in (
+        ("models", "name manifest oci source"),
+        ("blobs", "digest sha512 size media_type leaves? layout"),
+        ("volumes", "size sha256"),
+        ("evidence", "kind digest"),
+    ):
+        for item in predicate[name]:
+            keys(item, wanted)
+    for blob in predicate["blobs"]:
+        keys(blob.get("leaves", dict.fromkeys(LEAVES_KEYS.split())), LEAVES_KEYS)
+        need("leaves" not in blob or re.fullmatch("[0-9a-f]{64}", blob["leaves"]["root"]), "a root is not a hash")
+        for part in blob["layout"]:
+            keys(part, "volume offset size")
+
+
+LEAVES_KEYS = "size count list root"
+NUMBERS = ("sequence", "size", "count", "volume", "offset")
+PLAIN = r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"  # nothing that moves a terminal's cursor
+_DIGEST, _TYPE = "sha256:[0-9a-f]{64}", "[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*"
+_TIME = "[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z"
+FORMS = {
+    "id": "[0-9a-f]{32}", "label": "[a-z0-9][a-z0-9._-]{0,38}",
+    "channel": "[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*",
+    "predecessor": _DIGEST, "manifest": _DIGEST, "oci": _DIGEST,
+    "created": _TIME, "expires": _TIME, "tool": PLAIN + "{0,80}",
+    "digest": _DIGEST, "sha512": "[0-9a-f]{128}", "media_type": _TYPE + "/" + _TYPE, "sha256": "[0-9a-f]{64}",
+    "kind": "[a-z][a-z0-9_]{0,31}",
+}  # fmt: skip
+
+
+def keys(value: Json, wanted: str) -> None:
+    """The keys, and the form of every text and number among them."""
+    words = wanted.split()
+    needed, known = {word for word in words if word[-1] != "?"}, {word.rstrip("?") for word in words}
+    need(needed <= set(value) <= known, f"unknown or missing fields: {sorted(set(value) ^ needed)[:4]}")
+    for key, item in value.items():
+        if key in FORMS:
+            need(type(item) is str and re.fullmatch(FORMS[key], item), f"field {key}: {str(item)[:80]!r}")
+        if key in NUMBERS and item is not None:
+            need(type(item) is int and 0 <= item < 1 << 53, f"field {key} is not a whole number")
+
+
+def check_printed(predicate: Json) -> None:
+    """What is shown on a terminal holds nothing but plain characters."""
+    bundle = predicate["bundle"]
+    need(re.fullmatch(r"[a-z0-9._/-]{1,128}", bundle["channel"]), "not a channel's name")
+    need(type(bundle["sequence"]) is int and bundle["sequence"] > 0, "not a sequence number")
+    for model in predicate["models"]:
+        need(re.fullmatch(r"[A-Za-z0-9_.:/-]{1,700}", model["name"]), "not a model's name")
+        plain = [re.fullmatch(PLAIN + "{0,2048}", text) for text in model["source"].values()]
+        need(all(plain), "a source with control characters")
 
 
 def check_blobs(predicate: Json) -> None:
@@ -467,17 +534,19 @@ def check_blobs(predicate: Json) -> None:
     digests = [blob["digest"] for blob in predicate["blobs"]]
     need(digests == sorted(set(digests)), "blobs are not in order, or one is there twice")
     for blob in predicate["blobs"]:
-        need(blob["digest"][:7] == "sha256:" and HEX.fullmatch(blob["digest"][7:]), "not a digest: {!r}".format(blob["digest"][:80]))
+        digest = blob["digest"]
+        need(digest[:7] == "sha256:" and HEX.fullmatch(digest[7:]), f"not a digest: {digest[:80]!r}")
         numbers = [blob["size"]] + [part[key] for part in blob["layout"] for key in ("volume", "offset", "size")]
         need(all(type(number) is int and 0 <= number < 1 << 53 for number in numbers), "a size is not a whole number")
         end = 0
         for part in blob["layout"]:
             need(part["offset"] == end and part["volume"] < len(predicate["volumes"]), "segments with gaps")
             end += part["size"]
-        need(end == blob["size"] and blob["layout"], "blob {} is not laid out whole".format(blob["digest"]))
+        need(end == blob["size"] and blob["layout"], f"blob {blob['digest']} is not laid out whole")
         if "leaves" in blob:
             tree = blob["leaves"]
-            need(tree["list"] in digests and 4096 <= tree["size"] <= MAX_LEAF, "a tree without its leaf list")
+            need(tree["list"] in digests, "a tree without its leaf list")
+            need(tree["size"] in [4096 << bits for bits in range(11)], "a leaf size that is no power of two")
             need(blob["layout"][0]["volume"] > 0, "a large blob in the index volume")
         else:
             need(len(blob["layout"]) == 1 and blob["size"] <= MAX_WHOLE, "a large blob without leaves")
@@ -495,7 +564,8 @@ def layout_files(predicate: Json) -> List[Tuple[str, bytes]]:
     entries = []
     for model in predicate["models"]:
         notes = {"org.opencontainers.image.ref.name": model["name"], "dev.sealift.ollama.manifest": model["manifest"]}
-        oci, docker = "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"
+        oci = "application/vnd.oci.image.manifest.v1+json"
+        docker = "application/vnd.docker.distribution.manifest.v2+json"
         entries.append({"mediaType": oci, "digest": model["oci"], "size": sizes[model["oci"]], "annotations": notes})
         if model["oci"] != model["manifest"]:
             entries.append({"mediaType": docker, "digest": model["manifest"], "size": sizes[model["manifest"]]})
@@ -515,8 +585,8 @@ class Blobs:
         self.wanted = {blob["leaves"]["list"] for blob in predicate["blobs"] if "leaves" in blob}
 
     def whole(self, blob: Json, data: bytes) -> None:
-        need(hashlib.sha256(data).hexdigest() == blob["digest"][7:], "blob {} is damaged".format(blob["digest"]))
-        need(hashlib.sha512(data).hexdigest() == blob["sha512"], "the SHA-512 of blob {} is wrong".format(blob["digest"]))
+        need(hashlib.sha256(data).hexdigest() == blob["digest"][7:], f"blob {blob['digest']} is damaged")
+        need(hashlib.sha512(data).hexdigest() == blob["sha512"], f"blob {blob['digest']}: wrong SHA-512")
         if blob["digest"] in self.wanted:
             self.lists[blob["digest"]] = data
 
@@ -532,8 +602,8 @@ class Blobs:
 
     def end(self, blob: Json) -> None:
         _, sha256, sha512 = self.open.pop(blob["digest"])
-        need(sha256.hexdigest() == blob["digest"][7:], "the SHA-256 of blob {} is wrong".format(blob["digest"]))
-        need(sha512.hexdigest() == blob["sha512"], "the SHA-512 of blob {} is wrong".format(blob["digest"]))
+        need(sha256.hexdigest() == blob["digest"][7:], f"blob {blob['digest']}: wrong SHA-256")
+        need(sha512.hexdigest() == blob["sha512"], f"blob {blob['digest']}: wrong SHA-512")
 
 
 def tree_root(hashes: List[bytes]) -> str:
@@ -550,7 +620,7 @@ def members(predicate: Json, index: int) -> List[Tuple[str, Json, int, int, byte
     for blob in predicate["blobs"]:
         for part in blob["layout"]:
             if part["volume"] == index and "leaves" in blob:
-                name = "seg/{}/{:016x}".format(blob["digest"][7:], part["offset"])
+                name = f"seg/{blob['digest'][7:]}/{part['offset']:016x}"
                 parts.append((name, blob, part["offset"], part["size"], b""))
             elif part["volume"] == index:
                 wholes.append(("blobs/sha256/" + blob["digest"][7:], blob, 0, part["size"], b""))
@@ -564,9 +634,9 @@ class Volume:
     def __init__(self, path: str, head: bytes, size: int) -> None:
         self.name, self.hash = os.path.basename(path), hashlib.sha256()
         need(os.path.isfile(path), f"volume {self.name} is missing")
-        self.stream = open(path, "rb")
+        self.stream = open(path, "rb")  # noqa: SIM115 - the caller closes it
         found = os.fstat(self.stream.fileno()).st_size
-        need(found == len(head) + size, "%s has %d bytes, not %d" % (self.name, found, len(head) + size))
+        need(found == len(head) + size, f"{self.name} has {found} bytes, not {len(head) + size}")
         need(self.stream.read(len(head)) == head, f"{self.name}: its SEALIFT line or statement differs")
 
     def take(self, size: int, what: str) -> bytes:
@@ -600,7 +670,7 @@ def check_segment(volume: Volume, blob: Json, offset: int, size: int, blobs: Blo
         length, leaf = next(leaves)
         need(done + length <= size, "a segment ends inside a leaf")
         data = volume.take(length, "blob " + blob["digest"])
-        place = "%s: bytes %d to %d of blob %s are damaged" % (volume.name, offset + done, offset + done + length, blob["digest"])
+        place = f"{volume.name}: {length} bytes at {offset + done} of blob {blob['digest']} are damaged"
         need(hashlib.sha256(b"\0" + data).digest() == leaf, place)
         sha256.update(data)
         sha512.update(data)
@@ -615,7 +685,7 @@ def check(folder: str, signers: Signers, threshold: int) -> List[str]:
     payload, counted = authenticate(envelope, signers, threshold)
     predicate = parse_statement(payload)
     bundle, n = predicate["bundle"], len(predicate["volumes"])
-    need("{}-{}".format(bundle["label"], bundle["id"][:8]) == stem, f"volumes named {stem} carry another statement")
+    need(f"{bundle['label']}-{bundle['id'][:8]}" == stem, f"volumes named {stem} carry another statement")
     names = [f"{stem}.v{number(index, n)}.tar" for index in range(n)]
     here = [name for name in os.listdir(folder) if name.endswith(".tar") and os.path.isfile(os.path.join(folder, name))]
     need(set(names) <= set(here), "volumes missing: {}".format(", ".join(sorted(set(names) - set(here))[:8])))
@@ -624,7 +694,7 @@ def check(folder: str, signers: Signers, threshold: int) -> List[str]:
             need(stream.read(8) != b"SEALIFT\0", f"{name} does not belong to this bundle, or is there twice")
     blobs = Blobs(predicate)
     for index, name in enumerate(names):
-        mark = "sealift-bundle/1 {} v{}/{}\n".format(bundle["id"], number(index, n), number(n, n))
+        mark = f"sealift-bundle/1 {bundle['id']} v{number(index, n)}/{number(n, n)}\n"
         head = b"".join(header(member, len(data)) + padded(data) for member, data in
                         (("SEALIFT", mark.encode()), ("statement.dsse.json", envelope)))  # fmt: skip
         volume = Volume(os.path.join(folder, name), head, predicate["volumes"][index]["size"])
@@ -632,18 +702,18 @@ def check(folder: str, signers: Signers, threshold: int) -> List[str]:
             check_volume(volume, predicate, index, blobs)
         print(f"  {name} ok", file=sys.stderr)
     need(not blobs.open, "a blob is not complete")
-    said = ["trusted (profile hybrid)", "publisher: %d of %d needed: %s" % (len(counted), threshold, ", ".join(counted))]
-    said += ["bundle %s, channel %s, number %d" % (bundle["id"], bundle["channel"], bundle["sequence"])]
-    said += ["model {} {}".format(model["name"], model["manifest"]) for model in predicate["models"]]
-    said += ["not checked: policy, rollback, expiry, revocation, what the models contain"]
+    said = ["trusted (profile hybrid)", f"publisher: {len(counted)} of {threshold} needed: {', '.join(counted)}"]
+    said += [f"bundle {bundle['id']}, channel {bundle['channel']}, number {bundle['sequence']}"]
+    said += [f"model {model['name']} {model['manifest']}" for model in predicate["models"]]
+    said += ["not checked: policy, rollback, expiry, revocation, manifests against blobs, what the models contain"]
     return said
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check a sealift bundle with nothing installed.")
     parser.add_argument("folder", help="where the volumes are")
-    parser.add_argument("--pub", action="append", required=True, metavar="FILE", help="public key of a signer you trust")
-    parser.add_argument("--threshold", type=int, default=1, help="how many of these signers must have signed (default 1)")
+    parser.add_argument("--pub", action="append", required=True, metavar="FILE", help="public key of a trusted signer")
+    parser.add_argument("--threshold", type=int, default=1, help="how many of these signers are needed (default 1)")
     options = parser.parse_args()
     if options.threshold < 1:
         parser.error("--threshold: at least 1")
@@ -655,7 +725,10 @@ def main() -> int:
     except Refused as error:
         print("{}: {}".format("not trusted" if error.code == 3 else "refused", error), file=sys.stderr)
         return error.code
-    except (OSError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration, struct.error) as error:
+        print(f"refused: malformed: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
         print(f"cannot be read: {error}", file=sys.stderr)
         return 4
 

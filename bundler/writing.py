@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +100,20 @@ class _Writer:
         self._meter(len(data))
 
     def _segment(self, member: Member, digest: Digest) -> None:
-        lengths = self._load.leaf_size
+        largest = self._load.leaf_size
         with self._load.open(digest) as stream:
             stream.seek(member.offset)
             done = 0
             while done < member.size:
-                piece = self._pipeline.buffer(min(lengths, member.size - done))
+                piece = self._pipeline.buffer(min(largest, member.size - done))
                 fill(stream, piece, digest)
-                self._pipeline.push(piece, [self._hasher.update], lambda _, piece=piece: _write_all(self._file, piece))
+                self._pipeline.push(piece, [self._hasher.update], partial(self._write_piece, piece))
                 done += len(piece)
                 self._meter(len(piece))
             self._pipeline.flush()
+
+    def _write_piece(self, piece: memoryview, _: list[Any]) -> None:
+        _write_all(self._file, piece)
 
 
 def _write_all(file: Any, data: bytes | memoryview) -> None:

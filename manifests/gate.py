@@ -181,8 +181,7 @@ def run(models: Sequence[Sequence[Item]]) -> Report:
         done = subprocess.run(
             [sys.executable, "-s", "-B", "-m", "manifests.gate"],
             input=json.dumps(request).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             env={"PYTHONPATH": root, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
             cwd=root,
             timeout=SECONDS,

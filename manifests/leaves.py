@@ -17,6 +17,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from manifests.errors import StatementError
@@ -62,7 +63,7 @@ def leaf_lengths(size: int, cuts: Iterable[int] = (), leaf_size: int = LEAF_SIZE
     """The lengths of the leaves of a blob of `size` bytes; cuts outside it are left out."""
     borders = [0, *sorted({cut for cut in cuts if 0 < cut < size}), size]
     lengths: list[int] = []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         whole, rest = divmod(end - start, leaf_size)
         lengths += [leaf_size] * whole + [rest] * (rest > 0)
     if len(lengths) > MAX_LEAVES:

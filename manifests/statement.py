@@ -15,6 +15,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from itertools import pairwise
 from typing import Any
 
 from manifests import canonical
@@ -36,6 +37,7 @@ MAX_MODELS = 1024
 MAX_BLOBS = 65_536
 MAX_VOLUMES = 9_999
 MAX_WHOLE = MAX_LEAVES * ENTRY.size  # bytes of a blob without a tree: a leaf list, a manifest, a blob of one leaf
+MAX_SOURCE_TEXT = 2048  # characters of one value
 MAX_SEGMENT = 4 << 30  # bytes; ustar's octal size ends at 8 GiB
 
 ID = re.compile(r"[0-9a-f]{32}")
@@ -43,8 +45,8 @@ LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,38}")
 CHANNEL = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 _HEX512 = re.compile(r"[0-9a-f]{128}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*")
-_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*")  # nothing that moves a terminal's cursor
+SOURCE_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}")
+PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*")  # nothing that moves a terminal's cursor
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -128,9 +130,6 @@ class Statement:
 
     def _compute_id(self) -> str:
         return hashlib.sha256(canonical.encode(replace(self, id="")._predicate())).hexdigest()[:32]
-
-    def blob(self, digest: Digest) -> Blob:
-        return next(blob for blob in self.blobs if blob.digest == digest)
 
     def encode(self) -> bytes:
         subjects = [{"name": model.name.full, "digest": {"sha256": model.manifest.hex}} for model in self.models]
@@ -218,7 +217,7 @@ def _predicate_in(fields: Fields) -> Statement:
         predecessor=bundle.optional("predecessor", bundle.digest),
         created=_time(bundle, "created"),
         expires=bundle.optional("expires", lambda key: _time(bundle, key)),
-        tool=bundle.text("tool", pattern=_PLAIN, maximum=80),
+        tool=bundle.text("tool", pattern=PLAIN, maximum=80),
         models=fields.array("models", _model_in, maximum=MAX_MODELS),
         blobs=fields.array("blobs", _blob_in, maximum=MAX_BLOBS),
         volumes=fields.array("volumes", _volume_in, maximum=MAX_VOLUMES),
@@ -274,7 +273,7 @@ def _model_in(value: Any, path: str) -> Model:
         raise FieldError(fields.at("name"), f"expected the full form {name.full!r}, found {text!r}")
     source = _done(fields.object("source"), *Fields.of(fields.raw("source"), fields.at("source")).texts())
     for key, item in source.texts().items():
-        if not _KEY.fullmatch(key) or not _PLAIN.fullmatch(item) or len(item) > 2048:
+        if not SOURCE_KEY.fullmatch(key) or not PLAIN.fullmatch(item) or len(item) > MAX_SOURCE_TEXT:
             raise FieldError(fields.at("source"), f"unexpected entry {key[:40]!r}")
     model = Model(name=name, manifest=fields.digest("manifest"), oci=fields.digest("oci"), source=source.texts())
     fields.done()
@@ -323,7 +322,7 @@ def _volume_in(value: Any, path: str) -> Volume:
 
 def _evidence_in(value: Any, path: str) -> Evidence:
     fields = _done(Fields.of(value, path), "kind", "digest")
-    return Evidence(kind=fields.text("kind", pattern=_KEY), digest=fields.digest("digest"))
+    return Evidence(kind=fields.text("kind", pattern=SOURCE_KEY), digest=fields.digest("digest"))
 
 
 def _check(statement: Statement) -> None:
@@ -333,7 +332,7 @@ def _check(statement: Statement) -> None:
     if not statement.models or not statement.volumes:
         raise FieldError("predicate", "a bundle has at least one model and one volume")
     digests = [blob.digest for blob in statement.blobs]
-    if any(first >= second for first, second in zip(digests, digests[1:], strict=False)):
+    if any(first >= second for first, second in pairwise(digests)):
         raise FieldError("predicate.blobs", "not in ascending order of digest, or one twice")
     names = [model.name.key for model in statement.models]
     if len(set(names)) != len(names):

@@ -44,7 +44,7 @@ class Challenge:
         """None where the header is not a Bearer challenge with an http realm."""
         scheme, _, rest = header.partition(" ")
         values = dict(_PARAMETER.findall(rest[:8192]))
-        if scheme.lower() != "bearer" or urlsplit(values.get("realm", "")).scheme not in ("http", "https"):
+        if scheme.lower() != "bearer" or not re.match(r"https?://[^/?#\[\]]+(?:[/?#]|$)", values.get("realm", "")):
             return None
         return cls(realm=values["realm"], service=values.get("service", ""), scope=values.get("scope", ""))
 
@@ -63,10 +63,11 @@ def basic_credentials(host: str) -> str | None:
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
     path = Path(os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker"))) / "config.json"
     try:
-        auths = json.loads(path.read_bytes()).get("auths", {})
-    except (OSError, ValueError, AttributeError):
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
-    entry = auths.get(host) or auths.get(f"https://{host}") or {}
+    auths = document.get("auths") if isinstance(document, dict) else None
+    entry = (auths.get(host) or auths.get(f"https://{host}")) if isinstance(auths, dict) else None
     auth = entry.get("auth") if isinstance(entry, dict) else None
     return f"Basic {auth}" if isinstance(auth, str) and _is_base64(auth) else None
 
@@ -99,7 +100,7 @@ def _identity() -> Ed25519PrivateKey:
     for path in (Path.home() / ".ollama" / "id_ed25519", own):
         try:
             key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
-        except (OSError, ValueError, UnsupportedAlgorithm):
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a passphrase
             continue
         if isinstance(key, Ed25519PrivateKey):
             return key

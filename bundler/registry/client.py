@@ -47,15 +47,14 @@ class Registry:
         if name.scheme == "http" and not insecure:
             raise RegistryError("insecure protocol http", hint="--insecure permits it")
         self.name, self.insecure, self._cancelled = name, insecure, cancelled
-        timeout = httpx.Timeout(limits.STALL_SECONDS, connect=limits.CONNECT_SECONDS)
-        pool = httpx.Limits(max_connections=2 * limits.PARALLEL)
-        self._http = httpx.Client(
-            verify=_verification(insecure, ca), timeout=timeout, limits=pool, transport=transport, follow_redirects=False,
-            headers={"User-Agent": "sealift", "Accept-Encoding": "identity"},
-        )  # fmt: skip
+        self.origin = f"{name.scheme}://{name.host}"
+        try:
+            httpx.URL(self.origin)
+        except httpx.InvalidURL as error:
+            raise RegistryError(f"{name.host!r} is not the address of a registry: {error}") from None
+        self._http = _http_client(_verification(insecure, ca), transport)
         self._lock = threading.Lock()
         self._authorization: str | None = None
-        self.origin = f"{name.scheme}://{name.host}"
         if insecure and name.scheme == "https":
             self.origin = self._probe()
 
@@ -100,7 +99,7 @@ class Registry:
                     authorised = True
                     self._answer_challenge(response)
                 elif response.status_code in (301, 302, 303, 307, 308) and "location" in response.headers:
-                    url = self._redirected(url, response.headers["location"])
+                    url = self.follow(url, response.headers["location"])
                 elif response.status_code in expect:
                     yield response
                     return
@@ -116,18 +115,26 @@ class Registry:
                 yield response
         except httpx.InvalidURL as error:
             raise WrongBytes(f"{self.name.host} sent an address that is none: {error}") from None
+        except httpx.ConnectTimeout:
+            raise Unreachable(f"{_shown(url)}: no connection within {limits.CONNECT_SECONDS:.0f} seconds") from None
         except httpx.TimeoutException:
             raise Unreachable(f"{_shown(url)}: no byte for {limits.STALL_SECONDS:.0f} seconds") from None
         except httpx.HTTPError as error:
-            raise Unreachable(f"{_shown(url)}: {error or type(error).__name__}", hint=_network_hint(error)) from None
+            hint = _network_hint(error)
+            message = f"{_shown(url)}: {str(error) or type(error).__name__}"
+            raise Unreachable(message, hint=hint, temporary=hint is None) from None
 
-    def _redirected(self, url: str, location: str) -> str:
-        target = urljoin(url, location)
-        scheme = urlsplit(target).scheme
+    def follow(self, url: str, location: str) -> str:
+        """Where a redirect, or the address of an upload, leads; refuses a step down to plain http."""
+        try:
+            target = urljoin(url, location)
+            scheme = urlsplit(target).scheme
+        except ValueError:
+            raise WrongBytes(f"{_shown(url)} leads to {location[:80]!r}, which is no address") from None
         if scheme not in ("http", "https"):
-            raise WrongBytes(f"{_shown(url)} redirects to {_shown(target)}, which is not http")
+            raise WrongBytes(f"{_shown(url)} leads to {_shown(target)}, which is not http")
         if scheme == "http" and urlsplit(url).scheme == "https" and not self.insecure:
-            raise WrongBytes(f"{_shown(url)} redirects from https to http", hint="--insecure permits it")
+            raise WrongBytes(f"{_shown(url)} leads from https to http", hint="--insecure permits it")
         return target
 
     def _answer_challenge(self, response: httpx.Response) -> None:
@@ -167,7 +174,12 @@ class Registry:
     # -- patience
 
     def retrying(
-        self, attempt: Callable[[], T], *, progressed: Callable[[], int] = lambda: 0, stopped: Callable[[], bool] = lambda: False
+        self,
+        attempt: Callable[[], T],
+        *,
+        progressed: Callable[[], int] = lambda: 0,
+        stopped: Callable[[], bool] = lambda: False,
+        retries: int | None = None,
     ) -> T:
         """Runs `attempt` until it succeeds; gives up after RETRIES failures between which `progressed()` did not grow.
 
@@ -178,10 +190,10 @@ class Registry:
             try:
                 return attempt()
             except (Unreachable, RegistryRefused) as error:
-                if isinstance(error, RegistryRefused) and not error.temporary:
+                if not error.temporary:
                     raise
                 failures, seen = (1, progressed()) if progressed() > seen else (failures + 1, seen)
-                if failures > limits.RETRIES:
+                if failures > (limits.RETRIES if retries is None else retries):
                     raise Unreachable(f"{error} (tried {failures} times)", hint=error.hint or RESUME) from None
                 asked = getattr(error, "retry_after", None)
                 self._sleep(min(asked or limits.BACKOFF_SECONDS * 2 ** (failures - 1), limits.BACKOFF_MOST), stopped)
@@ -198,13 +210,31 @@ RESUME = "run the same command again: it goes on from where it stopped"
 
 
 def read_body(response: httpx.Response, limit: int) -> bytes:
-    """A whole body of at most `limit` bytes."""
-    data = bytearray()
+    """A whole body of at most `limit` bytes, in at most REPLY_SECONDS."""
+    data, end = bytearray(), time.monotonic() + limits.REPLY_SECONDS
     for piece in response.iter_raw():
         data += piece
         if len(data) > limit:
             raise WrongBytes(f"{_shown(str(response.url))}: more than {limit} bytes")
+        if time.monotonic() > end:
+            raise Unreachable(f"{_shown(str(response.url))}: no whole reply within {limits.REPLY_SECONDS:.0f} seconds")
     return bytes(data)
+
+
+def _http_client(verify: ssl.SSLContext | bool, transport: httpx.BaseTransport | None) -> httpx.Client:
+    try:
+        return httpx.Client(
+            verify=verify,
+            timeout=httpx.Timeout(limits.STALL_SECONDS, connect=limits.CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=2 * limits.PARALLEL),
+            transport=transport,
+            follow_redirects=False,
+            headers={"User-Agent": "sealift", "Accept-Encoding": "identity"},
+        )
+    except (httpx.InvalidURL, ValueError, ImportError) as error:  # ImportError: a SOCKS proxy needs a package
+        raise RegistryError(
+            f"the proxy cannot be used: {error}", hint="HTTPS_PROXY, HTTP_PROXY and ALL_PROXY name an http proxy, NO_PROXY exempts hosts"
+        ) from None
 
 
 def _verification(insecure: bool, ca: Path | None) -> ssl.SSLContext | bool:
@@ -220,11 +250,11 @@ def _verification(insecure: bool, ca: Path | None) -> ssl.SSLContext | bool:
 
 def _refusal(response: httpx.Response, kind: type[RegistryRefused] | None = None) -> RegistryRefused:
     """The registry's error as ours: its JSON messages (distribution spec, "Error Codes") or the start of its text."""
-    data = b""
+    data, end = b"", time.monotonic() + limits.REPLY_SECONDS
     with contextlib.suppress(httpx.HTTPError):
         for piece in response.iter_raw():
             data += piece[: limits.MAX_ERROR_BODY - len(data)]
-            if len(data) >= limits.MAX_ERROR_BODY:
+            if len(data) >= limits.MAX_ERROR_BODY or time.monotonic() > end:
                 break
     status = response.status_code
     if kind is None:

@@ -42,8 +42,14 @@ class Denied(RegistryRefused):
 
 
 class Unreachable(RegistryError):
+    """`temporary`: whether trying again can help; it cannot where a certificate is refused."""
+
     exit_code = 4
     http_status = 503
+
+    def __init__(self, message: str, *, temporary: bool = True, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.temporary = temporary
 
 
 class WrongBytes(RegistryError):

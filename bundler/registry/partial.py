@@ -31,8 +31,10 @@ class Partial:
     def __init__(self, store: Store, path: Path, size: int, file: int) -> None:
         self._store, self._path, self.size, self._file = store, path, size, file
         self._lock = threading.Lock()
-        self._done = _read_journal(self._journal, size)
-        self._out = self._journal.open("ab", buffering=0)
+        with disk_errors(store.root):
+            self._done = _read_journal(self._journal, size)
+            self._out = self._journal.open("ab", buffering=0)
+            self._out.write(b"\n")  # ends a line that a full disk or a power cut left unfinished
 
     @property
     def _journal(self) -> Path:
@@ -69,7 +71,7 @@ class Partial:
 
     def finish(self, digest: Digest, progress: Progress | None = None) -> bool:
         """Hashes the whole file and makes it a blob; False, and everything forgotten, if the bytes are wrong."""
-        with self._path.open("rb") as stream:
+        with disk_errors(self._store.root), self._path.open("rb") as stream:
             found = Digest.of_stream(stream, progress)
         if found != digest:
             self.forget()
@@ -113,11 +115,23 @@ def open_partial(store: Store, digest: Digest, size: int) -> Iterator[Partial | 
             os.ftruncate(file, 0)
             os.ftruncate(file, size)
             path.with_name(path.name + ".journal").unlink(missing_ok=True)
-    partial = Partial(store, path, size, file)
+    try:
+        partial = Partial(store, path, size, file)
+    except BaseException:
+        os.close(file)
+        raise
     try:
         yield partial
     finally:
         partial.close()
+
+
+def allocated(store: Store, digest: Digest) -> int:
+    """The bytes on disk that the partial file of a blob already takes."""
+    try:
+        return (store.private / "partial" / digest.hex).stat().st_blocks * 512  # st_blocks counts 512 bytes everywhere
+    except OSError:
+        return 0
 
 
 def _same_file(file: int, path: Path) -> bool:
@@ -130,7 +144,10 @@ def _same_file(file: int, path: Path) -> bool:
 
 
 def _read_journal(path: Path, size: int) -> list[Span]:
-    """The ranges of a journal, merged. A line that was cut, or lies outside the file, ends the reading."""
+    """The ranges of a journal, merged. A line that does not parse, or lies outside the file, says nothing.
+
+    A line that was cut says too little, never too much: its offset is whole, and its length a prefix of the true one.
+    """
     try:
         with path.open("rb") as stream:
             text = stream.read(limits.MAX_JOURNAL).decode("ascii", "replace")
@@ -140,7 +157,7 @@ def _read_journal(path: Path, size: int) -> list[Span]:
     for line in text.split("\n")[:-1]:
         match = _LINE.fullmatch(line)
         if not match or int(match[1]) + int(match[2]) > size:
-            break
+            continue
         spans.append((int(match[1]), int(match[2])))
     return _merged(spans)
 

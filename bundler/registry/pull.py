@@ -9,6 +9,7 @@ replaced manifest named are removed. Running it again after any interruption goe
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -18,11 +19,10 @@ from urllib.parse import urlsplit
 from bundler.registry import limits
 from bundler.registry.client import RESUME, Registry, read_body
 from bundler.registry.errors import Cancelled, NotThere, RegistryError, Unreachable, WrongBytes
-from bundler.registry.partial import Partial, Span, open_partial
+from bundler.registry.partial import Partial, Span, allocated, open_partial
 from manifests.digest import Digest
-from manifests.errors import DigestMismatch, ManifestsError, NotFound
+from manifests.errors import ManifestsError, NotFound, StoreError
 from manifests.manifest import DOCKER_MANIFEST, MAX_MANIFEST, OCI_MANIFEST, Descriptor, Manifest
-from manifests.name import ModelName
 from manifests.store import Store
 
 ACCEPT = f"{DOCKER_MANIFEST}, {OCI_MANIFEST}"
@@ -47,14 +47,17 @@ def pull(store: Store, registry: Registry, observer: Observer, *, expect: Digest
     name = registry.name
     observer(Report(status="pulling manifest"))
     manifest = fetch_manifest(registry, expect)
-    replaced = _stored(store, name)
-    sound = {blob.digest for blob in manifest.blobs() if _is_sound(store, blob, observer)}
-    missing = [blob for blob in manifest.blobs() if blob.digest not in sound]
-    store.require_space(sum(blob.size for blob in missing))
-    for blob in missing:
-        _fetch(store, registry, blob, observer)
-    observer(Report(status="writing manifest"))
-    store.put_manifest(name, manifest.raw)
+    replaced = store.present(name)
+    fetched: list[Descriptor] = []
+    for attempts_left in (2, 1, 0):
+        fetched += _fetch_missing(store, registry, manifest, observer)
+        observer(Report(status="writing manifest"))
+        try:
+            store.put_manifest(name, manifest.raw)
+            break
+        except NotFound:  # a model that shared a blob was removed since the blob was seen
+            if not attempts_left:
+                raise
     store.add_record(
         manifest.digest,
         "pull",
@@ -63,7 +66,7 @@ def pull(store: Store, registry: Registry, observer: Observer, *, expect: Digest
             "name": name.full,
             "source": f"{registry.base}/manifests/{name.tag}",
             "tls_checked": urlsplit(registry.origin).scheme == "https" and not registry.insecure,
-            "fetched": [str(blob.digest) for blob in missing],
+            "fetched": [str(blob.digest) for blob in fetched],
         },
     )
     if replaced is not None and replaced.digest != manifest.digest:
@@ -82,7 +85,7 @@ def fetch_manifest(registry: Registry, expect: Digest | None = None) -> Manifest
             return read_body(response, MAX_MANIFEST), response.headers.get("docker-content-digest")
 
     try:
-        raw, header = registry.retrying(attempt)
+        raw, header = registry.retrying(attempt, retries=limits.FIRST_RETRIES)
     except NotThere:
         raise NotThere(
             f"pull model manifest: file does not exist ({registry.name.short} at {registry.name.host})", 404,
@@ -100,11 +103,13 @@ def fetch_manifest(registry: Registry, expect: Digest | None = None) -> Manifest
     return manifest
 
 
-def _stored(store: Store, name: ModelName) -> Manifest | None:
-    try:
-        return store.manifest(name)
-    except ManifestsError:
-        return None
+def _fetch_missing(store: Store, registry: Registry, manifest: Manifest, observer: Observer) -> list[Descriptor]:
+    """Fetches the blobs that are not there or not sound; returns them."""
+    missing = [blob for blob in manifest.blobs() if not _is_sound(store, blob, observer)]
+    store.require_space(sum(max(0, blob.size - allocated(store, blob.digest)) for blob in missing))
+    for blob in missing:
+        _fetch(store, registry, blob, observer)
+    return missing
 
 
 def _is_sound(store: Store, blob: Descriptor, observer: Observer) -> bool:
@@ -113,7 +118,7 @@ def _is_sound(store: Store, blob: Descriptor, observer: Observer) -> bool:
         store.verify_blob(blob.digest, blob.size)
     except NotFound:
         return False
-    except DigestMismatch:
+    except StoreError:  # other bytes, or no plain file, or the disk cannot read it
         observer(Report(status=f"damaged, fetching again {blob.digest.short}"))
         return False
     observer(Report(status=f"pulling {blob.digest.short}", digest=blob.digest, total=blob.size, completed=blob.size))
@@ -189,7 +194,7 @@ class _Download:
         def attempt() -> None:
             self._read(offset + done, length - done, keep)
 
-        self._registry.retrying(attempt, progressed=lambda: done, stopped=self._stop.is_set)
+        self._registry.retrying(attempt, progressed=lambda: done // limits.STALL_BYTES, stopped=self._stop.is_set)
 
     def _read(self, offset: int, length: int, keep: Callable[[bytes], None]) -> None:
         """Hands the bytes of [offset, offset + length) to `keep` in pieces of JOURNAL_STEP; on a failure, what came so far."""
@@ -202,10 +207,12 @@ class _Download:
             if not whole:
                 self._check_range(response.headers.get("content-range", ""), offset, length)
             skip = offset if whole else 0  # a server without ranges sends the blob from its start
+            pace = _Pace(self._registry.name.host)
             try:
                 for piece in response.iter_raw():
                     if self._stop.is_set():
                         raise Cancelled("the transfer was cancelled")
+                    pace.add(len(piece))
                     dropped = min(skip, len(piece))
                     skip -= dropped
                     new = piece[dropped:][: length - taken]
@@ -214,8 +221,8 @@ class _Download:
                     buffer += new
                     taken += len(new)
                     if len(buffer) >= limits.JOURNAL_STEP:
-                        keep(bytes(buffer))
-                        buffer.clear()
+                        data, buffer = bytes(buffer), bytearray()  # `keep` may raise, and must not see these again
+                        keep(data)
                     if taken == length:
                         break
             finally:
@@ -228,3 +235,18 @@ class _Download:
         expected = f"bytes {offset}-{offset + length - 1}/"
         if not header.startswith(expected):
             raise WrongBytes(f"{self._registry.name.host} answered the range {expected[6:-1]} with {header[:80]!r}")
+
+
+class _Pace:
+    """Notices a connection that still sends, but next to nothing: another one may be faster."""
+
+    def __init__(self, host: str) -> None:
+        self._host, self._since, self._count = host, time.monotonic(), 0
+
+    def add(self, count: int) -> None:
+        self._count += count
+        now = time.monotonic()
+        if self._count >= limits.STALL_BYTES:
+            self._since, self._count = now, 0
+        elif now - self._since > limits.STALL_SECONDS:
+            raise Unreachable(f"{self._host}: {self._count} bytes in {now - self._since:.0f} seconds", hint=RESUME)

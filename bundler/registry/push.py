@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urljoin
 
 from bundler.registry import limits
 from bundler.registry.client import Registry
 from bundler.registry.errors import NotThere, RegistryRefused, WrongBytes
 from bundler.registry.pull import Observer, Report
-from manifests.digest import Digest, chunks
+from manifests.digest import chunks
 from manifests.manifest import Descriptor, Manifest
 from manifests.name import ModelName
 from manifests.store import Store
@@ -120,10 +119,10 @@ class _Upload:
         url = f"{self._url}{'&' if '?' in self._url else '?'}digest={self._blob.digest}"
         with self._registry.request("PUT", url, body=b"", expect=(200, 201, 204)) as response:
             header = response.headers.get("docker-content-digest")
-        if header is not None and Digest.parse(header) != self._blob.digest:
+        if header is not None and header != str(self._blob.digest):
             raise WrongBytes(f"{self._registry.name.host} stored {header[:80]!r}, expected {self._blob.digest}")
 
     def _follow(self, url: str, location: str) -> None:
         if not location:
             raise WrongBytes(f"{self._registry.name.host} did not say where to upload to")
-        self._url = urljoin(url, location)
+        self._url = self._registry.follow(url, location)

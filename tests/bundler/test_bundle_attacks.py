@@ -97,7 +97,8 @@ def test_digests_are_parsed_or_refused(gap: Gap, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x:y", "registry.ollama.ai/library/..:latest", "a/b/c/d:e", "registry.ollama.ai/library/x:../y", "mine",
+    "name", ["../../x:y", "registry.ollama.ai/library/..:latest", "a/b/c/d:e", "mine",
+             "registry.ollama.ai/library/x:../y",
              "registry.ollama.ai/library/m\u00efne:latest", "registry.ollama.ai/library/a\\b:latest", "/etc/passwd:x"]
 )  # fmt: skip
 def test_model_names_are_parsed_or_refused(gap: Gap, name: str) -> None:
@@ -141,7 +142,8 @@ def test_labels_become_file_names_only_by_pattern(gap: Gap, label: str) -> None:
 def test_sizes_are_bounded_whole_numbers(gap: Gap, size: Any) -> None:
     """Negative sizes and offsets: CVE-2025-8194."""
     if isinstance(size, int) and size > canonical.MAX_INTEGER:
-        pytest.raises(ManifestsError, forge, gap.medium, lambda d: d["predicate"]["blobs"][0].update(size=size))
+        with pytest.raises(ManifestsError):
+            forge(gap.medium, lambda d: d["predicate"]["blobs"][0].update(size=size))
         return
     forge(gap.medium, lambda document: document["predicate"]["blobs"][0].update(size=size))
     refused(gap, StatementError, "size")
@@ -358,7 +360,7 @@ def test_a_blob_that_no_model_names(gap: Gap) -> None:
     document, payloads = split(gap.medium)
     import hashlib
 
-    blob = {
+    blob: dict[str, Any] = {
         "digest": "sha256:" + hashlib.sha256(data).hexdigest(),
         "sha512": hashlib.sha512(data).hexdigest(),
         "size": len(data),
@@ -487,7 +489,7 @@ def test_an_older_bundle_of_a_channel_is_refused(gap: Gap) -> None:
 def test_two_bundles_with_one_number_are_a_fork(gap: Gap) -> None:
     gap.bring_in()
     forge(gap.medium, lambda document: document["predicate"]["bundle"].update(created="2026-01-01T00:00:00Z"))
-    with pytest.raises(PolicyRefused, match="two bundles|already seen"):
+    with pytest.raises(PolicyRefused, match="already seen"):
         gap.bring_in()
 
 
@@ -514,11 +516,13 @@ def test_what_is_hashed_is_what_is_copied(gap: Gap) -> None:
 def test_a_medium_that_changes_during_an_import(gap: Gap) -> None:
     from bundler.importer import import_bundle
 
-    path, done = volumes(gap.medium)[2], []
+    path, done = volumes(gap.medium)[2], False
 
     def progress(count: int) -> None:
+        nonlocal done
         if not done:
-            done.append(flip(path, path.stat().st_size - 2000))
+            flip(path, path.stat().st_size - 2000)
+            done = True
 
     before = live(gap)
     with pytest.raises(VolumeDamaged, match=path.name):

@@ -211,7 +211,7 @@ def test_export_refuses_what_it_cannot_stand_for(gap: Gap) -> None:
     with pytest.raises(BadRequest, match="volume"):
         gap.export(options=Options(volume_size=20_000, leaf_size=LEAF))
     put_model(gap.near, "stub", b"", config={"remote_host": "https://ollama.example"}, layers=[])
-    with pytest.raises(ExportRefused, match="config.remote"):
+    with pytest.raises(ExportRefused, match=r"config\.remote"):
         gap.export("stub")
     put_model(gap.near, "nogguf", b"GGUF" + noise(20_000))
     with pytest.raises(ExportRefused):

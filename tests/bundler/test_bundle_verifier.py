@@ -84,6 +84,9 @@ def test_it_trusts_only_the_keys_it_was_given(gap: Gap) -> None:
     forge(gap.medium, by=[signer(), signer("bob")])
     assert run(gap, "alice", "bob", threshold=2).returncode == 0
     assert run(gap, "alice", "alice", threshold=2).returncode == 3, "nobody counts twice"
+    twin = (gap.root / "alice.pub").read_text().replace(" alice ", " carol ")
+    (gap.root / "carol.pub").write_text(twin)
+    assert run(gap, "alice", "carol", threshold=2).returncode == 1, "one key under two names"
 
 
 @pytest.mark.parametrize("place", range(10))
@@ -102,7 +105,7 @@ def test_it_refuses_missing_doubled_and_lying(gap: Gap) -> None:
 
     copy = gap.root / "copy"
     shutil.copytree(gap.medium, copy)
-    for lie in (attacks.lie_sha512, attacks.lie_root, attacks.lie_volume_hash, attacks.lie_gap, attacks.lie_subject):
+    for lie in attacks.LIES:
         forge(gap.medium, lie)
         done = run(gap)
         assert done.returncode == 1 and "Traceback" not in done.stderr, (lie.__name__, done.stderr)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from bundler import staging as staging_room
 from bundler.draft import Options
 from bundler.errors import BundlerBusy, GateRefused, MediumUnavailable
 from bundler.importer import import_bundle
@@ -75,12 +74,13 @@ def test_an_import_that_stops_resumes_without_reading_again(gap: Gap, share: flo
     from bundler import medium as medium_room
 
     real = medium_room.VolumeReader.read_into
+
+    def counted(self: medium_room.VolumeReader, view: memoryview, what: str) -> None:
+        read.append(len(view))
+        real(self, view, what)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            medium_room.VolumeReader,
-            "read_into",
-            lambda self, view, what: (read.append(len(view)), real(self, view, what))[1],
-        )
+        patch.setattr(medium_room.VolumeReader, "read_into", counted)
         gap.bring_in()
     assert sum(read) < total - staged + total // 3, "staged leaves are not read from the medium again"
     assert live(gap.far) == live(gap.near)
@@ -238,12 +238,12 @@ def test_a_full_disk_in_the_middle_is_survived(gap: Gap, monkeypatch: pytest.Mon
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(handle, data, offset)
 
-    monkeypatch.setattr(staging_room.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(NoSpace) as caught:
         gap.bring_in()
     assert caught.value.exit_code == 4 and caught.value.hint
     assert not live(gap.far)
-    monkeypatch.setattr(staging_room.os, "pwrite", real)
+    monkeypatch.setattr(os, "pwrite", real)
     gap.bring_in()
     assert live(gap.far) == live(gap.near)
 

@@ -45,6 +45,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Small spans and no waiting; no credentials of the user who runs the tests."""
     monkeypatch.setattr(limits, "SPAN", 1000)
     monkeypatch.setattr(limits, "JOURNAL_STEP", 128)
+    monkeypatch.setattr(limits, "STALL_BYTES", 1)
     monkeypatch.setattr(limits, "UPLOAD_PART", 3000)
     monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -99,8 +99,8 @@ def example() -> Statement:
     large = Blob(digest=digest("big"), sha512="cd" * 64, size=8292, media_type="a/b", leaves=tree, layout=parts)
     blobs = [whole("m", DOCKER_MANIFEST), whole("o", OCI_MANIFEST), whole("list", LEAVES_TYPE, 108), large]
     return Statement(
-        id="", label="acme-llm", channel="acme/llm", sequence=42, predecessor=digest("41"), created="2026-11-21T03:00:00Z",
-        expires="2027-11-21T03:00:00Z", tool="sealift 0.1",
+        id="", label="acme-llm", channel="acme/llm", sequence=42, predecessor=digest("41"),
+        created="2026-11-21T03:00:00Z", expires="2027-11-21T03:00:00Z", tool="sealift 0.1",
         models=(Model(name=ModelName.parse("mine"), manifest=digest("m"), oci=digest("o"), source={"kind": "create"}),),
         blobs=tuple(sorted(blobs, key=lambda blob: blob.digest)),
         volumes=tuple(Volume(size=n, sha256=digest(str(n))) for n in range(3)),

@@ -1,6 +1,7 @@
 """The life of an isolated side, verb by verb, under the watch: `python -m tests.peers.isolated_session FOLDER`.
 
-Prints one JSON object: which verbs ran with which status, what the watch saw, and which network interfaces there were.
+Prints one JSON object: which verbs ran with which status, what the watch saw, which network interfaces there were, and,
+where there was only loopback, how many packets the kernel had no way for.
 Run it through scripts/isolated for a network namespace without interfaces.
 """
 
@@ -153,10 +154,31 @@ def interfaces() -> list[str]:
     return [line.partition(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]]
 
 
+def unroutable() -> int:
+    """How often anything in this network namespace, native code too, wanted to send where there is no way (kernel's count)."""
+    names, values = (
+        line.split()[1:] for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Ip:")
+    )
+    counts = dict(zip(names, map(int, values), strict=True))
+    six = Path("/proc/net/snmp6")
+    for line in six.read_text().splitlines() if six.exists() else ():
+        counts |= {line.split()[0]: int(line.split()[1])}
+    return counts["OutNoRoutes"] + counts.get("Ip6OutNoRoutes", 0)
+
+
+def kernel_control(session: Session) -> int:
+    """The same count after a program that is not watched has tried."""
+    del session.env["SEALIFT_WATCH"]
+    session.python("-c", CONTROL)
+    return unroutable()
+
+
 def main() -> None:
     session = Session(Path(sys.argv[1]))
     answers = live(session)
     seen = session.seen()
+    alone = interfaces() == ["lo"]
+    kernel = unroutable() if alone else None
     controls = {
         "connect": session.python("-c", CONTROL).returncode,
         "look-up": session.python("-c", LOOKUP).returncode,
@@ -170,6 +192,8 @@ def main() -> None:
         "seen": seen,
         "controls": controls,
         "control_seen": session.seen()[len(seen) :],
+        "kernel": kernel,
+        "kernel_control": kernel_control(session) if alone else None,
     }
     json.dump(result, sys.stdout)
 
