@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
+import zstandard
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -90,12 +91,29 @@ def json_response(value: Any, status: int = 200, media_type: str = JSON) -> Resp
 
 
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """The body, decompressed where it says it is zstd (some agents send it so); `limit` holds before and after."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise RequestRefused(f"http: request body too large: at most {limit} bytes are accepted", http_status=413)
-    return bytes(body)
+            raise _too_large(limit)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding == "identity":
+        return bytes(body)
+    if encoding != "zstd":
+        raise RequestRefused(f"content-encoding {encoding[:40]!r} is not supported: send zstd, or none", http_status=415)
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=MAX_BODY).stream_reader(bytes(body)) as stream:
+            data = stream.read(limit + 1)
+    except zstandard.ZstdError as error:
+        raise RequestRefused(f"the body is not zstd: {error}") from None
+    if len(data) > limit:
+        raise _too_large(limit)
+    return data
+
+
+def _too_large(limit: int) -> RequestRefused:
+    return RequestRefused(f"http: request body too large: at most {limit} bytes are accepted", http_status=413)
 
 
 class Answer(Response):
