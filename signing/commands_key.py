@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from signing.commands import hint, print_json, say, signer_dict
+from signing.printing import hint, print_json, say, signer_dict
 
 key_app = typer.Typer(no_args_is_help=True, help="Your own signing keys: who this machine can sign as.")
 

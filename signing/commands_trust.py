@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from signing.commands import hint, print_json, read_public, say, trust_dict
+from signing.printing import hint, print_json, read_public, say, trust_dict
 
 if TYPE_CHECKING:
     from signing.trust import TrustStore
