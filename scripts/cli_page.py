@@ -47,7 +47,7 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 | `SEALIFT_ORIGINS` * | more web pages that may ask the server: a comma list such as `http://wiki.corp:*` |
 | `SEALIFT_CONTEXT_LENGTH` * | tokens of context where neither request nor Modelfile says; 4096 |
 | `SEALIFT_NUM_THREADS` * | threads of each model; one a core |
-| `SEALIFT_NUM_PARALLEL` * | full contexts kept for each model; 1 |
+| `SEALIFT_NUM_PARALLEL` * | full contexts kept for each model; 1 to 4 as memory allows |
 | `SEALIFT_KEEP_ALIVE` * | how long an idle model stays loaded; `5m`, negative for ever |
 | `SEALIFT_LOAD_TIMEOUT` * | how long loading a model may take; `5m` |
 | `SEALIFT_MAX_LOADED_MODELS` * | models loaded at once; 3 |

@@ -3,7 +3,8 @@
 The path in `load` says how it behaves: words after the last "/" separated by "-".
     refuse    it refuses to load            memory    it refuses for lack of memory
     die       it dies while loading         hang      it never answers
-    slow      each step takes 2 ms          nan       the first token's log probability is no number
+    slow      each step takes 2 ms          long      the first step takes 2 s
+    nan       the first token's log probability is no number
     garbage   it answers with a frame that is not JSON
 """
 
@@ -30,6 +31,12 @@ class Slow(FakeEngine):
         return super().run(rows)
 
 
+class Long(FakeEngine):
+    def run(self, rows: Rows) -> list[Chosen]:
+        time.sleep(0 if self.steps else 2)
+        return super().run(rows)
+
+
 class Broken(FakeEngine):
     def _choose(self, rows: Rows, number: int) -> Chosen:
         self.nan_at = super()._choose(rows, number).token
@@ -48,7 +55,8 @@ def opener(load: Load) -> worker.Opened:
         time.sleep(3600)
     if "garbage" in words:
         setattr(worker, "encode", lambda message: protocol.HEADER.pack(1) + b"]")  # noqa: B010
-    kind = Slow if "slow" in words else Broken if "nan" in words else FakeEngine
+    kinds: dict[str, type[FakeEngine]] = {"slow": Slow, "long": Long, "nan": Broken}
+    kind = next((kinds[word] for word in words if word in kinds), FakeEngine)
     n_ctx = load.n_ctx or 256
     n_blocks = blocks_for(n_ctx) * max(1, load.parallel)
     engine = kind(n_blocks=n_blocks, max_rows=load.max_rows, max_seqs=load.max_seqs)

@@ -1,18 +1,21 @@
-"""The life of an isolated side, verb by verb, under the watch: `python -m tests.peers.isolated_session FOLDER`.
+"""The life of an isolated side, verb by verb, under the watch: `python -m tests.peers.isolated_session FOLDER [alone]`.
 
 Prints one JSON object: which verbs ran with which status, what the watch saw, which network interfaces there were, and,
-where there was only loopback, how many packets the kernel had no way for.
+with `alone` (nobody else is in this network namespace), how many packets the kernel had no way for.
 Run it through scripts/isolated for a network namespace without interfaces.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -24,6 +27,7 @@ from tests.peers.model_maker import Size, make_model
 
 ROOT = Path(__file__).parents[2]
 WATCH = Path(__file__).with_name("watch")
+SIOCGIFFLAGS, IFF_UP = 0x8913, 1  # linux/sockios.h, linux/if.h
 TIMEOUT = 120  # seconds for one verb; a slow machine needs a few
 CONTROL = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 9))"  # RFC 5737
 LOOKUP = "import socket; socket.getaddrinfo('registry.invalid', 443)"  # RFC 6761
@@ -127,6 +131,7 @@ def live(session: Session) -> dict[str, Any]:
     run("trust", "expires", "2099-01-01")
     run("bundle", "inspect", "usb")
     run("bundle", "verify", "usb")
+    run("bundle", "approve", "usb", "--sign", "bob")
     run("bundle", "import", "usb")
     run("list")
     run("show", "mine")
@@ -139,6 +144,7 @@ def live(session: Session) -> dict[str, Any]:
         answers["tags"] = ask(port, "/api/tags")
         answers["chat"] = ask(port, "/api/chat", message)
         answers["openai"] = ask(port, "/v1/chat/completions", message)
+        answers["powers"] = powers(session)
         answers["pull"] = ask(port, "/api/pull", {"model": "registry.example/team/absent", "stream": False})
         answers["push"] = ask(port, "/api/push", {"model": "mine", "stream": False})
         answers["cloud"] = ask(port, "/api/show", {"model": "mine:cloud"})
@@ -150,12 +156,28 @@ def live(session: Session) -> dict[str, Any]:
     return answers
 
 
+def powers(session: Session) -> dict[str, str]:
+    """What the kernel says of the worker that runs now: its filter of system calls, and whether its network is ours."""
+    line = next(line for line in reversed(session.seen()) if "runtime.engine.worker" in line)
+    process = Path("/proc") / line.split()[1]
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+    ours = os.readlink("/proc/self/ns/net") == os.readlink(process / "ns/net")
+    return {name: status.get(name, "") for name in ("Seccomp", "NoNewPrivs")} | {"network": "ours" if ours else "own"}
+
+
 def interfaces() -> list[str]:
-    return [line.partition(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]]
+    """Those that are up: a new namespace may hold tunnels that are down (netdevice(7))."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        return [name for _, name in socket.if_nameindex() if _flags(probe, name) & IFF_UP]
+
+
+def _flags(probe: socket.socket, name: str) -> int:
+    answer = fcntl.ioctl(probe, SIOCGIFFLAGS, struct.pack("16sh14x", name.encode(), 0))
+    return int(struct.unpack("16sh14x", answer)[1])
 
 
 def unroutable() -> int:
-    """How often anything in this network namespace, native code too, wanted to send where there is no way (kernel's count)."""
+    """The kernel's count of packets without a way in this network namespace, whoever wanted to send them."""
     names, values = (
         line.split()[1:] for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Ip:")
     )
@@ -175,9 +197,9 @@ def kernel_control(session: Session) -> int:
 
 def main() -> None:
     session = Session(Path(sys.argv[1]))
+    alone = sys.argv[2:] == ["alone"]
     answers = live(session)
     seen = session.seen()
-    alone = interfaces() == ["lo"]
     kernel = unroutable() if alone else None
     controls = {
         "connect": session.python("-c", CONTROL).returncode,

@@ -13,18 +13,19 @@ from manifests.store import Store
 from runtime.api.app import create_app
 from runtime.client import Address
 from runtime.manager import Manager
-from runtime.serving import bind
+from runtime.serving import Http, bind
 from tests.peers.scripted import Script, scripted_manager
 
 
 class Live:
-    """`manager` is to be looked at only; it belongs to the server's thread."""
+    """`manager` and `loop` are to be looked at only; they belong to the server's thread."""
 
     def __init__(self, store: Store, script: Script | None) -> None:
         self._listener = bind(Address(scheme="http", host="127.0.0.1", port=0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.manager: Manager | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._store, self._script = store, script
         self._server: uvicorn.Server | None = None
         self._ready = threading.Event()
@@ -42,9 +43,12 @@ class Live:
         assert not self._thread.is_alive()
 
     async def _main(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.manager = scripted_manager(self._script) if self._script else Manager()
         app = create_app(self._store, self.manager)
-        config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            app, http=Http, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2
+        )
         self._server = uvicorn.Server(config)
         self._ready.set()
         await self._server.serve(sockets=[self._listener])

@@ -18,7 +18,7 @@ from manifests.create import CreateRequest, create
 from manifests.gguf import Gguf
 from manifests.name import ModelName
 from manifests.store import Store
-from runtime.errors import RuntimeFailure
+from runtime.errors import RuntimeFailure, WorkerDied
 from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.loaded import GenerateRequest, ModelSource
 from runtime.manager import Manager
@@ -68,7 +68,7 @@ class ScriptedModel:
         try:
             for number, text in enumerate(script.texts):
                 if script.fail_after == number:
-                    yield self._finish(request, generated, "error", error="the model fell over")
+                    yield self._finish(request, generated, "error", error=WorkerDied("the model fell over"))
                     return
                 ids = self.tokenizer.encode(text, special=False, bos=False)
                 generated += len(ids)
@@ -83,7 +83,7 @@ class ScriptedModel:
         finally:
             script.ended += 1
 
-    def _finish(self, request: GenerateRequest, generated: int, reason: Reason, error: str | None = None) -> Finish:
+    def _finish(self, request: GenerateRequest, generated: int, reason: Reason, error: RuntimeFailure | None = None) -> Finish:
         usage = Usage(
             prompt_tokens=len(request.prompt),
             cached_tokens=1,

@@ -1,0 +1,127 @@
+"""Measures sealift on this machine, section by section, in turn with its peers.
+
+engine    prefill and decode, one sequence and several, beside llama.cpp
+busy      decode while another process keeps one core busy, beside llama.cpp
+http      tokens a second through the streaming API with 1 and 16 clients, beside the engine alone
+start     from the start of `sealift serve` to a first token
+crossing  export, verify and import, beside sha256sum and cp
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks import crossing, engine, report, server, shapes
+from scripts.benchmarks.machine import Clock, Limits, describe, scratch, shares
+from scripts.benchmarks.player import our_player, peer_player
+from scripts.benchmarks.turns import Comparison
+
+ROOT = Path(__file__).parents[2]
+SECTIONS = ("engine", "busy", "http", "start", "crossing")
+CROSSED = "made:1b-q6_k"  # about 1 GB
+
+
+def main() -> None:
+    ask = arguments()
+    sections = ask.what or list(SECTIONS)
+    results: dict[str, Any] = {}
+    for section in sections:
+        results[section] = run(section, ask)
+        text = report.markdown(section, results[section])
+        print(f"## {section}\n\n{text}", flush=True)
+        if ask.write_docs:
+            report.write_page(ROOT / "docs" / "benchmarks", section, text)
+        if ask.json:
+            ask.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=form)
+    parser.add_argument("what", nargs="*", metavar="SECTION", help="all, if none is named")
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="GGUF",
+        help="a file, or made:1b-FORMAT (random weights, made in build/models); repeatable [scripts/model]",
+    )  # fmt: skip
+    parser.add_argument("--cross", default=CROSSED, metavar="GGUF", help=f"the file that crosses [{CROSSED}]")
+    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that can import llama_cpp")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[one a core]")
+    parser.add_argument("--runs", type=int, default=5, help="turns of each player [5]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument("--write-docs", action="store_true", help="make the tables in docs/benchmarks anew")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="for temporary files [build]")
+    ask = parser.parse_args()
+    unknown = [section for section in ask.what if section not in SECTIONS]
+    if unknown:
+        parser.error(f"{unknown[0]!r} is no section; expected {', '.join(SECTIONS)}")
+    return ask
+
+
+def run(section: str, ask: argparse.Namespace) -> dict[str, Any]:
+    """{machine, limits, load, others, stolen, players, comparisons: {model: [Comparison]}}"""
+    names = [ask.cross] if section == "crossing" else ask.model or [default_model()]
+    models = [resolve(name) for name in names]
+    result: dict[str, Any] = {"machine": describe(ask.threads), "limits": [], "players": {}}
+    before = Clock.now()
+    with scratch(ask.work) as folder:
+        limits = Limits(Path(folder), ask.threads)
+        loads = [os.getloadavg()[0]]
+        result["comparisons"] = {}
+        for number, model in enumerate(models):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            found, players = measure(section, model, place, limits, ask)
+            result["comparisons"][engine.name_of(model)] = found
+            result["players"] |= players
+            loads += [sample["load"] for one in found for sample in one["samples"]]
+    result |= {"limits": limits.readings, "load": {"min": min(loads), "max": max(loads)}, **shares(before, Clock.now())}
+    return result
+
+
+def measure(
+    section: str, model: Path, folder: Path, limits: Limits, ask: argparse.Namespace
+) -> tuple[list[Comparison], dict[str, str]]:
+    """Results, and the peers' versions."""
+    print(f"bench: {section}: {model.name}", file=sys.stderr, flush=True)
+    if section == "crossing":
+        return [crossing.measure(model, folder, runs=ask.runs)], {}
+    if section == "http":
+        return server.through_http(model, folder, threads=ask.threads, runs=ask.runs), {}
+    if section == "start":
+        return [server.start(model, folder, threads=ask.threads, runs=ask.runs, peer=ask.peer)], {}
+    with our_player(model, threads=ask.threads, sequences=max(engine.TOGETHER)) as ours:
+        if not ask.peer:
+            return engine_section(section, [ours], limits, ask), {}
+        with peer_player(ask.peer, model, threads=ask.threads) as peer:
+            version = {peer.name: str(peer.ask("facts")["name"])}
+            return engine_section(section, [ours, peer], limits, ask), version
+
+
+def engine_section(section: str, players: list[Any], limits: Limits, ask: argparse.Namespace) -> list[Comparison]:
+    if section == "busy":
+        return engine.busy(players, runs=ask.runs)
+    return engine.measure(players, runs=ask.runs, limits=limits)
+
+
+def default_model() -> str:
+    script = subprocess.run([ROOT / "scripts" / "model"], check=True, stdout=subprocess.PIPE, text=True)
+    return script.stdout.strip()
+
+
+def resolve(name: str) -> Path:
+    if name.startswith("made:"):
+        return shapes.made(ROOT / "build" / "models", name.removeprefix("made:"))
+    path = Path(name)
+    if not path.is_file():
+        raise SystemExit(f"bench: {name} is no file; name a GGUF, or made:1b-FORMAT")
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The server as clients see it: tokens a second through the streaming API beside the engine alone on the same work,
+and the time from the start of `sealift serve` to a first token."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks.player import Player, our_player, peer_player
+from scripts.benchmarks.tool import Tool
+from scripts.benchmarks.turns import Comparison, compare, spread
+
+NAME = "measured"
+CLIENTS = (1, 16)
+PROMPT, ANSWER = 32, 128  # tokens
+CONTEXT = 512
+STORY = "Once upon a time, in a small village by the sea, lived an old fisherman who told the children a long story:"
+numbers = itertools.count(1)  # begins every prompt, so that none finds another's beginning in the cache
+
+
+class Server:
+    """`sealift serve` on a free port; `listening` is the moment it said so, in seconds since its start."""
+
+    def __init__(self, tool: Tool, *, threads: int, parallel: int) -> None:
+        words = ["serve", "--host", "127.0.0.1", "--port", "0", "--threads", str(threads)]
+        words += ["--parallel", str(parallel), "--context-length", str(CONTEXT)]
+        self.started = time.perf_counter()
+        self._process = subprocess.Popen(
+            tool.command(*words), env=tool.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert self._process.stderr is not None
+        line = self._process.stderr.readline()
+        found = re.search(r"listening on http://[^:]+:(\d+)", line)
+        if not found:
+            raise SystemExit(f"bench: sealift serve did not start: {line.strip()}")
+        self.listening = time.perf_counter() - self.started
+        self.port = int(found[1])
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.communicate()
+
+
+@contextmanager
+def serving(tool: Tool, *, threads: int, parallel: int) -> Iterator[Server]:
+    server = Server(tool, threads=threads, parallel=parallel)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def ask(port: int, *, tokens: int) -> tuple[float, dict[str, Any]]:
+    """One streamed answer: the moment of its first text, and the last line. The prompt is about PROMPT tokens."""
+    body = {"model": NAME, "prompt": f"{next(numbers)}. {STORY}", "raw": True, "stream": True}
+    body["options"] = {"num_predict": tokens, "temperature": 0}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection.request("POST", "/api/generate", json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    first, last = 0.0, b""
+    for line in response:
+        first = first or time.perf_counter()
+        last = line
+    connection.close()
+    answer: dict[str, Any] = json.loads(last)
+    if response.status != 200 or not answer.get("done"):
+        raise SystemExit(f"bench: the server answered {response.status}: {last[:200]!r}")
+    return first, answer
+
+
+def ask_together(port: int, clients: int) -> float:
+    """Seconds for ANSWER tokens to each of `clients`; an answer that ended early is scaled to that length."""
+    answers: list[dict[str, Any]] = []
+    threads = [threading.Thread(target=lambda: answers.append(ask(port, tokens=ANSWER)[1])) for _ in range(clients)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - started
+    if len(answers) != clients:
+        raise SystemExit(f"bench: {clients - len(answers)} of {clients} clients got no answer")
+    tokens = sum(int(answer["eval_count"]) for answer in answers)
+    return seconds * clients * ANSWER / tokens
+
+
+def through_http(model: Path, folder: Path, *, threads: int, runs: int) -> list[Comparison]:
+    """Ratios are of the engine alone, which does the same prompts and answers without a server."""
+    tool = Tool(folder / "served")
+    tool.create(NAME, model)
+    most = max(CLIENTS)
+    with our_player(model, threads=threads, sequences=most) as engine, serving(
+        tool, threads=threads, parallel=most
+    ) as server:  # fmt: skip
+        return [_clients(engine, server, clients, runs) for clients in CLIENTS]
+
+
+def _clients(engine: Player, server: Server, clients: int, runs: int) -> Comparison:
+    players: dict[str, Callable[[], float]] = {
+        "HTTP API": lambda: ask_together(server.port, clients),
+        "engine alone": lambda: engine.seconds("generate", prompt=PROMPT, tokens=ANSWER, sequences=clients),
+    }
+    work = f"{clients} streaming client{'s' if clients > 1 else ''}"
+    amount = ANSWER * clients
+    return compare(work, players, amount=amount, unit="tokens", against="engine alone", rounds=runs)
+
+
+def start(model: Path, folder: Path, *, threads: int, runs: int, peer: str | None) -> Comparison:
+    """From nothing to a first token. The peer has no server here: its own load and first 32-token prompt alone."""
+    tool = Tool(folder / "started")
+    tool.create(NAME, model)
+    phases: list[tuple[float, float]] = []
+
+    def ours() -> float:
+        with serving(tool, threads=threads, parallel=1) as server:
+            first, _ = ask(server.port, tokens=1)
+            phases.append((server.listening, first - server.started - server.listening))
+            return first - server.started
+
+    def theirs() -> float:
+        assert peer is not None
+        with peer_player(peer, model, threads=threads) as player:
+            return player.load_seconds + player.seconds("prefill", tokens=PROMPT)
+
+    players: dict[str, Callable[[], float]] = {"sealift serve": ours}
+    if peer:
+        players["llama.cpp, no server"] = theirs
+    result = compare("start to first token", players, amount=1, unit="starts", against=[*players][-1], rounds=runs)
+    counted = phases[1:]  # the first one warmed the page cache
+    result["extra"] = {
+        "listening_s": spread([listening for listening, _ in counted]),
+        "first_token_after_s": spread([rest for _, rest in counted]),
+    }
+    return result

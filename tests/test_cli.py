@@ -1,0 +1,253 @@
+"""The command line as a whole: help that teaches, exit codes, where errors go, JSON, closed pipes, completion.
+
+What a single verb does is tested in its room; here stand the promises that every verb keeps (DESIGN 3, STYLE).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import sealift
+from tests.peers.bundles import small_gguf
+from tests.peers.verbs import leaves, options_of
+
+ROOT = Path(__file__).parents[1]
+VERBS = dict(leaves())
+
+
+@pytest.fixture(scope="module")
+def side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with a key, a trusted publisher, a model and a bundle of it; made through the command line itself."""
+    root = tmp_path_factory.mktemp("side")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("SEALIFT_", "OLLAMA_")) and name != "SEALIFT_NATIVE_LIBRARY":
+                patch.delenv(name)
+        patch.setenv("SEALIFT_HOME", str(root / "home"))
+        patch.chdir(root)
+        small_gguf(root / "model.gguf")
+        (root / "Modelfile").write_text("FROM ./model.gguf\nSYSTEM You are brief.\nLICENSE MIT\n")
+        for words in (
+            ("key", "generate", "alice", "--no-passphrase"),
+            ("trust", "add", str(root / "home/keys/alice.pub"), "--role", "publisher"),
+            ("create", "mine"),
+            ("bundle", "export", "mine", "-o", "usb", "--sign", "alice"),
+        ):
+            assert sealift.run(list(words)) == 0
+        yield root
+
+
+# -- help
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_teaches(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sealift.run([*verb.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    command = VERBS[verb]
+    assert f"Usage: sealift {verb}" in out
+    assert command.help and len(command.help.split()) >= 3, "a verb says what it does in a sentence"
+    for parameter in command.params:
+        words = (getattr(parameter, "help", None) or "").split()
+        assert words, f"sealift {verb}: {parameter.name} has no help text"
+
+
+@pytest.mark.parametrize("words", [(), ("bundle",), ("key",), ("trust",)])
+def test_a_group_alone_prints_its_verbs(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    sealift.run(list(words))
+    printed = "".join(capsys.readouterr())
+    for verb in VERBS:
+        if verb.split()[:-1] == list(words):
+            assert verb.split()[-1] in printed
+
+
+def test_the_reflection_sees_a_missing_help_text() -> None:
+    app = typer.Typer()
+
+    @app.command("silent")
+    def silent(name: str, loud: bool = typer.Option(False, "--loud")) -> None:
+        """Says nothing."""
+
+    @app.command("other")
+    def other() -> None: ...
+
+    command = dict(leaves(app))["silent"]
+    assert [bool(getattr(parameter, "help", None)) for parameter in command.params] == [False, False]
+    assert options_of(command) == {"--loud": False}
+
+
+# -- exit codes and where words go
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+EXITS: list[tuple[int, tuple[str, ...]]] = [
+    (0, ("--version",)),
+    (0, ("list",)),
+    (0, ("bundle", "verify", "usb")),
+    (1, ("show", "absent")),
+    (1, ("rm", "absent")),
+    (1, ("create", "x", "-f", "absent")),
+    (1, ("bundle", "verify", "empty")),
+    (2, ("nosuch",)),
+    (2, ("list", "--nosuch")),
+    (2, ("cp", "only-one")),
+    (2, ("bundle", "nosuch")),
+    (2, ("bundle", "export", "mine", "-o", "other", "--sign", "alice", "--volume-size", "17 parsecs")),
+    (2, ("show", "mine", "--license", "--system")),
+    (3, ("bundle", "verify", "usb", "--trust", "nobody.toml")),
+    (3, ("bundle", "import", "usb", "--trust", "nobody.toml")),
+    (4, ("ps",)),
+    (4, ("run", "mine", "hello")),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), EXITS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else None
+)
+def test_exit_codes(
+    side: Path, code: int, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from signing.trust import TrustStore
+
+    monkeypatch.setenv("SEALIFT_HOST", f"127.0.0.1:{free_port()}")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello")))
+    (side / "empty").mkdir(exist_ok=True)
+    (side / "nobody.toml").write_bytes(TrustStore.empty().encode())
+    assert sealift.run(list(words)) == code
+    out, err = capsys.readouterr()
+    if code:
+        assert out == "", "an error is not a result"
+        assert err and all(line.startswith("sealift: ") for line in err.splitlines()), err
+        assert "Traceback" not in err
+    else:
+        assert out
+
+
+def test_a_fault_of_ours_is_70_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("manifests.store.Store.names", lambda self: 1 // 0)
+    monkeypatch.delenv("SEALIFT_DEBUG", raising=False)
+    assert sealift.run(["list"]) == 70
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("sealift: internal error: ZeroDivisionError") and "SEALIFT_DEBUG" in err
+    monkeypatch.setenv("SEALIFT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        sealift.run(["list"])
+
+
+def test_what_a_terminal_would_obey_is_not_printed(side: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An error may quote a stranger's text: no escape sequence of it reaches the screen."""
+    assert sealift.run(["create", "x", "-f", "gone\x1b[2J\x07"]) == 1
+    err = capsys.readouterr().err
+    assert "gone" in err and "\x1b" not in err and "\x07" not in err
+
+
+def test_a_passphrase_that_cannot_be_asked_for_is_no_fault_of_ours(
+    side: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a terminal and without a passphrase an export is refused in words."""
+    monkeypatch.setenv("SEALIFT_PASSPHRASE", "correct horse battery staple")
+    assert sealift.run(["key", "generate", "locked"]) == 0
+    monkeypatch.delenv("SEALIFT_PASSPHRASE")
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        code = sealift.run(["bundle", "export", "mine", "-o", "locked-usb", "--sign", "locked"])
+    err = capsys.readouterr().err
+    assert code in (1, 2, 3, 4), err
+    assert "internal error" not in err and "passphrase" in err
+
+
+# -- JSON
+
+JSON_VERBS: list[tuple[str, ...]] = [
+    ("list",),
+    ("show", "mine"),
+    ("verify",),
+    ("audit",),
+    ("key", "list"),
+    ("key", "show", "alice"),
+    ("trust", "list"),
+    ("trust", "show"),
+    ("bundle", "export", "mine", "-o", "usb2", "--sign", "alice"),
+    ("bundle", "inspect", "usb"),
+    ("bundle", "verify", "usb"),
+    ("bundle", "import", "usb"),
+    ("bundle", "approve", "usb", "--sign", "alice", "-o", "approval.json"),
+]
+
+
+@pytest.mark.parametrize("words", JSON_VERBS, ids=" ".join)
+def test_json_is_json_and_nothing_else(side: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert sealift.run([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) is not None
+
+
+def test_every_verb_with_json_is_tested() -> None:
+    """`ps` needs a server and `pull`, `push` a registry: their rooms' tests and tests/test_isolation.py run these."""
+    have = {verb for verb, command in VERBS.items() if "--json" in options_of(command)}
+    tested = {verb for verb in VERBS for words in JSON_VERBS if " ".join(words).startswith(verb)}
+    assert have == {verb for verb in tested if "--json" in options_of(VERBS[verb])} | {"ps", "pull", "push"}
+
+
+# -- the shell
+
+
+def run(words: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(ROOT / "sealift.py"), *words]
+    return subprocess.run(command, capture_output="stdout" not in more, text=True, timeout=120, **more)
+
+
+def test_a_reader_that_leaves_is_no_error(side: Path) -> None:
+    """`sealift list | head -0`: the pipe is closed before the first byte."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = run(["list"], stdout=writing, stderr=subprocess.PIPE)
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode in (0, 1)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(shell: str) -> None:
+    done = run([], env={**os.environ, "_SEALIFT_COMPLETE": f"source_{shell}"})
+    assert done.returncode == 0, done.stderr
+    assert "_SEALIFT_COMPLETE" in done.stdout and f"complete_{shell}" in done.stdout
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True, timeout=60)
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="the option asks which shell called it, and there is no bash here")
+def test_show_completion_serves_the_shell_that_asks() -> None:
+    line = f'"{sys.executable}" "{ROOT / "sealift.py"}" --show-completion; exit $?'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "complete_bash" in done.stdout
+
+
+def test_completion_completes() -> None:
+    environment = {
+        **os.environ,
+        "_SEALIFT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "sealift bundle ",
+        "COMP_CWORD": "2",
+    }
+    done = run([], env=environment)
+    assert set(done.stdout.split()) == {"export", "verify", "inspect", "import", "approve"}
