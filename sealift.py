@@ -25,7 +25,8 @@ def build() -> typer.Typer:
     app = typer.Typer(
         name="sealift",
         help="Sealed bundles of language models, lifted across an air gap and served on the other side.",
-        epilog="A first crossing: key generate, pull or create, bundle export; then trust add, bundle import, serve, run.",
+        epilog="A first crossing: key generate, pull or create, bundle export; "
+        "then trust add, bundle import, serve, run.",
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -59,7 +60,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = build()(args=arguments, standalone_mode=False, prog_name="sealift")
         return result if isinstance(result, int) else 0
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # the reader of our output left: not an error of ours; keep the interpreter from flushing into the closed pipe
@@ -79,16 +80,27 @@ def report(error: BaseException) -> int:
         say("hint: this is a fault of sealift; SEALIFT_DEBUG=1 shows where")
         return EXIT_OUR_FAULT
     message = getattr(error, "format_message", error.__str__)()
+    if type(error).__name__ == "NoArgsIsHelpError":  # a verb without its sub-verb: the message is the whole help page
+        print(message, file=sys.stderr)
+        return code
     if message:
         say(message)
-    hint = getattr(error, "hint", None)
+    hint = getattr(error, "hint", None) or _help_of(error)
     if hint:
         say(f"hint: {hint}")
     return code
 
 
+def _help_of(error: BaseException) -> str | None:
+    """For a usage error found by the command line's own parser: the verb whose help tells."""
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path} --help" if context is not None else None
+
+
 def say(line: str) -> None:
-    print(f"sealift: {line}", file=sys.stderr)
+    """Messages may quote a file or a registry: what a terminal would obey is not printed."""
+    shown = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in line)
+    print(f"sealift: {shown}", file=sys.stderr)
 
 
 if __name__ == "__main__":

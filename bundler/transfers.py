@@ -1,4 +1,4 @@
-"""Registries for the server's /api/pull and /api/push: the door hands this over, since the runtime may not import us."""
+"""Registries for the server's /api/pull and /api/push: the door hands this over, for the runtime may not import us."""
 
 from __future__ import annotations
 

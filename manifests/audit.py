@@ -3,8 +3,8 @@
 For every model: each blob hashed again, the source, the licence layers, who signed, when and with which bundle it came.
 The report states what was checked and what was not; it never says "compliant". It is made from the store alone, so
 another person can run it again and compare.
-Checks, in order: 1 the manifest parses · 2 every blob is there, of the right size, and hashes to its name · 3 its records.
-Signatures are not checked again here (this room knows none): the record of the import says who counted then.
+Checks, in order: 1 the manifest parses · 2 every blob is there, of the right size, and hashes to its name · 3 its
+records. Signatures are not checked again here (this room knows none): the record of the import says who counted then.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class ModelAudit:
 
     @property
     def ok(self) -> bool:
-        return self.problem is None and self.records_problem is None and all(blob.problem is None for blob in self.blobs)
+        return (
+            self.problem is None and self.records_problem is None and all(blob.problem is None for blob in self.blobs)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,9 @@ class Audit:
         return all(model.ok for model in self.models)
 
 
-def audit(store: Store, names: list[ModelName], *, now: datetime | None = None, progress: Progress | None = None) -> Audit:
+def audit(
+    store: Store, names: list[ModelName], *, now: datetime | None = None, progress: Progress | None = None
+) -> Audit:
     """Audits the named models, or all of the store's. A blob shared by several models is hashed once."""
     known: dict[tuple[Digest, int], str | None] = {}
     models = tuple(_model(store, name, known, progress) for name in names or store.names())
@@ -70,7 +74,7 @@ def audit(store: Store, names: list[ModelName], *, now: datetime | None = None, 
 
 
 def bytes_to_hash(store: Store, names: list[ModelName]) -> int:
-    """The size of all distinct blobs of these models (or of all), for a progress bar; unreadable manifests count nothing."""
+    """The size of all distinct blobs of these models (or of all), for a progress bar. Unreadable manifests count 0."""
     sizes: dict[Digest, int] = {}
     for name in names or store.names():
         try:

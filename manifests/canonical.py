@@ -1,7 +1,8 @@
-"""Canonical JSON, so that equal documents are equal bytes: RFC 8785 for objects, arrays, strings, integers and booleans.
+"""Canonical JSON, so that equal documents are equal bytes: RFC 8785 for objects, arrays, strings, integers and
+booleans.
 
-Keys sorted by UTF-16 code units, no white space, minimal escapes, UTF-8. Refuses floats, integers beyond 2^53 - 1 (which
-RFC 8785 readers may round) and lone surrogates.
+Keys sorted by UTF-16 code units, no white space, minimal escapes, UTF-8. Refuses floats, integers beyond 2^53 - 1
+(which RFC 8785 readers may round) and lone surrogates.
 Law: `encode(decode(raw)) == raw`, or `decode` refuses.
 """
 

@@ -71,22 +71,26 @@ def list_(
         if not name.short.lower().startswith(prefix.lower()):
             continue
         try:
-            manifest = store.manifest(name)
+            manifest, modified = store.manifest(name), store.modified(name)
         except ManifestsError as error:
             _say(f"{name.short}: {error}")
             continue
-        rows.append({"name": name.short, "digest": manifest.digest.hex, "size": manifest.size, "modified": store.modified(name)})
+        rows.append({"name": name.short, "digest": manifest.digest.hex, "size": manifest.size, "modified": modified})
     rows.sort(key=lambda row: row["modified"], reverse=True)
     if as_json:
         _print_json([row | {"modified": row["modified"].isoformat()} for row in rows])
         return
     lines = [
-        (row["name"], row["digest"][:12], display.size_text(row["size"]), display.time_text(row["modified"])) for row in rows
+        (row["name"], row["digest"][:12], display.size_text(row["size"]), display.time_text(row["modified"]))
+        for row in rows
     ]
     print(display.table(("NAME", "ID", "SIZE", "MODIFIED"), lines))
 
 
-def copy(source: str = typer.Argument(), destination: str = typer.Argument()) -> None:
+def copy(
+    source: str = typer.Argument(help="A model of the store."),
+    destination: str = typer.Argument(help="Its second name; a model of that name is replaced."),
+) -> None:
     """Give a model a second name. No data is copied."""
     from manifests.name import ModelName
     from manifests.store import Store
@@ -95,19 +99,32 @@ def copy(source: str = typer.Argument(), destination: str = typer.Argument()) ->
     print(f"copied '{source}' to '{destination}'")
 
 
-def remove(names: list[str] = typer.Argument(metavar="MODEL...")) -> None:
+def remove(
+    names: list[str] = typer.Argument(None, metavar="MODEL", help="Models of the store, one or more."),
+    unused: bool = typer.Option(
+        False, "--unused", help="Also remove what abandoned transfers left, an hour after the last byte."
+    ),
+) -> None:
     """Remove models, and the data that no other model uses."""
+    from manifests.display import size_text
     from manifests.name import ModelName
+    from manifests.prune import prune
     from manifests.store import Store
 
+    if not names and not unused:
+        raise typer.BadParameter("name a model, or give --unused")
+
     store = Store()
-    for name in [ModelName.parse(text) for text in names]:
+    for name in [ModelName.parse(text) for text in names or []]:
         store.remove(name)
         print(f"deleted '{name.short}'")
+    if unused:
+        pruned = prune(store)
+        print(f"removed {pruned.files} unused files, {size_text(pruned.bytes)}")
 
 
 def verify(
-    names: list[str] = typer.Argument(None, metavar="[MODEL]...", help="All models where none is named."),
+    names: list[str] = typer.Argument(None, metavar="MODEL", help="All models where none is named."),
     as_json: bool = JSON,
 ) -> None:
     """Hash every blob again and compare it with its name. Exit code 1 if anything differs.
@@ -121,7 +138,11 @@ def verify(
         for blob in model.blobs
         if blob.problem
     ]
-    problems += [{"model": model.name, "blob": None, "kind": "manifest", "problem": model.problem} for model in result.models if model.problem]
+    problems += [
+        {"model": model.name, "blob": None, "kind": "manifest", "problem": model.problem}
+        for model in result.models
+        if model.problem
+    ]
     if as_json:
         _print_json({"ok": not problems, "models": [model.name for model in result.models], "problems": problems})
     else:
@@ -129,13 +150,14 @@ def verify(
             print(f"BAD  {problem['model']}  {problem['kind']}  {problem['problem']}")
         for model in result.models:
             if not any(problem["model"] == model.name for problem in problems):
-                print(f"ok   {model.name}  {len(model.blobs)} blobs, {sum(blob.size for blob in model.blobs):,} bytes hashed")
+                size = sum(blob.size for blob in model.blobs)
+                print(f"ok   {model.name}  {len(model.blobs)} blobs, {size:,} bytes hashed")
     if problems:
         raise typer.Exit(1)
 
 
 def audit_(
-    names: list[str] = typer.Argument(None, metavar="[MODEL]...", help="All models where none is named."),
+    names: list[str] = typer.Argument(None, metavar="MODEL", help="All models where none is named."),
     out: Path = typer.Option(None, "--out", "-o", help="Also write audit.json and audit.txt into this folder."),
     as_json: bool = JSON,
 ) -> None:
@@ -149,8 +171,8 @@ def audit_(
     if out:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / "audit.json").write_text(_json(document) + "\n")
-            (out / "audit.txt").write_text(text + "\n")
+            (out / "audit.json").write_text(_json(document) + "\n", encoding="utf-8")
+            (out / "audit.txt").write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise ManifestsError(f"{out}: {error.strerror}") from None
     print(_json(document) if as_json else text)
@@ -173,12 +195,16 @@ def _audit(names: list[str] | None) -> Audit:
 
 
 def _audit_text(result: Audit) -> str:
+    from manifests.display import printable
+
     lines = [f"audit of {result.store}", f"at {result.time}", ""]
     for model in result.models:
         lines.append(f"{model.name}  {'ok' if model.ok else 'NOT OK'}")
         lines.append(f"  manifest    {model.manifest or model.problem}")
         for blob in model.blobs:
-            lines.append(f"  {blob.kind:<10}  {blob.digest}  {blob.size:>13,} bytes  {blob.problem or 'hashed, matches'}")
+            lines.append(
+                f"  {blob.kind:<10}  {blob.digest}  {blob.size:>13,} bytes  {blob.problem or 'hashed, matches'}"
+            )
         for text in model.licenses or ():
             lines.append(f"  licence     {text['title']}")
         if not model.licenses:
@@ -192,7 +218,7 @@ def _audit_text(result: Audit) -> str:
     lines += [f"not checked: {reason}" for reason in result.not_checked]
     bad = sum(not model.ok for model in result.models)
     lines.append(f"{len(result.models)} models, {bad} not ok")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _record_lines(record: dict[str, Any]) -> list[str]:
@@ -209,7 +235,10 @@ def _fact_lines(key: str, value: Any, indent: int) -> list[str]:
     if isinstance(value, dict):
         return [f"{space}{key}:", *(line for k, v in value.items() for line in _fact_lines(k, v, indent + 2))]
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return [f"{space}{key}:", *(line for i, item in enumerate(value) for line in _fact_lines(f"{i + 1}", item, indent + 2))]
+        return [
+            f"{space}{key}:",
+            *(line for i, item in enumerate(value) for line in _fact_lines(f"{i + 1}", item, indent + 2)),
+        ]
     if isinstance(value, list):
         value = ", ".join(str(item) for item in value) or "none"
     return [f"{space}{key}: {value}"]

@@ -7,6 +7,7 @@ Refuses weights that are not GGUF, split GGUF files, quantizing, and stubs that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.digest import Digest
-from manifests.errors import CreateError, GgufError, ManifestsError, NotFound
+from manifests.errors import CreateError, GgufError, NotFound
 from manifests.fields import parse_json
 from manifests.gguf import Gguf
 from manifests.manifest import DOCKER_CONFIG, OLLAMA_PREFIX, Descriptor, Manifest
@@ -34,7 +35,7 @@ _SPLIT = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest:
-    """What to make. None and empty mean "as in the base"; licences are added to the base's, parameters merged over them."""
+    """What to make. None and empty mean "as in the base"; licences are added to the base's, parameters merged over."""
 
     from_model: ModelName | None = None
     files: dict[str, Digest] = field(default_factory=dict)
@@ -59,46 +60,55 @@ def create(store: Store, name: ModelName, request: CreateRequest, status: Status
     texts = {"template": request.template, "system": request.system}
     for kind, text in texts.items():
         if text is not None:
-            layers = _replace(layers, kind, [_put(store, kind, text.encode(), status)] if text else [], clear=True)
+            layers = _replace(layers, kind, [_put(store, kind, _utf8(kind, text), status)] if text else [], clear=True)
     if request.messages:
         document = [{"role": role, "content": content} for role, content in request.messages]
         layers = _replace(layers, "messages", [_put(store, "messages", _json(document), status)])
     if parameters:
         layers = _replace(layers, "params", [_put(store, "params", _json(parameters), status)])
-    layers += [_put(store, "license", text.encode(), status) for text in request.licenses]
+    layers += [_put(store, "license", _utf8("license", text), status) for text in request.licenses]
     for key in ("renderer", "parser", "requires"):
         if getattr(request, key) is not None:
             config[key] = getattr(request, key)
     raw_config = _json(config)
     config_blob = Descriptor(media_type=DOCKER_CONFIG, digest=store.put_bytes(raw_config), size=len(raw_config))
     status("writing manifest")
+    base = store.present(request.from_model) if request.from_model else None
+    replaced = store.present(name)
     manifest = store.put_manifest(name, Manifest.build(config_blob, tuple(layers)).raw)
-    _record(store, manifest, request)
+    _record(store, manifest, request, base)
+    if replaced is not None:
+        store.drop_unused(replaced)
     status("success")
     return manifest
 
 
 def request_from_modelfile(store: Store, modelfile: Modelfile, folder: Path, status: Status) -> CreateRequest:
-    """Resolves FROM and ADAPTER: an existing path (relative to `folder`) is copied into the store, else FROM is a name."""
+    """Resolves FROM and ADAPTER: an existing path (relative to `folder`) is copied to the store; else it is a name."""
+    if modelfile.all("draft"):
+        raise CreateError("DRAFT is not supported: there is no speculative decoding yet")
     from_model: ModelName | None = None
-    files: dict[str, Digest] = {}
+    paths: list[tuple[str, Path]] = []
     for source in modelfile.all("from"):
-        path = folder / Path(source).expanduser()
+        path = _path(folder, "FROM", source)
         if path.is_file():
-            files[path.name] = _take_file(store, path, status)
+            paths.append((source, _checked(path)))
         elif path.exists():
-            raise CreateError(f"FROM {source}: a folder; only GGUF files and model names are taken", hint=CONVERT)
+            what = "a folder" if path.is_dir() else "not a plain file"
+            raise CreateError(f"FROM {source}: {what}; only GGUF files and model names are taken", hint=CONVERT)
         elif source.lower().endswith(".gguf") or source.startswith((".", "/", "~")):
             raise CreateError(f"FROM {source}: no such file", hint="paths are relative to the Modelfile's folder")
         else:
             from_model = ModelName.parse(source)
-    if modelfile.all("draft"):
-        raise CreateError("DRAFT is not supported: there is no speculative decoding yet")
-    adapters = {path: _take_file(store, folder / Path(path).expanduser(), status) for path in modelfile.all("adapter")}
+    adapters = {source: _checked(_path(folder, "ADAPTER", source)) for source in modelfile.all("adapter")}
+    names = [path.name for _, path in paths]
     return CreateRequest(
         from_model=from_model,
-        files=files,
-        adapters=adapters,
+        files={
+            path.name if names.count(path.name) == 1 else source: _take_file(store, path, status)
+            for source, path in paths
+        },
+        adapters={source: _take_file(store, path, status) for source, path in adapters.items()},
         template=modelfile.last("template"),
         system=modelfile.last("system"),
         licenses=modelfile.all("license"),
@@ -113,10 +123,29 @@ def request_from_modelfile(store: Store, modelfile: Modelfile, folder: Path, sta
 CONVERT = "convert the model to one GGUF file first (llama.cpp's convert_hf_to_gguf.py does it)"
 
 
+def _path(folder: Path, command: str, source: str) -> Path:
+    """The path that a FROM or ADAPTER names, if the system can hold such a path at all."""
+    try:
+        path = folder / Path(source).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a null byte, an unknown user after ~
+        raise CreateError(f"{command} {source[:120]}: {getattr(error, 'strerror', None) or error}") from None
+    return path
+
+
+def _checked(path: Path) -> Path:
+    """What would be refused later is not copied: no model would name the blob, so nothing would remove it."""
+    if _SPLIT.search(path.name):
+        raise CreateError(
+            f"{path.name}: one part of a split GGUF", hint="merge the parts first (llama-gguf-split --merge)"
+        )
+    _open(path)
+    return path
+
+
 def _take_file(store: Store, path: Path, status: Status) -> Digest:
     status(f"copying {path.name}")
-    if _SPLIT.search(path.name):
-        raise CreateError(f"{path.name}: one part of a split GGUF", hint="merge the parts first (llama-gguf-split --merge)")
     return store.put_file(path)
 
 
@@ -128,7 +157,9 @@ def _base(store: Store, request: CreateRequest, status: Status) -> tuple[dict[st
         config, layers = _inherit(store, request.from_model)
     for file_name, digest in request.files.items():
         if _SPLIT.search(file_name):
-            raise CreateError(f"{file_name}: one part of a split GGUF", hint="merge the parts first (llama-gguf-split --merge)")
+            raise CreateError(
+                f"{file_name}: one part of a split GGUF", hint="merge the parts first (llama-gguf-split --merge)"
+            )
         status("parsing GGUF")
         layer = _weights(store, digest, "model")
         if layer.kind == "model":
@@ -150,15 +181,20 @@ def _inherit(store: Store, name: ModelName) -> tuple[dict[str, Any], list[Descri
     config = read_config(store, manifest)
     if config.get("remote_host") or config.get("remote_model"):
         raise CreateError(f"{name.short} only names a model on another host: it has no weights to build on")
+    config.pop("rootfs", None)  # of old configs: a list of the base's layers, which would be wrong for ours
     return config, list(manifest.layers)
 
 
 def read_config(store: Store, manifest: Manifest) -> dict[str, Any]:
     """The config blob as a JSON object, checked against its digest."""
-    config = parse_json(store.read_blob(manifest.config, limit=MAX_CONFIG), limit=MAX_CONFIG)
-    if not isinstance(config, dict):
-        raise CreateError("the config of the model is not a JSON object")
-    return config
+    return _read_object(store, manifest.config, "config")
+
+
+def _read_object(store: Store, blob: Descriptor, what: str) -> dict[str, Any]:
+    found = parse_json(store.read_blob(blob, limit=MAX_CONFIG), limit=MAX_CONFIG)
+    if not isinstance(found, dict):
+        raise CreateError(f"the {what} blob {blob.digest.short} of the model is not a JSON object")
+    return found
 
 
 def _weights(store: Store, digest: Digest, kind: str) -> Descriptor:
@@ -179,8 +215,11 @@ def _weights(store: Store, digest: Digest, kind: str) -> Descriptor:
 
 
 def _open(path: Path) -> Gguf:
-    with path.open("rb") as stream:
-        magic = stream.read(4)
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError as error:
+        raise CreateError(f"{path}: {error.strerror}") from None
     if magic != b"GGUF":
         raise CreateError("supplied file was not in GGUF format", hint=CONVERT)
     try:
@@ -213,7 +252,7 @@ def _merged_parameters(store: Store, layers: list[Descriptor], request: CreateRe
     merged: dict[str, Any] = {}
     for layer in layers:
         if layer.kind == "params":
-            merged |= parse_json(store.read_blob(layer, limit=MAX_CONFIG), limit=MAX_CONFIG)
+            merged |= _read_object(store, layer, "params")
     return merged | check_parameters(request.parameters)
 
 
@@ -233,21 +272,21 @@ def _put(store: Store, kind: str, data: bytes, status: Status) -> Descriptor:
 
 
 def _json(document: Any) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return _utf8("text", json.dumps(document, ensure_ascii=False, separators=(",", ":")))
 
 
-def _record(store: Store, manifest: Manifest, request: CreateRequest) -> None:
+def _utf8(kind: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise CreateError(f"{kind}: text with a lone surrogate, which UTF-8 cannot hold") from None
+
+
+def _record(store: Store, manifest: Manifest, request: CreateRequest, base: Manifest | None) -> None:
     facts: dict[str, Any] = {"time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")}
     if request.from_model is not None:
         facts["from"] = request.from_model.full
-        facts["from_manifest"] = _digest_or_none(store, request.from_model)
+        facts["from_manifest"] = str(base.digest) if base else None
     if request.files:
         facts["files"] = {name: str(digest) for name, digest in request.files.items()}
     store.add_record(manifest.digest, "create", facts)
-
-
-def _digest_or_none(store: Store, name: ModelName) -> str | None:
-    try:
-        return str(store.manifest(name).digest)
-    except ManifestsError:
-        return None

@@ -40,7 +40,8 @@ def _bound_depth(raw: bytes) -> None:
             raise FieldError("", f"nested deeper than {MAX_DEPTH}")
 
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+# a string that is never closed matches to the end of the document, so that no text makes the search start over and over
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Manifest: which blobs make a model, in Docker's v2 form (Ollama's) or OCI's.
 
-Invariants: `manifest.digest == Digest.of(manifest.raw)`, and raw is never re-serialised: a pulled manifest keeps its bytes.
-Unknown keys are ignored (the format is not ours) but stay in `raw`. Refuses image indexes, foreign digests and huge lists.
+Invariants: `manifest.digest == Digest.of(manifest.raw)`, and raw is never re-serialised: a pulled manifest keeps its
+bytes. Unknown keys are ignored (the format is not ours) but stay in `raw`. Refuses image indexes, foreign digests and
+huge lists.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,7 @@ OLLAMA_PREFIX = "application/vnd.ollama.image."
 MAX_MANIFEST = 4 << 20  # bytes; what registries accept (distribution spec, "Pushing Manifests")
 MAX_LAYERS = 16_384
 MAX_BLOB = 1 << 44  # bytes; 16 TiB
+_MEDIA_TYPE = re.compile(r"[ -~]{0,255}")  # printable, for it is shown to people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Descriptor:
         fields = Fields.of(value, path)
         notes = fields.optional("annotations", fields.object)
         return cls(
-            media_type=fields.text("mediaType", maximum=255),
+            media_type=fields.text("mediaType", pattern=_MEDIA_TYPE),
             digest=fields.digest("digest"),
             size=fields.integer("size", maximum=MAX_BLOB),
             annotations=notes.texts() if notes else {},

@@ -23,7 +23,8 @@ from manifests.parameters import Value, parse_parameter
 MAX_MODELFILE = 16 << 20  # bytes
 
 COMMANDS = (
-    "from", "license", "template", "system", "adapter", "draft", "renderer", "parser", "parameter", "message", "requires",
+    "from", "license", "template", "system", "adapter", "draft", "renderer", "parser", "parameter", "message",
+    "requires",
 )  # fmt: skip
 ROLES = ("system", "user", "assistant")
 ONCE = ("template", "system", "renderer", "parser", "requires", "draft")  # the last one given counts
@@ -144,18 +145,20 @@ class _Parser:
 
     def _value(self, first: str, number: int) -> str:
         """The rest of the line, or of as many lines as an opening quote asks for."""
-        text = first
-        while True:
-            value = _unquote(text.strip())
-            if value is not None:
-                break
-            if self._at >= len(self._lines):
-                raise ModelfileError("unexpected EOF", hint=f"the quote that opens on line {number} is never closed at a line's end")
-            text += "\n" + self._lines[self._at]
-            self._at += 1
-        if not value and not text.strip():
+        if not first.strip():
             raise ModelfileError(f"(line {number}): the command has no value")
-        return value
+        value = _unquote(first.strip())
+        if value is not None:
+            return value
+        quote = '"""' if first.strip().startswith('"""') else '"'
+        last = next((i for i in range(self._at, len(self._lines)) if self._lines[i].rstrip().endswith(quote)), None)
+        if last is None:
+            raise ModelfileError(
+                "unexpected EOF", hint=f"the quote that opens on line {number} is never closed at a line's end"
+            )
+        text = "\n".join([first, *self._lines[self._at : last + 1]]).strip()
+        self._at = last + 1
+        return text[len(quote) : -len(quote)]
 
 
 def _unquote(text: str) -> str | None:

@@ -1,7 +1,8 @@
 """ModelName: `[scheme://][[host/]namespace/]model[:tag]`, as Ollama writes it (contract, 3.2).
 
 Invariants: every part matches its pattern, so a path may be built from the parts; comparison ignores case, the spelling
-is kept. `ModelName.parse(str(n)) == n`. Refuses digests (`@sha256:`), empty parts, and parts that begin with `.` or `-`.
+is kept. `ModelName.parse(str(n)) == n`. Refuses digests (`@sha256:`), empty parts, and parts that begin with `.` or
+`-`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class ModelName:
             return cls(**parts)
         except ModelNameError as error:
             raise ModelNameError(
-                f"{text[:120]!r} is not a model name: {error}", hint="a name looks like model, model:tag or host/user/model:tag"
+                f"{text[:120]!r} is not a model name: {error}",
+                hint="a name looks like model, model:tag or host/user/model:tag",
             ) from None
 
     @classmethod

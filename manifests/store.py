@@ -2,12 +2,12 @@
 
     blobs/sha256-<hex>                         a whole, verified blob
     manifests/<host>/<namespace>/<model>/<tag> a manifest's bytes
-    .sealift/tmp/                              files being written, on the same file system
+    .sealift/tmp/                              files being written; what a killed writer left goes with the next write
     .sealift/records/<manifest hex>/*.json     where a model came from: one canonical JSON file for each event
     .sealift/lock                              taken while manifests change
 
-Invariants: a blob appears by rename only, after its bytes were hashed and synced; blobs first, manifest last; a manifest is
-written only when all its blobs are there; the identity of a model is the digest of its manifest's bytes.
+Invariants: a blob appears by rename only, after its bytes were hashed and synced; blobs first, manifest last; a
+manifest is written only when all its blobs are there; the identity of a model is the digest of its manifest's bytes.
 A blob is never trusted by size or presence: who needs certainty calls `verify_blob`.
 Refuses links out of the store, and manifests whose path is not a model name (they are left alone and not listed).
 """
@@ -21,6 +21,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -59,15 +60,25 @@ class Store:
 
     def open_blob(self, digest: Digest) -> BinaryIO:
         try:
-            return self.blob_path(digest).open("rb")
+            return self._open(self.blob_path(digest))
         except FileNotFoundError:
             raise NotFound(f"blob {digest} not found in {self.root}") from None
         except OSError as error:
-            raise StoreError(f"blob {digest}: {error.strerror}") from None
+            raise StoreError(f"blob {digest}: {error.strerror}", hint=REPAIR) from None
+
+    def _open(self, path: Path) -> BinaryIO:
+        """A plain file of this store. A pipe or device would hang the reader, and a link may lead anywhere."""
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
+            raise OSError(errno.ELOOP, "a link out of the store", str(path))
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer opens at once
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        return os.fdopen(file, "rb")
 
     def read_blob(self, descriptor: Descriptor, *, limit: int) -> bytes:
         """A small blob, checked against its digest. Refuses one larger than `limit` bytes."""
-        with self.open_blob(descriptor.digest) as stream:
+        with self.open_blob(descriptor.digest) as stream, disk_errors(self.root):
             data = stream.read(limit + 1)
         if len(data) > limit:
             raise StoreError(f"blob {descriptor.digest} ({descriptor.kind}) is larger than {limit} bytes")
@@ -77,7 +88,7 @@ class Store:
 
     def verify_blob(self, digest: Digest, size: int | None = None, progress: Progress | None = None) -> None:
         """Hashes the blob's bytes; raises NotFound or DigestMismatch."""
-        with self.open_blob(digest) as stream:
+        with self.open_blob(digest) as stream, disk_errors(self.root):
             found_size = os.fstat(stream.fileno()).st_size
             if size is not None and found_size != size:
                 raise DigestMismatch(f"blob {digest}: expected {size} bytes, found {found_size}", hint=REPAIR)
@@ -89,13 +100,18 @@ class Store:
         return self.put_stream([data], size=len(data))
 
     def put_stream(
-        self, data: Iterable[bytes], *, size: int | None = None, digest: Digest | None = None, progress: Progress | None = None
+        self,
+        data: Iterable[bytes],
+        *,
+        size: int | None = None,
+        digest: Digest | None = None,
+        progress: Progress | None = None,
     ) -> Digest:
         """Writes a blob from pieces. Where `size` or `digest` is given, other bytes are refused and nothing is kept."""
         self.require_space(size or 0)
         with self.temporary() as path:
             hasher, written = hashlib.sha256(), 0
-            with path.open("xb") as out, disk_errors(self.root):
+            with disk_errors(self.root), path.open("xb") as out:  # closing writes too, and the disk may be full
                 for piece in data:
                     written += len(piece)
                     if size is not None and written > size:
@@ -123,48 +139,56 @@ class Store:
 
     def adopt(self, path: Path, digest: Digest) -> None:
         """Makes a file that the caller has hashed and synced appear as a blob. A blob of that name is replaced."""
-        self.blobs.mkdir(parents=True, exist_ok=True)
         with disk_errors(self.root):
+            self.blobs.mkdir(parents=True, exist_ok=True)
             path.chmod(0o644)
             path.rename(self.blob_path(digest))
             sync_folder(self.blobs)
 
     @contextlib.contextmanager
     def temporary(self) -> Iterator[Path]:
-        """A path in the store's own tmp folder that does not exist yet; removed at the end if it was not adopted."""
+        """A path in the store's own tmp folder that does not exist yet; removed at the end if it was not adopted.
+
+        Every writer shares a lock on the folder. Who finds it free removes what killed writers left there.
+        """
         folder = self.private / "tmp"
         with disk_errors(self.root):
             folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         path = folder / secrets.token_hex(16)
         try:
+            with disk_errors(self.root):
+                _remove_left_over(folder, lock)
+                fcntl.flock(lock, fcntl.LOCK_SH)
             yield path
         finally:
-            path.unlink(missing_ok=True)
+            with disk_errors(self.root):
+                path.unlink(missing_ok=True)
+            os.close(lock)
 
     def require_space(self, size: int) -> None:
         """Raises NoSpace, with both numbers, if `size` more bytes would not leave RESERVE free."""
         folder = self.root
-        while not folder.exists():
-            folder = folder.parent
-        free = shutil.disk_usage(folder).free
+        with disk_errors(self.root):
+            while not folder.exists():
+                folder = folder.parent
+            free = shutil.disk_usage(folder).free
         if size and free < size + RESERVE:
             raise NoSpace(
                 f"{self.root}: {size:,} bytes are needed and {RESERVE:,} kept free, but only {free:,} are free",
-                hint="free some space (sealift rm MODEL) or set SEALIFT_MODELS to a larger disk",
+                hint="free some space (sealift rm MODEL, sealift rm --unused) or set SEALIFT_MODELS to a larger disk",
             )
 
     # -- models
 
     def names(self) -> list[ModelName]:
-        """Every model, sorted. What is not named like a model is passed over."""
+        """Every model, sorted. What is not named like one is passed over; a folder that cannot be read is an error."""
         found = []
-        for path in self.manifests.glob("*/*/*/*"):
+        for path in _files_at(self.manifests, depth=4):
             try:
-                name = ModelName.from_path(PurePosixPath(path.relative_to(self.manifests).as_posix()))
+                found.append(ModelName.from_path(PurePosixPath(path.relative_to(self.manifests).as_posix())))
             except ManifestsError:
                 continue
-            if path.is_file():
-                found.append(name)
         return sorted(found, key=lambda name: name.key)
 
     def resolve(self, name: ModelName) -> ModelName:
@@ -182,10 +206,12 @@ class Store:
     def manifest(self, name: ModelName) -> Manifest:
         path = self.manifest_path(self.resolve(name))
         try:
-            with path.open("rb") as stream:
+            with self._open(path) as stream:
                 raw = stream.read(MAX_MANIFEST + 1)
         except FileNotFoundError:
-            raise NotFound(f"model '{name.short}' not found", hint="sealift list shows the models of this store") from None
+            raise NotFound(
+                f"model '{name.short}' not found", hint="sealift list shows the models of this store"
+            ) from None
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from None
         return Manifest.parse(raw)
@@ -197,6 +223,8 @@ class Store:
             return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
         except FileNotFoundError:
             raise NotFound(f"model '{name.short}' not found") from None
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from None
 
     def put_manifest(self, name: ModelName, raw: bytes) -> Manifest:
         """Makes a model visible. Every blob must be there, with the size the manifest says."""
@@ -217,25 +245,50 @@ class Store:
 
     def _require_blob(self, blob: Descriptor) -> None:
         try:
-            found = self.blob_path(blob.digest).stat().st_size
-        except FileNotFoundError:
-            raise NotFound(f"blob {blob.digest} ({blob.kind}) is missing, so the model cannot be stored") from None
+            with self.open_blob(blob.digest) as stream:
+                found = os.fstat(stream.fileno()).st_size
+        except NotFound:
+            raise NotFound(
+                f"blob {blob.digest} ({blob.kind}) is missing, so the model cannot be stored",
+                hint="a model that shared it may have been removed meanwhile: run the command again",
+            ) from None
         if found != blob.size:
-            raise DigestMismatch(f"blob {blob.digest}: the manifest says {blob.size} bytes, the file has {found}", hint=REPAIR)
+            raise DigestMismatch(
+                f"blob {blob.digest}: the manifest says {blob.size} bytes, the file has {found}", hint=REPAIR
+            )
+
+    def present(self, name: ModelName) -> Manifest | None:
+        """The stored manifest; None where there is none that can be read."""
+        try:
+            return self.manifest(name)
+        except ManifestsError:
+            return None
 
     def copy(self, source: ModelName, target: ModelName) -> None:
-        manifest = self.manifest(source)
+        """Gives a model a second name. Blobs that only a replaced model named are removed."""
+        manifest, replaced = self.manifest(source), self.present(target)
         self.put_manifest(target, manifest.raw)
+        if replaced is not None:
+            self.drop_unused(replaced)
 
     def remove(self, name: ModelName) -> list[Digest]:
-        """Removes a model, then those of its blobs that no other model names; returns these."""
+        """Removes a model, then those of its blobs that no other model names; returns these.
+
+        A manifest that cannot be read is removed too: nobody can use it, and until it goes no blob can be dropped.
+        """
         with self.locked():
             name = self.resolve(name)
-            manifest = self.manifest(name)
+            try:
+                manifest = self.manifest(name)
+            except NotFound:
+                raise
+            except ManifestsError:
+                manifest = None
             path = self.manifest_path(name)
-            path.unlink()
+            with disk_errors(self.root):
+                path.unlink()
             self._remove_empty_folders(path.parent)
-            return self._drop_unused(manifest)
+            return self._drop_unused(manifest) if manifest else []
 
     def drop_unused(self, manifest: Manifest) -> list[Digest]:
         """Removes those blobs of a manifest that no model names (any more); returns them."""
@@ -248,8 +301,9 @@ class Store:
         except ManifestsError:
             return []  # a manifest cannot be read: what it needs is unknown, so nothing is removed
         gone = [blob.digest for blob in manifest.blobs() if blob.digest not in used]
-        for digest in gone:
-            self.blob_path(digest).unlink(missing_ok=True)
+        with disk_errors(self.root):
+            for digest in gone:
+                self.blob_path(digest).unlink(missing_ok=True)
         return gone
 
     def referenced(self) -> set[Digest]:
@@ -297,10 +351,15 @@ class Store:
         found = []
         for path in sorted((self.private / "records" / manifest.hex).glob("*.json")):
             try:
-                with path.open("rb") as stream:
-                    found.append(canonical.decode(stream.read(MAX_RECORD + 1), limit=MAX_RECORD))
+                with self._open(path) as stream:
+                    record = canonical.decode(stream.read(MAX_RECORD + 1), limit=MAX_RECORD)
+            except OSError as error:
+                raise StoreError(f"{path}: {error.strerror}") from None
             except ManifestsError as error:
                 raise StoreError(f"{path}: {error}") from None
+            if not isinstance(record, dict):
+                raise StoreError(f"{path}: expected a JSON object")
+            found.append(record)
         return found
 
 
@@ -318,6 +377,32 @@ def disk_errors(root: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreError(f"{error.filename or root}: {error.strerror}", hint="may this user write here?") from None
         raise StoreError(f"{error.filename or root}: {error.strerror}") from None
+
+
+def _files_at(folder: Path, depth: int) -> Iterator[Path]:
+    """The files `depth` levels down, links followed. Unlike a glob, it does not pass over what it may not read."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        for entry in entries:
+            if depth > 1 and entry.is_dir():
+                yield from _files_at(folder / entry.name, depth - 1)
+            elif depth == 1 and entry.is_file():
+                yield folder / entry.name
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"{error.filename or folder}: {error.strerror}") from None
+
+
+def _remove_left_over(folder: Path, lock: int) -> None:
+    """Empties the tmp folder if no writer holds a share of its lock."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    for left in folder.iterdir():
+        if not left.is_dir():
+            left.unlink(missing_ok=True)
 
 
 def sync_file(out: BinaryIO) -> None:

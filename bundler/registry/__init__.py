@@ -1,1 +1,1 @@
-"""Registries: pull from, and push to, any server that speaks Docker's and OCI's distribution protocol (Ollama's does)."""
+"""Registries: pull from, and push to, any server of Docker's and OCI's distribution protocol (Ollama's is one)."""

@@ -1,6 +1,7 @@
 """Who we are to a registry: credentials, and the token challenge (distribution spec, "Token Authentication").
 
-* Credentials come from SEALIFT_REGISTRY_USER and SEALIFT_REGISTRY_PASSWORD, else from Docker's config.json for that host.
+* Credentials come from SEALIFT_REGISTRY_USER and SEALIFT_REGISTRY_PASSWORD, else from Docker's config.json for that
+host.
 * They go to the registry's own host and to the realm it names: over https, or plain http only if the registry itself is
   spoken to so. A redirect to another origin never carries them (`client.py`).
 * Without credentials, a realm on the registry's own host gets Ollama's signed request (contract, 4.2), with the key of
@@ -10,7 +11,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -75,7 +75,7 @@ def basic_credentials(host: str) -> str | None:
 def _is_base64(text: str) -> bool:
     try:
         return bool(base64.b64decode(text, validate=True))
-    except binascii.Error:
+    except ValueError:  # not base64, or not ASCII
         return False
 
 

@@ -1,8 +1,10 @@
-"""One repository of one registry, over HTTP: authorised requests, redirects, retries, errors in the registry's own words.
+"""One repository of one registry, over HTTP: authorised requests, redirects, retries, errors in the registry's own
+words.
 
 * Certificates are checked, with the system's authorities or `ca`; proxies come from the environment (HTTPS_PROXY, ...).
 * `insecure` permits plain http and unchecked certificates: https is tried first, then http.
-* Redirects are followed by hand, at most REDIRECTS; another origin gets no Authorization, and never a step from https to
+* Redirects are followed by hand, at most REDIRECTS; another origin gets no Authorization, and never a step from https
+to
   http unless `insecure`.
 * Error texts are cut to MAX_ERROR_BODY and URLs lose their query, which may hold signatures.
 """
@@ -80,7 +82,13 @@ class Registry:
 
     @contextlib.contextmanager
     def request(
-        self, method: str, url: str, *, headers: dict[str, str] | None = None, body: Body = None, expect: tuple[int, ...] = (200,)
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str] | None = None,
+        body: Body = None,
+        expect: tuple[int, ...] = (200,),
     ) -> Iterator[httpx.Response]:
         """An open response whose status is in `expect`, after the challenge and redirects. The caller reads the body.
 
@@ -153,7 +161,9 @@ class Registry:
     def _token(self, challenge: Challenge, basic: str | None) -> str:
         url, headers = challenge.url(), {}
         if urlsplit(url).scheme == "http" and not self.insecure:
-            raise Denied(f"{self.name.host} wants tokens from {_shown(url)}, over plain http", 401, hint="--insecure permits it")
+            raise Denied(
+                f"{self.name.host} wants tokens from {_shown(url)}, over plain http", 401, hint="--insecure permits it"
+            )
         if basic and may_send_credentials(challenge, self.origin):
             headers["Authorization"] = basic
         elif _origin(url) == _origin(self.origin) and self.name.host == DEFAULT_HOST:
@@ -194,7 +204,9 @@ class Registry:
                     raise
                 failures, seen = (1, progressed()) if progressed() > seen else (failures + 1, seen)
                 if failures > (limits.RETRIES if retries is None else retries):
-                    raise Unreachable(f"{error} (tried {failures} times)", hint=error.hint or RESUME) from None
+                    raise Unreachable(
+                        f"{error} (tried {failures} times)", hint=error.hint or (RESUME if retries is None else REACH)
+                    ) from None
                 asked = getattr(error, "retry_after", None)
                 self._sleep(min(asked or limits.BACKOFF_SECONDS * 2 ** (failures - 1), limits.BACKOFF_MOST), stopped)
 
@@ -207,6 +219,7 @@ class Registry:
 
 
 RESUME = "run the same command again: it goes on from where it stopped"
+REACH = "check the host, the port and, where there is a proxy, HTTPS_PROXY"
 
 
 def read_body(response: httpx.Response, limit: int) -> bytes:
@@ -233,7 +246,8 @@ def _http_client(verify: ssl.SSLContext | bool, transport: httpx.BaseTransport |
         )
     except (httpx.InvalidURL, ValueError, ImportError) as error:  # ImportError: a SOCKS proxy needs a package
         raise RegistryError(
-            f"the proxy cannot be used: {error}", hint="HTTPS_PROXY, HTTP_PROXY and ALL_PROXY name an http proxy, NO_PROXY exempts hosts"
+            f"the proxy cannot be used: {error}",
+            hint="HTTPS_PROXY, HTTP_PROXY and ALL_PROXY name an http proxy, NO_PROXY exempts hosts",
         ) from None
 
 

@@ -1,13 +1,13 @@
 """The errors of registries.
 
-    BundlerError
-    └── RegistryError         the registry, or the way to it
-        ├── RegistryRefused   it answered with an error; keeps its own words, cut short and without secrets
-        │   ├── NotThere      404: no such model or blob there
-        │   └── Denied        401 or 403: credentials are missing or not enough
-        ├── Unreachable   4   no answer, after all retries
-        ├── WrongBytes        what it sent is not what was asked for
-        └── Cancelled     4   the user, or the client, stopped the transfer
+BundlerError
+└── RegistryError         the registry, or the way to it
+    ├── RegistryRefused   it answered with an error; keeps its own words, cut short and without secrets
+    │   ├── NotThere      404: no such model or blob there
+    │   └── Denied        401 or 403: credentials are missing or not enough
+    ├── Unreachable   4   no answer, after all retries
+    ├── WrongBytes        what it sent is not what was asked for
+    └── Cancelled     4   the user, or the client, stopped the transfer
 """
 
 from __future__ import annotations

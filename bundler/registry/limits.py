@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SPAN = 32 << 20  # bytes of a blob that one request asks for
-JOURNAL_STEP = 4 << 20  # bytes between two lines of a partial file's journal: at most this much is lost to a kill
+JOURNAL_STEP = 1 << 20  # bytes between two lines of a partial file's journal: at most this much is lost to a kill
 PARALLEL = 8  # requests for one blob at the same time
 UPLOAD_PART = 64 << 20  # bytes of one PATCH
 CONNECT_SECONDS = 20.0
@@ -17,4 +17,5 @@ BACKOFF_MOST = 30.0
 REDIRECTS = 10
 MAX_TOKEN_REPLY = 1 << 20  # bytes
 MAX_ERROR_BODY = 64 << 10  # bytes read of an error's text
+MAX_ADDRESS = 16 << 10  # bytes of the address of an unfinished upload
 MAX_JOURNAL = 64 << 20  # bytes

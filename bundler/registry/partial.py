@@ -1,10 +1,12 @@
 """A blob on its way: a sparse file, and a journal of the byte ranges that were written to it.
 
     <models>/.sealift/partial/<hex>           the bytes, at their places
-    <models>/.sealift/partial/<hex>.journal   "offset length\\n" for every range whose bytes were written before the line was
+    <models>/.sealift/partial/<hex>.journal   "offset length\\n" for every range whose bytes were written before the
+    line was
 
-A kill loses at most JOURNAL_STEP bytes of each request. The journal is only a memory of what was fetched: the whole file
-is hashed before it becomes a blob. Two processes never fetch the same blob at once: the second waits for the first's lock.
+A kill loses at most JOURNAL_STEP bytes of each request. The journal is only a memory of what was fetched: the whole
+file is hashed before it becomes a blob. Two processes never fetch the same blob at once: the second waits for the
+first's lock.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Partial:
 
     def write(self, offset: int, data: bytes) -> None:
         """Puts bytes at their place and then into the journal."""
-        assert 0 <= offset and offset + len(data) <= self.size
+        assert 0 <= offset <= self.size - len(data)
         with disk_errors(self._store.root):
             view = memoryview(data)
             at = offset

@@ -99,7 +99,9 @@ def fetch_manifest(registry: Registry, expect: Digest | None = None) -> Manifest
         raise WrongBytes(f"{registry.name.host}: {error}", hint=hint) from None
     for digest, source in ((claimed, "the registry's header says"), (expect, "you asked for")):
         if digest is not None and digest != manifest.digest:
-            raise WrongBytes(f"the manifest of {registry.name.short} has digest {manifest.digest}, but {source} {digest}")
+            raise WrongBytes(
+                f"the manifest of {registry.name.short} has digest {manifest.digest}, but {source} {digest}"
+            )
     return manifest
 
 
@@ -129,7 +131,9 @@ def _fetch(store: Store, registry: Registry, blob: Descriptor, observer: Observe
     """One blob, by rename into the store. Bytes with another digest are fetched once more, then refused."""
 
     def report(completed: int) -> None:
-        observer(Report(status=f"pulling {blob.digest.short}", digest=blob.digest, total=blob.size, completed=completed))
+        observer(
+            Report(status=f"pulling {blob.digest.short}", digest=blob.digest, total=blob.size, completed=completed)
+        )
 
     for _ in range(2):
         with open_partial(store, blob.digest, blob.size) as partial:
@@ -197,7 +201,7 @@ class _Download:
         self._registry.retrying(attempt, progressed=lambda: done // limits.STALL_BYTES, stopped=self._stop.is_set)
 
     def _read(self, offset: int, length: int, keep: Callable[[bytes], None]) -> None:
-        """Hands the bytes of [offset, offset + length) to `keep` in pieces of JOURNAL_STEP; on a failure, what came so far."""
+        """Hands the bytes of [offset, offset + length) to `keep`, JOURNAL_STEP at a time; after a failure, the rest."""
         url = f"{self._registry.base}/blobs/{self._blob.digest}"
         headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
         buffer, taken = bytearray(), 0
@@ -217,7 +221,9 @@ class _Download:
                     skip -= dropped
                     new = piece[dropped:][: length - taken]
                     if not whole and len(new) < len(piece):
-                        raise WrongBytes(f"{self._registry.name.host} sent more than the {length} bytes it was asked for")
+                        raise WrongBytes(
+                            f"{self._registry.name.host} sent more than the {length} bytes it was asked for"
+                        )
                     buffer += new
                     taken += len(new)
                     if len(buffer) >= limits.JOURNAL_STEP:
@@ -229,7 +235,9 @@ class _Download:
                 if buffer:
                     keep(bytes(buffer))
         if taken < length:
-            raise Unreachable(f"{self._blob.digest}: {self._registry.name.host} sent {taken} of {length} bytes", hint=RESUME)
+            raise Unreachable(
+                f"{self._blob.digest}: {self._registry.name.host} sent {taken} of {length} bytes", hint=RESUME
+            )
 
     def _check_range(self, header: str, offset: int, length: int) -> None:
         expected = f"bytes {offset}-{offset + length - 1}/"

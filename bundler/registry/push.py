@@ -1,19 +1,22 @@
 """Push: a model of the store to a registry (distribution spec, "Pushing"; Ollama's registry takes the same).
 
-Order: 1 every blob's bytes are hashed · 2 a blob the registry lacks is uploaded in parts of UPLOAD_PART; after a failure the
-registry is asked how far it got · 3 the manifest goes last, byte for byte, and its digest is compared with the answer's.
+Order: 1 every blob's bytes are hashed · 2 a blob the registry lacks is uploaded in parts of UPLOAD_PART; after a
+failure the registry is asked how far it got, also by the next run after a kill · 3 the manifest goes last, byte for
+byte, and its digest is compared with the answer's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import secrets
 from collections.abc import Iterator
 
 from bundler.registry import limits
 from bundler.registry.client import Registry
 from bundler.registry.errors import NotThere, RegistryRefused, WrongBytes
 from bundler.registry.pull import Observer, Report
-from manifests.digest import chunks
+from manifests.digest import Digest, chunks
 from manifests.manifest import Descriptor, Manifest
 from manifests.name import ModelName
 from manifests.store import Store
@@ -56,16 +59,53 @@ def _put_manifest(registry: Registry, manifest: Manifest) -> None:
         raise WrongBytes(f"{registry.name.host} stored the manifest as {header[:80]!r}, expected {manifest.digest}")
 
 
+class _Address:
+    """Where an unfinished upload goes on: a file beside the store, for the run after a kill.
+
+    A store that cannot be written forgets it, and the next run uploads the blob from its start.
+    """
+
+    def __init__(self, store: Store, registry: Registry, blob: Descriptor) -> None:
+        self._registry = registry
+        name = Digest.of(f"{registry.base} {blob.digest}".encode()).hex
+        self._path = store.private / "uploads" / name
+
+    def read(self) -> str | None:
+        try:
+            with self._path.open("rb") as stream:
+                text = stream.read(limits.MAX_ADDRESS).decode("ascii")
+            return self._registry.follow(self._registry.base, text)
+        except (OSError, ValueError, WrongBytes):
+            return None
+
+    def write(self, url: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}")
+            temporary.write_text(url, encoding="ascii")
+            temporary.replace(self._path)
+
+    def forget(self) -> None:
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
 class _Upload:
     """One blob. `_url` is where the next part goes, `_offset` how many bytes the registry has."""
 
     def __init__(self, store: Store, registry: Registry, blob: Descriptor, observer: Observer) -> None:
         self._store, self._registry, self._blob, self._observer = store, registry, blob, observer
-        self._url: str | None = None
+        self._address = _Address(store, registry, blob)
+        self._url = self._address.read()
         self._offset = 0
 
     def run(self) -> None:
-        self._registry.retrying(self._attempt, progressed=lambda: self._offset)
+        try:
+            self._registry.retrying(self._attempt, progressed=lambda: self._offset)
+        except (RegistryRefused, WrongBytes):
+            self._address.forget()  # it may be the address that is refused
+            raise
+        self._address.forget()
 
     def _attempt(self) -> None:
         if self._url is None or not self._ask_offset():
@@ -104,7 +144,9 @@ class _Upload:
             "Content-Range": f"{start}-{start + length - 1}",
         }
         url = self._url
-        with self._registry.request("PATCH", url, headers=headers, body=lambda: self._bytes(start, length), expect=(202, 204)) as response:
+        with self._registry.request(
+            "PATCH", url, headers=headers, body=lambda: self._bytes(start, length), expect=(202, 204)
+        ) as response:
             self._follow(url, response.headers.get("location", url))
         self._offset = start + length
         _report(self._observer, self._blob, self._offset)
@@ -126,3 +168,4 @@ class _Upload:
         if not location:
             raise WrongBytes(f"{self._registry.name.host} did not say where to upload to")
         self._url = self._registry.follow(url, location)
+        self._address.write(self._url)

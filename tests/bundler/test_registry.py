@@ -87,7 +87,7 @@ def blob_requests(peer: RegistryPeer) -> list[httpx.Request]:
 def test_a_pull_keeps_the_manifests_bytes_and_records_its_source(store: Store, peer: RegistryPeer) -> None:
     reports = pulled(store, peer)
     assert_whole(store)
-    assert [report.status for report in reports][0::len(reports) - 1] == ["pulling manifest", "success"]
+    assert [report.status for report in reports][0 :: len(reports) - 1] == ["pulling manifest", "success"]
     (record,) = store.records(MANIFEST.digest)
     assert record["source"] == "https://reg.example/v2/library/m/manifests/latest" and record["tls_checked"] is True
     ranges = sorted(request.headers["range"] for request in blob_requests(peer))
@@ -99,7 +99,8 @@ def test_progress_has_the_shape_of_the_contract(store: Store, peer: RegistryPeer
     lines = [as_json(report) for report in pulled(store, peer)]
     weights = [line for line in lines if line.get("digest") == str(Digest.of(WEIGHTS))]
     assert weights[-1] == {
-        "status": f"pulling {Digest.of(WEIGHTS).short}", "digest": str(Digest.of(WEIGHTS)), "total": 10_000, "completed": 10_000,
+        "status": f"pulling {Digest.of(WEIGHTS).short}", "digest": str(Digest.of(WEIGHTS)), "total": 10_000,
+        "completed": 10_000,
     }  # fmt: skip
     assert {"status": "verifying sha256 digest"} in lines and {"status": "writing manifest"} in lines
 
@@ -140,7 +141,11 @@ def test_what_was_fetched_before_a_failure_is_not_fetched_again(store: Store, pe
     peer.requests.clear()
     pulled(store, peer)
     assert_whole(store)
-    first = min(int(request.headers["range"][6:].split("-")[0]) for request in blob_requests(peer) if str(Digest.of(WEIGHTS)) in str(request.url))
+    first = min(
+        int(request.headers["range"][6:].split("-")[0])
+        for request in blob_requests(peer)
+        if str(Digest.of(WEIGHTS)) in str(request.url)
+    )
     assert first == 500
 
 
@@ -189,7 +194,11 @@ def test_more_bytes_than_asked_for_are_refused(store: Store, peer: RegistryPeer)
 
 
 def test_another_range_than_asked_for_is_refused(store: Store, peer: RegistryPeer) -> None:
-    peer.faults = [lambda request, response: httpx.Response(206, headers={"content-range": "bytes 1-1000/10000"}, content=bytes(1000))]
+    peer.faults = [
+        lambda request, response: httpx.Response(
+            206, headers={"content-range": "bytes 1-1000/10000"}, content=bytes(1000)
+        )
+    ]
     with pytest.raises(WrongBytes, match="answered the range"):
         pulled(store, peer)
 
@@ -205,7 +214,13 @@ def test_the_manifests_digest_is_checked(store: Store, peer: RegistryPeer) -> No
 
 @pytest.mark.parametrize(
     "raw",
-    [b"<html>", b"{}", json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}).encode()],
+    [
+        b"<html>",
+        b"{}",
+        json.dumps(
+            {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}
+        ).encode(),
+    ],
 )
 def test_what_is_no_manifest_is_refused(store: Store, peer: RegistryPeer, raw: bytes) -> None:
     peer.manifests["library/m", "latest"] = raw
@@ -214,7 +229,9 @@ def test_what_is_no_manifest_is_refused(store: Store, peer: RegistryPeer, raw: b
 
 
 def test_a_digest_that_is_a_path_never_reaches_the_disk(store: Store, peer: RegistryPeer) -> None:
-    peer.manifests["library/m", "latest"] = MANIFEST.raw.replace(str(Digest.of(WEIGHTS)).encode(), b"sha256:../../../../etc/passwd")
+    peer.manifests["library/m", "latest"] = MANIFEST.raw.replace(
+        str(Digest.of(WEIGHTS)).encode(), b"sha256:../../../../etc/passwd"
+    )
     peer.headers = {"docker-content-digest": ""}
     with pytest.raises(WrongBytes):
         pulled(store, peer)
@@ -246,7 +263,10 @@ def test_blobs_only_the_replaced_manifest_named_go(store: Store, peer: RegistryP
 
 def test_cancelled(store: Store, peer: RegistryPeer) -> None:
     calls = iter([False] * 4 + [True] * 1000)
-    with Registry(NAME, transport=peer.transport(), cancelled=lambda: next(calls)) as registry, pytest.raises(Cancelled):
+    with (
+        Registry(NAME, transport=peer.transport(), cancelled=lambda: next(calls)) as registry,
+        pytest.raises(Cancelled),
+    ):
         pull(store, registry, lambda report: None)
     pulled(store, peer)
     assert_whole(store)
@@ -287,7 +307,9 @@ def test_credentials_of_dockers_config(store: Store, peer: RegistryPeer, tmp_pat
     pulled(store, peer)
 
 
-def test_a_realm_over_plain_http_gets_nothing(store: Store, peer: RegistryPeer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_realm_over_plain_http_gets_nothing(
+    store: Store, peer: RegistryPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     peer.token, peer.realm = "t", "http://evil.example/token"
     monkeypatch.setenv("SEALIFT_REGISTRY_USER", "u")
     monkeypatch.setenv("SEALIFT_REGISTRY_PASSWORD", "p")
@@ -321,7 +343,10 @@ def test_a_redirect_loop_ends(store: Store, peer: RegistryPeer) -> None:
     def loop(request: httpx.Request) -> httpx.Response:
         return httpx.Response(302, headers={"location": str(request.url)})
 
-    with Registry(NAME, transport=httpx.MockTransport(lambda request: streamed(loop(request)))) as registry, pytest.raises(RegistryError, match="redirects"):
+    with (
+        Registry(NAME, transport=httpx.MockTransport(lambda request: streamed(loop(request)))) as registry,
+        pytest.raises(RegistryError, match="redirects"),
+    ):
         pull(store, registry, lambda report: None)
 
 
@@ -329,7 +354,10 @@ def test_errors_are_short_and_without_secrets(store: Store) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         return httpx.Response(418, content=b"\x1b[31m" + b"x" * 1_000_000)
 
-    with Registry(NAME, transport=httpx.MockTransport(lambda request: streamed(refuse(request)))) as registry, pytest.raises(RegistryRefused) as caught:
+    with (
+        Registry(NAME, transport=httpx.MockTransport(lambda request: streamed(refuse(request)))) as registry,
+        pytest.raises(RegistryRefused) as caught,
+    ):
         with registry.request("GET", "https://user:pw@reg.example/v2/?signature=secret"):
             pass
     text = str(caught.value)
@@ -341,6 +369,117 @@ def test_http_needs_insecure() -> None:
         Registry(ModelName.parse("http://reg.example/library/m"))
     with pytest.raises(BundlerError, match="not a file of PEM"):
         Registry(NAME, ca=Path("/nonexistent"))
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        'Bearer realm="http://["',
+        'Bearer realm="https://[::1"',
+        'Bearer realm="https://a b/"',
+        'Bearer realm="file:///etc/passwd"',
+        "Bearer",
+        "",
+        "\x7f",
+    ],
+)
+def test_a_challenge_that_makes_no_sense(store: Store, peer: RegistryPeer, challenge: str) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, headers={"www-authenticate": challenge})
+
+    with (
+        Registry(NAME, transport=httpx.MockTransport(lambda request: streamed(refuse(request)))) as registry,
+        pytest.raises(RegistryError),
+    ):
+        pull(store, registry, lambda report: None)
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[", "https://[::1", "file:///etc/passwd", "//", "https://x:99999999/", "https://\u20ac\u202e/"]
+)
+def test_a_redirect_that_leads_nowhere(store: Store, location: str) -> None:
+    def redirect(request: httpx.Request) -> httpx.Response:
+        if request.url.host != "reg.example":
+            raise httpx.ConnectError("no such host")
+        return httpx.Response(302, headers=[(b"location", location.encode())])
+
+    with (
+        Registry(NAME, transport=httpx.MockTransport(lambda request: streamed(redirect(request)))) as registry,
+        pytest.raises(RegistryError),
+    ):
+        pull(store, registry, lambda report: None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "[]",
+        "{}",
+        '{"auths": null}',
+        '{"auths": []}',
+        '{"auths": {"reg.example": 5}}',
+        '{"auths": {"reg.example": {"auth": "\u20ac"}}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_docker_config_of_any_shape(store: Store, peer: RegistryPeer, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "home" / ".docker" / "config.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    peer.token = "t"
+    pulled(store, peer)
+
+
+def test_an_identity_with_a_passphrase_is_passed_over(store: Store, peer: RegistryPeer, tmp_path: Path) -> None:
+    from bundler.registry.access import signed_request
+
+    def text(data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + data
+
+    public = text(text(b"ssh-ed25519") + text(bytes(32)))
+    options = text(text(bytes(16)) + (16).to_bytes(4, "big"))  # salt and rounds, openssh/PROTOCOL.key
+    raw = (
+        b"openssh-key-v1\0"
+        + text(b"aes256-ctr")
+        + text(b"bcrypt")
+        + options
+        + (1).to_bytes(4, "big")
+        + public
+        + text(bytes(160))
+    )
+    path = tmp_path / "home" / ".ollama" / "id_ed25519"
+    path.parent.mkdir(parents=True)
+    armour = "-----BEGIN OPENSSH PRIVATE KEY-----\n%s\n-----END OPENSSH PRIVATE KEY-----\n"
+    path.write_text(armour % base64.b64encode(raw).decode())
+    assert ":" in signed_request("https://registry.ollama.ai/token")
+    assert (tmp_path / "home" / "sealift" / "registry_ed25519").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_unfinished_line_of_a_journal_does_not_spoil_the_next(store: Store, peer: RegistryPeer) -> None:
+    """A full disk can cut a line. What is appended later must not become one number with it."""
+    peer.faults = [breaks_after(640, httpx.ReadError("reset"))] + [answers(500)] * 100
+    with pytest.raises(Unreachable):
+        pulled(store, peer)
+    journal = store.private / "partial" / (Digest.of(WEIGHTS).hex + ".journal")
+    with journal.open("ab") as out:
+        out.write(b"9")  # "9" and "640 128" would read "9640 128": bytes nobody fetched
+    peer.faults = [breaks_after(200, httpx.ReadError("reset"))] + [answers(500)] * 100
+    with pytest.raises(Unreachable):
+        pulled(store, peer)
+    peer.faults.clear()
+    peer.requests.clear()
+    reports = pulled(store, peer)
+    assert_whole(store)
+    starts = [
+        int(request.headers["range"][6:].split("-")[0])
+        for request in blob_requests(peer)
+        if str(Digest.of(WEIGHTS)) in str(request.url)
+    ]
+    assert min(starts) == 840 and len(set(starts)) == len(
+        starts
+    )  # all that came is remembered, nothing is fetched twice
+    assert reports[-1].status == "success"
 
 
 # -- push
@@ -389,3 +528,59 @@ def test_a_damaged_blob_is_not_pushed(store: Store) -> None:
     with pytest.raises(Exception, match="hash to"):
         pushed(store, peer)
     assert not peer.requests
+
+
+def test_an_upload_is_not_led_to_plain_http(store: Store) -> None:
+    stored(store)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(202, headers={"location": "http://elsewhere.example/upload"})
+        return httpx.Response(404)
+
+    with (
+        Registry(NAME, transport=httpx.MockTransport(lambda request: streamed(answer(request)))) as registry,
+        pytest.raises(WrongBytes, match="from https to http"),
+    ):
+        push(store, NAME, registry, lambda report: None)
+
+
+def test_a_killed_push_goes_on_in_the_next_run(store: Store) -> None:
+    stored(store)
+    peer = RegistryPeer()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(report: Report) -> None:
+        if report.completed >= 6000:
+            raise Killed
+
+    with Registry(NAME, transport=peer.transport()) as registry, pytest.raises(Killed):
+        push(store, NAME, registry, kill)
+    peer.requests.clear()
+    pushed(store, peer)
+    starts = [request.headers["content-range"] for request in peer.requests if request.method == "PATCH"]
+    assert starts[:2] == ["6000-8999", "9000-9999"]
+    assert peer.blobs[str(Digest.of(WEIGHTS))] == WEIGHTS
+    assert not list((store.private / "uploads").iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", "http://[", "file:///etc/passwd", "https://reg.example/v2/library/m/blobs/uploads/99", "\u20ac"],
+)
+def test_a_remembered_upload_that_is_none(store: Store, text: str) -> None:
+    stored(store)
+    peer = RegistryPeer(uploads={"99": bytearray(b"foreign")})
+    folder = store.private / "uploads"
+    folder.mkdir(parents=True)
+    for digest in (Digest.of(data) for data in (WEIGHTS, SYSTEM, CONFIG)):
+        (folder / Digest.of(f"https://reg.example/v2/library/m {digest}".encode()).hex).write_text(text)
+    for _ in range(4):  # each refusal forgets one address
+        try:
+            pushed(store, peer)
+            break
+        except RegistryRefused:
+            continue
+    assert peer.blobs[str(Digest.of(WEIGHTS))] == WEIGHTS and ("library/m", "latest") in peer.manifests

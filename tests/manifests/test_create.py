@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,9 @@ from manifests.manifest import Manifest
 from manifests.modelfile import Modelfile
 from manifests.name import ModelName
 from manifests.store import Store
+from tests.peers.gguf_head import gguf_bytes
 
 NAME = ModelName.parse("mine")
-
-
-def gguf_bytes(architecture: str = "llama", kind: str | None = None) -> bytes:
-    """A GGUF head with two keys and no tensors: magic, version 3, counts, then keys (GGUF specification)."""
-    pairs = [("general.architecture", architecture)] + ([("general.type", kind)] if kind else [])
-    body = b"".join(text(key) + (8).to_bytes(4, "little") + text(value) for key, value in pairs)
-    return b"GGUF" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + len(pairs).to_bytes(8, "little") + body
-
-
-def text(value: str) -> bytes:
-    return len(value).to_bytes(8, "little") + value.encode()
 
 
 def make(store: Store, folder: Path, lines: str, name: ModelName = NAME) -> Manifest:
@@ -62,7 +53,12 @@ def test_from_a_file(store: Store, tmp_path: Path) -> None:
 
 
 def test_from_a_model_inherits_and_overrides(store: Store, tmp_path: Path) -> None:
-    make(store, tmp_path, "FROM m.gguf\nSYSTEM one\nPARAMETER top_k 3\nPARAMETER stop a\nLICENSE MIT\n", ModelName.parse("base"))
+    make(
+        store,
+        tmp_path,
+        "FROM m.gguf\nSYSTEM one\nPARAMETER top_k 3\nPARAMETER stop a\nLICENSE MIT\n",
+        ModelName.parse("base"),
+    )
     manifest = make(store, tmp_path, "FROM base\nSYSTEM two\nPARAMETER stop b\nLICENSE Apache\n")
     assert layer(store, manifest, "system") == b"two"
     assert json.loads(layer(store, manifest, "params")) == {"stop": ["b"], "top_k": 3}
@@ -121,6 +117,62 @@ def test_refused(store: Store, tmp_path: Path, lines: str, message: str) -> None
     with pytest.raises(CreateError, match=message):
         make(store, tmp_path, lines)
     assert store.names() == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "FROM ~nobody-of-that-name/m.gguf\n", "FROM " + "a" * 300 + ".gguf\n", "FROM a\0b.gguf\n", "FROM /dev/zero\n",
+        "FROM pipe\n", "FROM m.gguf\nADAPTER a\0b\n", "FROM m.gguf\nADAPTER none\n", "FROM m.gguf\nADAPTER .\n",
+        "FROM m.gguf/x.gguf\n", "FROM " + "d/" * 5000 + "m.gguf\n", "FROM m.gguf\nADAPTER text.gguf\n",
+    ],
+)  # fmt: skip
+def test_a_path_that_is_none_leaves_nothing(store: Store, tmp_path: Path, lines: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "text.gguf").write_bytes(b"hello")
+    with pytest.raises(ManifestsError):
+        make(store, tmp_path, lines)
+    assert not store.blobs.exists()  # no weights are copied for a model that is refused
+
+
+def test_making_a_model_anew_drops_what_only_the_old_one_named(store: Store, tmp_path: Path) -> None:
+    old = make(store, tmp_path, "FROM m.gguf\nSYSTEM one\n")
+    new = make(store, tmp_path, "FROM mine\nSYSTEM two\n")  # based on itself
+    assert not store.has_blob(Digest.of(b"one")) and store.has_blob(Digest.of(b"two"))
+    (record,) = store.records(new.digest)
+    assert record["from_manifest"] == str(old.digest)
+
+
+def test_two_files_of_one_name(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "m.gguf").write_bytes(gguf_bytes("clip"))
+    manifest = make(store, tmp_path, "FROM m.gguf\nFROM other/m.gguf\n")
+    assert [blob.kind for blob in manifest.layers] == ["model", "projector"]
+
+
+def test_text_that_is_no_unicode(store: Store) -> None:
+    digest = store.put_bytes(gguf_bytes())
+    for fields in (
+        {"system": "\ud800"},
+        {"licenses": ("\ud800",)},
+        {"messages": (("user", "\ud800"),)},
+        {"renderer": "\ud800"},
+    ):
+        with pytest.raises(CreateError, match="surrogate"):
+            create(store, NAME, CreateRequest(files={"m.gguf": digest}, **fields))
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"null", b"1", b"{", b"[" * 100_000, b'"' + b'\\"' * 100_000])
+def test_a_base_whose_params_or_config_are_not_objects(store: Store, tmp_path: Path, raw: bytes) -> None:
+    manifest = make(store, tmp_path, "FROM m.gguf\nPARAMETER top_k 3\n", ModelName.parse("base"))
+    digest = store.put_bytes(raw)
+    for place in (("config",), ("layers", 1)):
+        document = json.loads(manifest.raw)
+        part = document["config"] if place == ("config",) else document["layers"][1]
+        part |= {"digest": str(digest), "size": len(raw)}
+        store.put_manifest(ModelName.parse("bad"), json.dumps(document).encode())
+        with pytest.raises(ManifestsError):
+            make(store, tmp_path, "FROM bad\nPARAMETER top_k 4\n")
 
 
 def test_an_api_request_names_blobs(store: Store) -> None:

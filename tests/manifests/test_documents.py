@@ -28,11 +28,32 @@ def test_canonical_form_is_a_fixed_point(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b'{"b":1,"a":2}', b'{"a": 1}', b'{"a":1}\n', b'{"a":1,"a":1}', b"1.0", b"1e3", b"NaN", b'"\\u0041"', b"-0", b"[1,]"]
+    "raw",
+    [
+        b'{"b":1,"a":2}',
+        b'{"a": 1}',
+        b'{"a":1}\n',
+        b'{"a":1,"a":1}',
+        b"1.0",
+        b"1e3",
+        b"NaN",
+        b'"\\u0041"',
+        b"-0",
+        b"[1,]",
+    ],
 )
 def test_other_forms_of_json_are_refused(raw: bytes) -> None:
     with pytest.raises(FieldError):
         canonical.decode(raw, limit=1 << 20)
+
+
+@pytest.mark.parametrize(
+    "raw", [b'"' + b'\\"' * (1 << 21), b'"' * (1 << 21), b'"' + b"\\" * (1 << 21), b'["' + b'\\"[' * (1 << 20)]
+)
+def test_a_string_that_never_ends_is_refused_at_once(raw: bytes) -> None:
+    """Looking for its end again from each quote would take hours: the time of this test is its point."""
+    with pytest.raises(FieldError):
+        parse_json(raw, limit=1 << 24)
 
 
 def test_keys_sort_by_utf16_units() -> None:

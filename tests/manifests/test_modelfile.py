@@ -67,7 +67,7 @@ def test_a_quote_ends_only_at_a_lines_end() -> None:
 
 
 def test_encodings_and_line_ends() -> None:
-    text = "FROM x\nSYSTEM \"é\n😀\"\n"
+    text = 'FROM x\nSYSTEM "é\n😀"\n'
     for raw in (text.encode("utf-16"), text.encode("utf-8-sig"), text.replace("\n", "\r\n").encode()):
         assert Modelfile.parse(raw) == Modelfile.parse(text.encode())
 
@@ -111,7 +111,11 @@ def test_dropped_parameters_have_no_effect() -> None:
 VALUES = st.text(st.sampled_from('ab "#\n\t\\é\u200d'), max_size=12) | st.text(max_size=12)
 
 
-@given(st.lists(st.tuples(st.sampled_from([c for c in COMMANDS if c not in ("parameter", "requires")]), VALUES), max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([c for c in COMMANDS if c not in ("parameter", "requires")]), VALUES), max_size=4
+    )
+)
 def test_render_parses_back_or_refuses(pairs: list[tuple[str, str]]) -> None:
     commands = [Command(name="from", value="x")]
     for name, value in pairs:
@@ -132,3 +136,12 @@ def test_any_bytes_parse_or_are_refused(raw: bytes) -> None:
         Modelfile.parse(b"FROM x\n" + raw)
     except ModelfileError:
         pass
+
+
+@pytest.mark.parametrize("line", [b"\n", b'a"b\n', b"\r\n"])
+def test_a_quote_that_is_closed_late_or_never_is_found_in_one_pass(line: bytes) -> None:
+    body = line * (1 << 18)
+    with pytest.raises(ModelfileError, match="unexpected EOF"):
+        Modelfile.parse(b'FROM x\nSYSTEM """' + body)
+    (text,) = Modelfile.parse(b'FROM x\nSYSTEM """' + body + b'"""\n').all("system")
+    assert text.encode() == body.replace(b"\r\n", b"\n")

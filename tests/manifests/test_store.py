@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,120 @@ def test_odd_files_are_not_models(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     assert [name.short for name in store.names()] == ["a:latest"]
+
+
+def test_pipes_folders_and_links_out_are_refused_and_do_not_hang(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    make(store, "a", b"weights")
+    path, digest = store.blob_path(Digest.of(b"weights")), Digest.of(b"weights")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"weights")
+    puts: list[Callable[[], object]] = [
+        lambda: os.mkfifo(path),
+        path.mkdir,
+        lambda: path.symlink_to(outside),
+        lambda: path.symlink_to(path),
+        lambda: path.symlink_to("/dev/zero"),
+    ]
+    for put in puts:
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+        put()
+        for read in (
+            lambda: store.open_blob(digest),
+            lambda: store.verify_blob(digest),
+            lambda: store.copy(ModelName.parse("a"), ModelName.parse("b")),
+        ):
+            with pytest.raises(StoreError):
+                read()
+    assert [name.short for name in store.names()] == ["a:latest"]
+    path.unlink()
+    (store.blobs / "elsewhere").write_bytes(b"weights")
+    path.symlink_to("elsewhere")  # within the store
+    store.verify_blob(digest)
+
+
+def test_a_manifest_that_is_no_plain_file(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    make(store, "a", b"weights")
+    path = store.manifest_path(ModelName.parse("a"))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="not a plain file"):
+        store.manifest(ModelName.parse("a"))
+    assert store.names() == []
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_nothing_is_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models that cannot be seen may need the blobs that the removed one named."""
+    store = Store(tmp_path)
+    make(store, "a", b"weights")
+    make(store, "other/b", b"weights")
+    real = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path).name == "other":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(StoreError, match="Permission denied"):
+        store.names()
+    assert store.remove(ModelName.parse("a")) == []
+    assert store.has_blob(Digest.of(b"weights"))
+
+
+def test_a_broken_model_can_be_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    make(store, "a", b"weights")
+    make(store, "b", b"weights")
+    store.manifest_path(ModelName.parse("b")).write_bytes(b"not json")
+    assert store.remove(ModelName.parse("b")) == []
+    assert store.remove(ModelName.parse("a")) != []
+    assert not list(store.blobs.iterdir())
+
+
+def test_what_a_replaced_model_alone_named_goes(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    make(store, "a", b"weights")
+    make(store, "b", b"other")
+    store.copy(ModelName.parse("a"), ModelName.parse("b"))
+    assert not store.has_blob(Digest.of(b"other")) and store.has_blob(Digest.of(b"weights"))
+    store.copy(ModelName.parse("a"), ModelName.parse("a"))
+    store.verify_blob(Digest.of(b"weights"))
+
+
+def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = store.private / "tmp"
+    folder.mkdir(parents=True)
+    (folder / "dead").write_bytes(b"x" * 1000)
+    with store.temporary() as first:
+        assert not (folder / "dead").exists()
+        first.write_bytes(b"being written")
+        with store.temporary() as second:
+            second.write_bytes(b"also")
+            assert first.read_bytes() == b"being written"
+    assert list(folder.iterdir()) == []
+
+
+def test_the_root_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = Store(tmp_path / "file")
+    name = ModelName.parse("a")
+    for use in (
+        store.names,
+        lambda: store.manifest(name),
+        lambda: store.put_bytes(b"x"),
+        lambda: store.remove(name),
+        lambda: store.put_stream([b"x"]),
+    ):
+        with pytest.raises(StoreError):
+            use()
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
