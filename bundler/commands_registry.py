@@ -34,7 +34,8 @@ def pull_(
     """Fetch a model from a registry: Ollama's, Hugging Face's, or any OCI registry.
 
     Resumes where an earlier attempt stopped. Every byte is hashed; blobs that are there already are hashed again.
-    Proxies come from HTTPS_PROXY; credentials from SEALIFT_REGISTRY_USER and SEALIFT_REGISTRY_PASSWORD or docker login.
+    Proxies come from HTTPS_PROXY; credentials from SEALIFT_REGISTRY_HOST, _USER and
+    _PASSWORD, or docker login.
     """
     from bundler.registry.client import Registry
     from bundler.registry.pull import pull

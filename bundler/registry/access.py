@@ -1,7 +1,7 @@
 """Who we are to a registry: credentials, and the token challenge (distribution spec, "Token Authentication").
 
-* Credentials come from SEALIFT_REGISTRY_USER and SEALIFT_REGISTRY_PASSWORD, else from Docker's config.json for that
-host.
+* Credentials come from SEALIFT_REGISTRY_USER and SEALIFT_REGISTRY_PASSWORD for the one host that SEALIFT_REGISTRY_HOST
+  names, else from Docker's config.json for that host.
 * They go to the registry's own host and to the realm it names: over https, or plain http only if the registry itself is
   spoken to so. A redirect to another origin never carries them (`client.py`).
 * Without credentials, a realm on the registry's own host gets Ollama's signed request (contract, 4.2), with the key of
@@ -57,9 +57,9 @@ class Challenge:
 
 
 def basic_credentials(host: str) -> str | None:
-    """The value of an `Authorization: Basic` header for a host, or None."""
+    """The value of an `Authorization: Basic` header for a host (`name` or `name:port`), or None."""
     user, password = os.environ.get("SEALIFT_REGISTRY_USER"), os.environ.get("SEALIFT_REGISTRY_PASSWORD")
-    if user and password:
+    if user and password and os.environ.get("SEALIFT_REGISTRY_HOST", "").lower() == host.lower():
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
     path = Path(os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker"))) / "config.json"
     try:

@@ -274,7 +274,7 @@ def _refusal(response: httpx.Response, kind: type[RegistryRefused] | None = None
     if kind is None:
         kind = Denied if status in (401, 403) else NotThere if status == 404 else RegistryRefused
     text = f"{response.request.method} {_shown(str(response.url))}: {status} {_message(data)}".rstrip()
-    hint = "set SEALIFT_REGISTRY_USER and SEALIFT_REGISTRY_PASSWORD, or log in with docker" if kind is Denied else None
+    hint = "set SEALIFT_REGISTRY_HOST, _USER and _PASSWORD, or log in with docker" if kind is Denied else None
     return kind(text, status, retry_after=_seconds(response.headers.get("retry-after")), hint=hint)
 
 

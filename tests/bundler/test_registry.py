@@ -50,7 +50,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SEALIFT_HOME", str(tmp_path / "home" / "sealift"))
-    for variable in ("SEALIFT_REGISTRY_USER", "SEALIFT_REGISTRY_PASSWORD", "DOCKER_CONFIG"):
+    for variable in ("SEALIFT_REGISTRY_HOST", "SEALIFT_REGISTRY_USER", "SEALIFT_REGISTRY_PASSWORD", "DOCKER_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -292,9 +292,14 @@ def test_basic_credentials_go_to_the_realm(store: Store, peer: RegistryPeer, mon
     peer.token, peer.basic = "t", basic("u", "p")
     with pytest.raises(Denied) as caught:
         pulled(store, peer)
-    assert "SEALIFT_REGISTRY_USER" in (caught.value.hint or "")
+    assert "SEALIFT_REGISTRY_HOST" in (caught.value.hint or "")
     monkeypatch.setenv("SEALIFT_REGISTRY_USER", "u")
     monkeypatch.setenv("SEALIFT_REGISTRY_PASSWORD", "p")
+    monkeypatch.setenv("SEALIFT_REGISTRY_HOST", "other.example")  # they are for another registry: this one never sees them
+    with pytest.raises(Denied):
+        pulled(store, peer)
+    assert not [request for request in peer.requests if request.headers.get("authorization") == peer.basic]
+    monkeypatch.setenv("SEALIFT_REGISTRY_HOST", "reg.example")
     pulled(store, peer)
     assert [request for request in peer.requests if request.headers.get("authorization") == peer.basic]
 
@@ -311,6 +316,7 @@ def test_a_realm_over_plain_http_gets_nothing(
     store: Store, peer: RegistryPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer.token, peer.realm = "t", "http://evil.example/token"
+    monkeypatch.setenv("SEALIFT_REGISTRY_HOST", "reg.example")
     monkeypatch.setenv("SEALIFT_REGISTRY_USER", "u")
     monkeypatch.setenv("SEALIFT_REGISTRY_PASSWORD", "p")
     with pytest.raises(Denied, match="plain http"):
