@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ CROSSED = "made:1b-q6_k"  # about 1 GB
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # players and folders go too
     ask = arguments()
     sections = ask.what or list(SECTIONS)
     results: dict[str, Any] = {}

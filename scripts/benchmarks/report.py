@@ -23,8 +23,8 @@ def conditions(result: dict[str, Any]) -> str:
     machine, load = result["machine"], result["load"]
     text = (
         f"{machine['date']}, {machine['cpu']}, {machine['threads']} threads of {machine['cores']} cores. "
-        f"During the run: load average {load['min']:.1f}–{load['max']:.1f}; other processes took {result['others']:.0%} "
-        f"of the processors, the host withheld {result['stolen']:.0%}"
+        f"During the run: load average {load['min']:.1f}–{load['max']:.1f}; other processes took "
+        f"{result['others']:.0%} of the processors, the host withheld {result['stolen']:.0%}"
     )
     readings = result["limits"]
     if readings:

@@ -1,0 +1,189 @@
+"""The bench measures in turn, counts what it says, and its parts still fit the program. No test depends on speed."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from manifests.gguf import Gguf
+from runtime.models.load import load
+from scripts.benchmarks import crossing, engine, report, server, shapes
+from scripts.benchmarks.machine import Limits
+from scripts.benchmarks.player import Player
+from scripts.benchmarks.turns import Comparison, compare
+from tests.peers.model_maker import Size, make_model
+
+ROOT = Path(__file__).parents[1]
+READ, DOTS = 1e9, 1e12
+
+
+class KnownLimits(Limits):
+    """Readings that are given, not measured."""
+
+    def __init__(self) -> None:
+        self.readings: list[dict[str, Any]] = []
+
+    def measure(self) -> dict[str, Any]:
+        self.readings.append({"read_bytes": READ, "integer_ops": DOTS, "instruction": "none"})
+        return self.readings[-1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("bench") / "tiny.gguf", quant="Q8_0", size=Size(context=1024))
+
+
+@pytest.fixture
+def pair(model: Path) -> Iterator[list[Player]]:
+    """Our engine twice, the second in the peer's place."""
+    command = [sys.executable, "-m", "scripts.benchmarks.ours", str(model), "1", "16"]
+    with Player("sealift", command) as ours, Player("llama.cpp", command) as theirs:
+        yield [ours, theirs]
+
+
+def scripted(times: dict[str, list[float]], calls: list[str]) -> dict[str, Callable[[], float]]:
+    def play(name: str) -> float:
+        calls.append(name)
+        return times[name].pop(0)
+
+    return {name: (lambda name=name: play(name)) for name in times}  # type: ignore[misc]
+
+
+def test_players_take_turns_and_ratios_are_of_one_round() -> None:
+    calls: list[str] = []
+    players = scripted({"a": [9, 2, 4, 1], "b": [9, 1, 8, 3]}, calls)
+    result = compare("w", players, amount=24, unit="tokens", against="b", rounds=3, rest=0)
+    assert calls == ["a", "b"] * 4  # the first two warm up
+    assert [(s["who"], s["turn"], s["round"]) for s in result["samples"]] == [
+        ("a", 0, 0), ("b", 1, 0), ("a", 2, 1), ("b", 3, 1), ("a", 4, 2), ("b", 5, 2)
+    ]  # fmt: skip
+    assert result["pairs"] == {"a": [0.5, 2, 3]}
+    assert result["ratios"] == {"a": {"median": 2, "min": 0.5, "max": 3}}  # of medians it would be 1.5
+    assert result["rates"]["a"] == {"median": 12, "min": 6, "max": 24}
+    assert result["seconds"]["b"] == {"median": 3, "min": 1, "max": 8}
+
+
+def test_engine_section(pair: list[Player], model: Path) -> None:
+    results = engine.measure(pair, runs=2, limits=(limits := KnownLimits()))
+    assert len(limits.readings) == 2  # before and after
+    assert [one["work"] for one in results] == [
+        "prefill of 512", "decode, one sequence", "decode, 8 sequences", "decode, 16 sequences"
+    ]  # fmt: skip
+    assert [one["amount"] for one in results] == [512, 128, 32 * 8, 32 * 16]
+    for one in results:
+        check_comparison(one, ["sealift", "llama.cpp"], rounds=2)
+        assert set(one["extra"]["shares"]) == {"sealift", "llama.cpp"}
+    _, _, weights = load(Gguf.open(model))
+    matrices = [weight for name, weight in weights.items() if weight.rows > 1]
+    read = sum(weight.buffer.nbytes for weight in matrices)  # tied: the vocabulary is read as the output matrix
+    speed = results[1]["rates"]["sealift"]["median"] * read
+    assert results[1]["extra"]["shares"]["sealift"] == pytest.approx(speed / READ)
+    late = ("blk.1.attn_output", "blk.1.ffn", "token_embd")  # only the last token of a prompt gets that far
+    work = sum(2 * w.rows * w.cols for name, w in weights.items() if w.rows > 1 and not name.startswith(late))
+    speed = results[0]["rates"]["sealift"]["median"] * work
+    assert results[0]["extra"]["shares"]["sealift"] == pytest.approx(speed / DOTS)
+
+
+def test_busy_section_ends_its_neighbour(pair: list[Player], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STEPS_BUSY", 2)
+    started: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def popen(*arguments: Any, **named: Any) -> Any:
+        started.append(real(*arguments, **named))
+        return started[-1]
+
+    monkeypatch.setattr("scripts.benchmarks.engine.subprocess.Popen", popen)
+    quiet, beside = engine.busy(pair, runs=1)
+    for one in (quiet, beside):
+        check_comparison(one, ["sealift", "llama.cpp"], rounds=1)
+    assert [process.returncode is not None for process in started] == [True]
+
+
+def test_limits_are_measured(tmp_path: Path) -> None:
+    reading = Limits(tmp_path, 1).measure()
+    assert reading["read_bytes"] > 0
+    assert reading["integer_ops"] is None or reading["integer_ops"] > 0
+    assert (reading["integer_ops"] is None) == (reading["instruction"] is None)
+
+
+def test_crossing_section(model: Path, tmp_path: Path) -> None:
+    result = crossing.measure(model, tmp_path, runs=1)
+    check_comparison(result, ["sha256sum", "cp", "cp, synced", "export", "verify", "import"], rounds=1)
+    assert result["amount"] == model.stat().st_size / 1e9
+
+
+def test_server_sections(model: Path, tmp_path: Path) -> None:
+    for one in server.through_http(model, tmp_path, threads=1, runs=1):
+        check_comparison(one, ["HTTP API", "engine alone"], rounds=1)
+    started = server.start(model, tmp_path, threads=1, runs=1, peer=None)
+    parts = started["extra"]["listening_s"]["median"] + started["extra"]["first_token_after_s"]["median"]
+    assert started["seconds"]["sealift serve"]["median"] == pytest.approx(parts)
+
+
+def test_command_writes_json_without_paths(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    words = ["engine", "--model", str(model), "--runs", "1", "--threads", "1", "--json", str(out)]
+    command = [sys.executable, "-m", "scripts.benchmarks", *words, "--work", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = out.read_text()
+    assert str(ROOT) not in text + done.stdout
+    assert str(tmp_path) not in text + done.stdout
+    section = json.loads(text)["engine"]
+    assert set(section) == {"machine", "limits", "players", "comparisons", "load", "others", "stolen"}
+    assert set(section["comparisons"]) == {"tiny"}
+    for one in section["comparisons"]["tiny"]:
+        check_comparison(one, ["sealift"], rounds=1)
+    assert "| tiny " in done.stdout
+
+
+def test_pages_have_a_place_for_every_section() -> None:
+    for section, page in report.PAGES.items():
+        text = (ROOT / "docs" / "benchmarks" / page).read_text(encoding="utf-8")
+        changed = report.into_page(text, section, "NEW\n")
+        assert f"<!-- bench {section} -->\nNEW\n<!-- end {section} -->" in changed
+        assert report.into_page(changed, section, "NEW\n") == changed
+        assert changed.split("NEW\n")[0] == text[: changed.index("NEW\n")]
+    with pytest.raises(SystemExit):
+        report.into_page("no markers", "engine", "NEW\n")
+
+
+@pytest.mark.parametrize("kind", shapes.BLOCKS, ids=str)
+def test_made_values_are_sane(kind: gguf.GGMLQuantizationType) -> None:
+    raw = shapes.blocks(kind, 64, 1024, np.random.default_rng(1))
+    values = gguf.quants.dequantize(raw, kind)
+    assert values.shape == (64, 1024)
+    assert 0.5 < float(values.std()) * math.sqrt(1024) < 2
+
+
+def test_made_model_loads(tmp_path: Path) -> None:
+    path = tmp_path / "made.gguf"
+    shapes.write(path, "Q4_K_M", layers=1, vocab=512)
+    spec, plan, _ = load(Gguf.open(path))
+    assert (spec.vocab, plan.layers) == (512, 1)
+    with pytest.raises(SystemExit):
+        shapes.made(tmp_path, "1b-q9")
+
+
+def check_comparison(one: Comparison, players: list[str], *, rounds: int) -> None:
+    """In turn, all there, and every figure follows from the samples."""
+    order = [(sample["who"], sample["turn"], sample["round"]) for sample in one["samples"]]
+    assert order == [(name, n * len(players) + i, n) for n in range(rounds) for i, name in enumerate(players)]
+    assert all(math.isfinite(sample["seconds"]) and sample["seconds"] > 0 for sample in one["samples"])
+    seconds = {name: [s["seconds"] for s in one["samples"] if s["who"] == name] for name in players}
+    assert list(one["rates"]) == players
+    for name, pairs in one["pairs"].items():
+        expected = [theirs / ours for ours, theirs in zip(seconds[name], seconds[one["against"]], strict=True)]
+        assert pairs == pytest.approx(expected)
+        assert one["ratios"][name]["min"] <= one["ratios"][name]["median"] <= one["ratios"][name]["max"]
+    assert set(one["pairs"]) == set(players) - {one["against"]}
