@@ -56,7 +56,8 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 | `SEALIFT_NOHISTORY` * | true: what is typed in a chat is not remembered |
 | `SEALIFT_PASSPHRASE` | the passphrase of a private key, where there is no terminal |
 | `SEALIFT_NEW_PASSPHRASE` | the new one, for `sealift key passwd` |
-| `SEALIFT_REGISTRY_HOST`, `SEALIFT_REGISTRY_USER`, `SEALIFT_REGISTRY_PASSWORD` | credentials for `pull` and `push`, sent to that host (`name` or `name:port`) only |
+| `SEALIFT_REGISTRY_HOST` | the one registry (`name` or `name:port`) that the next two are for |
+| `SEALIFT_REGISTRY_USER`, `SEALIFT_REGISTRY_PASSWORD` | credentials for `pull` and `push` |
 | `SEALIFT_NATIVE_LIBRARY` | the path of another `libsealift.so`, for development |
 | `SEALIFT_DEBUG` | any value: a fault of sealift shows where it happened |
 | `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` | proxies for `pull` and `push`; nothing else uses them |

@@ -295,7 +295,9 @@ def test_basic_credentials_go_to_the_realm(store: Store, peer: RegistryPeer, mon
     assert "SEALIFT_REGISTRY_HOST" in (caught.value.hint or "")
     monkeypatch.setenv("SEALIFT_REGISTRY_USER", "u")
     monkeypatch.setenv("SEALIFT_REGISTRY_PASSWORD", "p")
-    monkeypatch.setenv("SEALIFT_REGISTRY_HOST", "other.example")  # they are for another registry: this one never sees them
+    monkeypatch.setenv(
+        "SEALIFT_REGISTRY_HOST", "other.example"
+    )  # they are for another registry: this one never sees them
     with pytest.raises(Denied):
         pulled(store, peer)
     assert not [request for request in peer.requests if request.headers.get("authorization") == peer.basic]
@@ -363,9 +365,9 @@ def test_errors_are_short_and_without_secrets(store: Store) -> None:
     with (
         Registry(NAME, transport=httpx.MockTransport(lambda request: streamed(refuse(request)))) as registry,
         pytest.raises(RegistryRefused) as caught,
+        registry.request("GET", "https://user:pw@reg.example/v2/?signature=secret"),
     ):
-        with registry.request("GET", "https://user:pw@reg.example/v2/?signature=secret"):
-            pass
+        pass
     text = str(caught.value)
     assert len(text) < 500 and "secret" not in text and "pw" not in text and "\x1b" not in text
 

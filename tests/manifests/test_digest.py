@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import pytest
@@ -51,10 +52,8 @@ def test_every_changed_character_is_refused_or_another_digest() -> None:
     digest = Digest.parse(HELLO)
     for i, character in enumerate(HELLO):
         changed = HELLO[:i] + chr(ord(character) ^ 1) + HELLO[i + 1 :]
-        try:
+        with contextlib.suppress(DigestError):
             assert Digest.parse(changed) != digest
-        except DigestError:
-            pass
 
 
 @given(st.binary(max_size=300), st.integers(1, 64))

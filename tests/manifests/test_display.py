@@ -13,7 +13,14 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 KB"), (1_300_000_000, "1.3 GB"), (637_500_000, "637 MB"), (2_000_000_000, "2 GB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 KB"),
+        (1_300_000_000, "1.3 GB"),
+        (637_500_000, "637 MB"),
+        (2_000_000_000, "2 GB"),
+    ],
 )
 def test_sizes(size: int, text: str) -> None:
     assert size_text(size) == text

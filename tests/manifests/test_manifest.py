@@ -19,7 +19,9 @@ def document(**changes: Any) -> dict[str, Any]:
         "schemaVersion": 2,
         "mediaType": DOCKER_MANIFEST,
         "config": {"mediaType": DOCKER_CONFIG, "digest": str(D1), "size": 1},
-        "layers": [{"mediaType": OLLAMA_PREFIX + "model", "digest": str(D2), "size": 5, "from": "/x", "new": {"a": [1]}}],
+        "layers": [
+            {"mediaType": OLLAMA_PREFIX + "model", "digest": str(D2), "size": 5, "from": "/x", "new": {"a": [1]}}
+        ],
     } | changes
 
 

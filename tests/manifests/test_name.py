@@ -16,13 +16,18 @@ GOOD = [
     ("llama3:8b", "registry.ollama.ai/library/llama3:8b", "llama3:8b"),
     ("user/m", "registry.ollama.ai/user/m:latest", "user/m:latest"),
     ("host.example:5000/ns/m:t", "host.example:5000/ns/m:t", "host.example:5000/ns/m:t"),
-    ("hf.co/bart/Llama-3.2-1B-GGUF:Q4_K_M", "hf.co/bart/Llama-3.2-1B-GGUF:Q4_K_M", "hf.co/bart/Llama-3.2-1B-GGUF:Q4_K_M"),
+    (
+        "hf.co/bart/Llama-3.2-1B-GGUF:Q4_K_M",
+        "hf.co/bart/Llama-3.2-1B-GGUF:Q4_K_M",
+        "hf.co/bart/Llama-3.2-1B-GGUF:Q4_K_M",
+    ),
     ("https://h/n/m", "h/n/m:latest", "h/n/m:latest"),
     ("_a/b.c:d.e_f-g", "registry.ollama.ai/_a/b.c:d.e_f-g", "_a/b.c:d.e_f-g"),
 ]
 BAD = [
-    "", "a b", "/m", "m:", "-m", ":t", "m:t:u", "a//b", "a/b/c/d", "../m", "a/../m", "h/../m", ".m", "m:.t", "m@sha256:aa",
-    "ns.dot/m", "m\n", "m\0", "é", "x" * 81, "m:" + "x" * 81, "n" * 81 + "/m", "ftp://h/n/m", "h/n/m:t/u", "a\\b", "x" * 1000,
+    "", "a b", "/m", "m:", "-m", ":t", "m:t:u", "a//b", "a/b/c/d", "../m", "a/../m", "h/../m", ".m", "m:.t",
+    "m@sha256:aa", "ns.dot/m", "m\n", "m\0", "é", "x" * 81, "m:" + "x" * 81, "n" * 81 + "/m", "ftp://h/n/m",
+    "h/n/m:t/u", "a\\b", "x" * 1000,
 ]  # fmt: skip
 
 

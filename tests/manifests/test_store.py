@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -271,21 +272,15 @@ def test_writers_and_removers_never_leave_a_model_without_its_blobs(tmp_path: Pa
 
     def write() -> None:
         while not stop.is_set():
-            try:
+            with contextlib.suppress(NotFound):  # the other thread removed a blob: noticed, and nothing was listed
                 make(store, "a", b"shared", b"[1]")
-            except NotFound:
-                pass  # the other thread removed a blob in between: noticed, and nothing was listed
 
     def remove() -> None:
         while not stop.is_set():
-            try:
+            with contextlib.suppress(NotFound):
                 store.remove(ModelName.parse("b"))
-            except NotFound:
-                pass
-            try:
+            with contextlib.suppress(NotFound):
                 make(store, "b", b"shared", b"[2]")
-            except NotFound:
-                pass
 
     threads = [threading.Thread(target=write), threading.Thread(target=remove)]
     for thread in threads:

@@ -1,8 +1,8 @@
 """The registry in memory behind a real socket, plain or TLS, so that other processes, proxies and certificates can meet
 it.
 
-`with serve(peer) as live: ...` gives `live.address`, and `live.sent`, the bytes of blobs that went out. `live.gate` is called
-before each piece of a body and may wait: the place where a test kills somebody.
+`with serve(peer) as live: ...` gives `live.address`, and `live.sent`, the bytes of blobs that went out. `live.gate` is
+called before each piece of a body and may wait: the place where a test kills somebody.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A registry in memory: the distribution protocol as an httpx transport, with faults on demand.
 
-`peer = RegistryPeer(); peer.add("library/m", "latest", manifest, blobs)`, then `Registry(name, transport=peer.transport())`.
+`peer = RegistryPeer(); peer.add("library/m", "latest", manifest, blobs)`, then `Registry(name,
+transport=peer.transport())`.
 Faults are lists of functions `(request, response) -> response`, each used once, for blob requests only.
 """
 
