@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signing import pkcs8
-from signing.errors import KeyFileUnavailable, MalformedKey, UnknownSigner
+from signing.errors import KeyFileUnavailable, MalformedKey, UnknownSigner, WrongPassphrase
 from signing.files import already_there, keys_dir, read_bounded, trust_path, write_atomic
 from signing.keys import PublicSigner, Signer, check_name
 from signing.limits import MAX_PRIVATE_FILE_BYTES, MAX_PUBLIC_FILE_BYTES
@@ -58,7 +58,10 @@ class Keyring:
 
     def load(self, name: str, passphrase: bytes | None) -> Signer:
         """Raises UnknownSigner, WrongPassphrase or MalformedKey."""
-        signer = Signer(name, pkcs8.read_private(self._read_private(name), passphrase))
+        try:
+            signer = Signer(name, pkcs8.read_private(self._read_private(name), passphrase))
+        except WrongPassphrase as error:  # an export with several signers must say which
+            raise WrongPassphrase(f"key {name}: {error}", hint=error.hint) from error
         if not self.public_path(name).exists():
             raise MalformedKey(
                 f"{self.public_path(name)} is missing beside the private key",

@@ -37,7 +37,7 @@ def signer_dict(public: PublicSigner) -> dict[str, Any]:
 
 def read_public(path: Path) -> PublicSigner:
     """A `.pub` file from anywhere, such as a stick."""
-    from signing.errors import UnknownSigner
+    from signing.errors import MalformedKey, UnknownSigner
     from signing.files import read_bounded
     from signing.keys import PublicSigner
     from signing.limits import MAX_PUBLIC_FILE_BYTES
@@ -47,6 +47,10 @@ def read_public(path: Path) -> PublicSigner:
     except FileNotFoundError as error:
         raise UnknownSigner(
             f"there is no file {path}", hint="give the .pub file that `sealift key generate` wrote"
+        ) from error
+    except MalformedKey as error:
+        raise MalformedKey(
+            f"{path}: {error}", hint=error.hint or "give the .pub file that `sealift key generate` wrote"
         ) from error
 
 

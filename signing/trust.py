@@ -288,12 +288,14 @@ class TrustStore:
         return roles
 
     def with_threshold(self, role_name: str, threshold: int) -> TrustStore:
-        """TrustConflict when fewer signers could count than the threshold asks for."""
+        """TrustConflict for a role that is none, and when fewer signers could count than the threshold asks for."""
+        if role_name not in ROLES:
+            raise TrustConflict(f"unknown role {role_name[:40]!r}", hint=f"known roles: {', '.join(ROLES)}")
         role = self.role(role_name)
         able = [m for m in role.members if self.signer(m.signer).revoked is None] if role else []
         if role is None or threshold > len(able):
             raise TrustConflict(
-                f"{role_name[:40]}: {len(able)} signers can count, so a threshold of {threshold} could never be met",
+                f"{role_name}: {len(able)} of its signers can count, so a threshold of {threshold} could never be met",
                 hint=f"sealift trust add NAME.pub --role {role_name}",
             )
         changed = replace(role, threshold=threshold)

@@ -29,7 +29,7 @@ def push(store: Store, source: ModelName, registry: Registry, observer: Observer
     for blob in manifest.blobs():
         store.verify_blob(blob.digest, blob.size)
     for blob in manifest.blobs():
-        if not registry.retrying(lambda blob=blob: _has(registry, blob)):  # type: ignore[misc]
+        if not registry.retrying(lambda blob=blob: _has(registry, blob), retries=limits.FIRST_RETRIES):  # type: ignore[misc]
             _Upload(store, registry, blob, observer).run()
         _report(observer, blob, blob.size)
     observer(Report(status="pushing manifest"))

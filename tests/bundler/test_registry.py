@@ -592,3 +592,19 @@ def test_a_remembered_upload_that_is_none(store: Store, text: str) -> None:
         except RegistryRefused:
             continue
     assert peer.blobs[str(Digest.of(WEIGHTS))] == WEIGHTS and ("library/m", "latest") in peer.manifests
+
+
+def test_a_host_that_never_answers_is_given_up_soon(store: Store) -> None:
+    stored(store)
+    tries: list[httpx.Request] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        tries.append(request)
+        raise httpx.ConnectError("refused")
+
+    with (
+        Registry(NAME, transport=httpx.MockTransport(refuse)) as registry,
+        pytest.raises(Unreachable, match="tried 3 times"),
+    ):
+        push(store, NAME, registry, lambda report: None)
+    assert len(tries) == 1 + limits.FIRST_RETRIES

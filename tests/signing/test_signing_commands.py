@@ -46,6 +46,20 @@ def make(name: str, *options: str) -> Path:
     return Path(done("key", "generate", name, "--no-passphrase", *options).strip())
 
 
+def test_a_refusal_names_the_key_the_file_or_the_roles(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever signs with three keys, or holds a folder of .pub files, must learn which one is meant."""
+    monkeypatch.setenv("SEALIFT_PASSPHRASE", "right")
+    done("key", "generate", "carol")
+    with pytest.raises(WrongPassphrase, match="key carol: the passphrase does not open the key"):
+        Keyring(home / "keys").load("carol", b"wrong")
+    stranger = home / "passwd"
+    stranger.write_text("root:x:0:0\n")
+    found = error("trust", "add", str(stranger), "--role", "publisher")
+    assert str(stranger) in str(found) and ".pub" in (found.hint or "")
+    found = error("trust", "threshold", "auditor", "1")
+    assert "unknown role 'auditor'" in str(found) and "publisher" in (found.hint or "")
+
+
 def test_generate_prints_the_public_file_and_nothing_secret(home: Path) -> None:
     result = sealift("key", "generate", "alice", "--no-passphrase")
     path = Path(result.stdout.strip())

@@ -171,9 +171,11 @@ def test_a_revoked_approver_still_demands_approval_until_the_role_is_taken() -> 
 
 
 def test_thresholds_that_nobody_could_meet() -> None:
-    for role, count in (("publisher", 3), ("approver", 1), ("root", 2), ("king", 1)):
+    for role, count in (("publisher", 3), ("approver", 1), ("root", 2)):
         with pytest.raises(TrustConflict, match="never be met"):
             STORE.with_threshold(role, count)
+    with pytest.raises(TrustConflict, match="unknown role 'king'"):
+        STORE.with_threshold("king", 1)
 
 
 @pytest.mark.parametrize(
