@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from bundler import commands_bundle, commands_registry
+from bundler import commands_approve, commands_bundle, commands_registry, commands_repair
 
 
 def register(app: typer.Typer) -> None:
     commands_bundle.register(app)
+    commands_approve.register(commands_bundle.bundle_app)
+    commands_repair.register(commands_bundle.bundle_app)
     commands_registry.register(app)

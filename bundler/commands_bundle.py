@@ -1,4 +1,4 @@
-"""`sealift bundle export | verify | inspect | import`: arguments and printing only."""
+"""`sealift bundle export | verify | inspect | import`: arguments and printing only. `approve`: commands_approve."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
 TRUST = typer.Option(
     None, "--trust", help="The trust file to judge by, instead of the one of this host.", show_default=False
+)
+APPROVAL = typer.Option(
+    None, "--approval", help="An approval that lies elsewhere; may be given several times.", show_default=False
 )
 FOLDER = typer.Argument(help="The folder with the volumes, or one of the volumes.", show_default=False)
 
@@ -45,6 +48,9 @@ def export_(
     ),
     channel: str = typer.Option(None, "--channel", help="Series of bundles this belongs to, such as acme/llm."),
     seq: int = typer.Option(None, "--seq", min=1, help="Number in the channel; by default one more than the last."),
+    parity: str = typer.Option(
+        None, "--parity", help="Add parity volumes: 10% of the volumes, or a number such as 2. See `bundle repair`."
+    ),
     label: str = typer.Option(
         None, "--label", help="Beginning of the files' names; by default the first model's name."
     ),
@@ -67,19 +73,25 @@ def export_(
     from signing.keyring import open_signer
 
     options = Options(
-        volume_size=parse_size(volume_size), channel=channel, sequence=seq, label=label, expires=_moment(expires)
+        volume_size=parse_size(volume_size),
+        channel=channel,
+        sequence=seq,
+        label=label,
+        expires=_moment(expires),
+        parity=parity,
     )
     parsed = [ModelName.parse(name) for name in names]
     signers = [open_signer(name, passphrase_file=passphrase_file) for name in dict.fromkeys(sign)]
-    with _bar("exporting") as progress:
+    with bar("exporting") as progress:
         report = export(Store(), parsed, out, signers, options, progress=progress)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
         return
     statement = report.statement
     print(f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}")
-    print(f"{len(statement.volumes)} volume(s), {show_size(report.bytes)}, in {report.folder}")
-    _say(
+    also = f" and {len(report.parity)} parity volume(s)" if report.parity else ""
+    print(f"{len(statement.volumes)} volume(s){also}, {show_size(report.bytes)}, in {report.folder}")
+    say(
         "finished the export that was interrupted"
         if report.resumed
         else "signed by " + ", ".join(s.name for s in signers)
@@ -90,6 +102,7 @@ def export_(
 def verify_(
     folder: Path = FOLDER,
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; read no payload."),
+    approval: list[Path] = APPROVAL,
     trust: Path = TRUST,
     as_json: bool = JSON,
 ) -> None:
@@ -99,23 +112,30 @@ def verify_(
     """
     from bundler.verify import verify
 
-    with _bar("verifying") as progress:
-        report = verify(folder, _trust(trust), policy=_policy(), dry_run=dry_run, progress=_counted(progress, folder))
+    with bar("verifying") as progress:
+        report = verify(
+            folder,
+            load_trust(trust),
+            policy=load_policy(),
+            dry_run=dry_run,
+            extra=approval or (),
+            progress=counted(progress, folder),
+        )
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
         _print_bundle(report.bundle)
         _print_verification(report)
 
 
 @bundle_app.command("inspect")
-def inspect_(folder: Path = FOLDER, trust: Path = TRUST, as_json: bool = JSON) -> None:
+def inspect_(folder: Path = FOLDER, approval: list[Path] = APPROVAL, trust: Path = TRUST, as_json: bool = JSON) -> None:
     """Show what a bundle says it holds, without reading its payload. This is no verdict."""
     from bundler.inspect import inspect
 
-    found = inspect(folder, _trust(trust) if trust else None)
+    found = inspect(folder, load_trust(trust) if trust else None, extra=approval or ())
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         _print_inspection(found)
 
@@ -125,6 +145,7 @@ def import_(
     folder: Path = FOLDER,
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; change nothing."),
     keep: bool = typer.Option(False, "--keep", help="A name that is here with other content keeps its content."),
+    approval: list[Path] = APPROVAL,
     trust: Path = TRUST,
     as_json: bool = JSON,
 ) -> None:
@@ -135,18 +156,19 @@ def import_(
     from bundler.importer import import_bundle
     from manifests.store import Store
 
-    with _bar("importing") as progress:
+    with bar("importing") as progress:
         report = import_bundle(
             folder,
             Store(),
-            _trust(trust),
-            policy=_policy(),
+            load_trust(trust),
+            policy=load_policy(),
             keep=keep,
             dry_run=dry_run,
-            progress=_counted(progress, folder),
+            extra=approval or (),
+            progress=counted(progress, folder),
         )
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
         _print_bundle(report.bundle)
         _print_import(report)
@@ -155,7 +177,7 @@ def import_(
 # -- input
 
 
-def _trust(path: Path | None) -> TrustStore:
+def load_trust(path: Path | None) -> TrustStore:
     from bundler.errors import BadRequest
     from signing.keyring import trust_path
     from signing.trust import TrustStore
@@ -165,7 +187,7 @@ def _trust(path: Path | None) -> TrustStore:
     return TrustStore.load(path or trust_path())
 
 
-def _policy() -> Policy:
+def load_policy() -> Policy:
     from bundler.policy import Policy
     from manifests.home import home
 
@@ -190,11 +212,11 @@ def _moment(text: str | None) -> str | None:
 # -- output
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(f"sealift: {text}", file=sys.stderr)
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
@@ -251,6 +273,8 @@ def _print_inspection(found: Inspection) -> None:
     print(f"  {len(statement.blobs)} blobs, {show_size(sum(blob.size for blob in statement.blobs))}")
     for line in found.verdict.sentences() if found.verdict else [f"signature by key {keyid}" for keyid in found.keyids]:
         print(line)
+    for item in found.approvals:
+        print(f"  {item.name}  an approval, signed by {len(item.keyids)} key(s)")
     words = {"here": "here, not read", "missing": "MISSING", "size": "WRONG SIZE"}
     for volume in found.volumes:
         print(f"  {volume.name}  {show_size(volume.size)}  {words[volume.state]}")
@@ -262,7 +286,7 @@ Bar = Callable[[int, int], None]
 
 
 @contextlib.contextmanager
-def _bar(title: str) -> Iterator[Bar | None]:
+def bar(title: str) -> Iterator[Bar | None]:
     """Bytes, rate and time left on a terminal; nothing when piped."""
     if not sys.stderr.isatty():
         yield None
@@ -282,7 +306,7 @@ def _bar(title: str) -> Iterator[Bar | None]:
         yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
-def _counted(bar: Bar | None, folder: Path) -> Callable[[int], None] | None:
+def counted(bar: Bar | None, folder: Path) -> Callable[[int], None] | None:
     """From pieces to a running sum, against the size of the volumes that lie there."""
     if bar is None:
         return None

@@ -26,7 +26,8 @@ _NO_DIGEST = Digest("0" * 64)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`volume_size` in bytes, None for volumes without a limit; `sequence` None for one more than the last export."""
+    """`volume_size` in bytes, None for volumes without a limit; `sequence` None for one more than the last export;
+    `parity` such as `10%` or `2`."""
 
     volume_size: int | None = None
     channel: str | None = None
@@ -34,6 +35,7 @@ class Options:
     label: str | None = None
     expires: str | None = None
     leaf_size: int = LEAF_SIZE
+    parity: str | None = None
 
 
 def draft(load: Load, options: Options, seen: Channels, now: datetime) -> Statement:

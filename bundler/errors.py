@@ -4,8 +4,10 @@
     ├── BundleRefused         what lies on the medium is not a sound bundle; the message names volume and place
     │   ├── VolumeMissing     a volume of the bundle is not there
     │   ├── VolumeMixed       volumes twice, renamed, or of another bundle
-    │   └── VolumeDamaged     bytes of a volume are not what the statement says
+    │   ├── VolumeDamaged     bytes of a volume are not what the statement says
+    │   └── ApprovalRefused   a file of added signatures is malformed, or belongs to another statement
     ├── PolicyRefused         a sound bundle that this site does not take: older, expired, too large, ...
+    ├── RepairImpossible      more is lost than parity can restore; `.missing` lists what
     ├── GateRefused           the content gate found something; `.findings` says what and where
     ├── ExportRefused         these models cannot be exported
     ├── BadRequest        2   options that cannot work together, such as a volume size that is too small
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bundler.shards import Damage
     from manifests.gate import Finding
 
 
@@ -60,8 +63,18 @@ class VolumeDamaged(BundleRefused):
         self.offset = offset
 
 
+class ApprovalRefused(BundleRefused):
+    pass
+
+
 class PolicyRefused(BundlerError):
     http_status = 403
+
+
+class RepairImpossible(BundlerError):
+    def __init__(self, message: str, missing: tuple[Damage, ...], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = missing
 
 
 class GateRefused(BundlerError):

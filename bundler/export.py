@@ -2,13 +2,13 @@
 again.
 
     load, content gate -> pack (sizes are known) -> free space -> hash each blob once -> statement -> sign ->
-    data volumes, sheet, verifier, index volume last -> remember the channel's number
+    data volumes, sheet, verifier, index volume last -> parity volumes, if asked -> remember the channel's number
 
 * Every file is written as `*.tmp`, synced and renamed. The index volume comes last: where it is, all is.
 * After signing, the envelope is kept in <home>/state/exports. The same command after an interruption finds it there,
   checks the volumes that are finished and writes the rest: same bundle, same bytes.
 * A blob whose bytes are not what its name says stops the export, in either pass.
-* Payload bytes depend on the models, the volume size and the leaf size alone.
+* Payload bytes depend on the models, the volume size, the leaf size and the share of parity alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler import cargo, layout, verify
+from bundler import cargo, layout, parity, verify
 from bundler.cargo import Load
 from bundler.channels import Channels
 from bundler.draft import Options, draft, overhead_of
@@ -45,13 +45,15 @@ class ExportReport:
     statement: Statement
     folder: Path
     resumed: bool
-    bytes: int  # of all volumes
+    parity: tuple[str, ...]  # names of the parity volumes
+    bytes: int  # of all volumes, parity included
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "bundle": verify.describe(self.statement),
             "folder": str(self.folder),
             "resumed": self.resumed,
+            "parity": list(self.parity),
             "volume_bytes": self.bytes,
         }
 
@@ -67,7 +69,7 @@ def export(
     now: datetime | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
-    """`progress` gets bytes done and bytes in all (of both passes). Raises ExportRefused, BadRequest,
+    """`progress` gets bytes done and bytes in all (of all passes). Raises ExportRefused, BadRequest,
     MediumUnavailable, NoSpace and the store's errors."""
     if not signers:
         raise BadRequest("a bundle needs a signer", hint="name a key: --sign NAME (sealift key generate NAME)")
@@ -79,25 +81,61 @@ def export(
     journal = Journal(load, out, signers, options)
     resumed = journal.take(load)
     if resumed is None:
-        planned = draft(load, options, seen, now or _now())
+        planned = _planned(load, options, seen, now or _now())
         _check_folder(out, None)
-        _check_space(out, planned)
-        meter = _Meter(progress, 2 * sum(volume.size for volume in planned.volumes))
+        _check_space(out, planned, _parity_of(planned, options))
+        meter = _Meter(progress, _passes(2, options) * sum(volume.size for volume in planned.volumes))
         statement = measure(load, planned, meter)
         _check_readable(statement)
         envelope = dsse.encode(dsse.sign(PAYLOAD_TYPE, statement.encode(), signers))
-        _check_sizes(statement, envelope, options.volume_size)
+        _check_sizes(statement, envelope, options)
         journal.keep(load, statement, envelope)
     else:
         statement, envelope = resumed
         _check_folder(out, layout.stem(statement))
-        meter = _Meter(progress, sum(volume.size for volume in statement.volumes))
+        meter = _Meter(progress, _passes(1, options) * sum(volume.size for volume in statement.volumes))
     write(load, statement, envelope, out, meter)
+    made = _write_parity(statement, envelope, out, options, meter)
     payload = dsse.decode(envelope).payload
     seen.remember(statement, Digest.of(payload), statement.created)
     journal.remove()
-    total = sum((out / name).stat().st_size for name in layout.volume_names(statement))
-    return ExportReport(statement=statement, folder=out, resumed=resumed is not None, bytes=total)
+    total = sum((out / name).stat().st_size for name in [*layout.volume_names(statement), *made])
+    return ExportReport(statement=statement, folder=out, resumed=resumed is not None, parity=made, bytes=total)
+
+
+def _planned(load: Load, options: Options, seen: Channels, now: datetime) -> Statement:
+    """A parity volume is larger than the data volumes by its table: these leave room for it, so that all are within the
+    size that was asked for. More room, more volumes, a larger table: it ends, at the latest with 255 volumes."""
+    reserve = 0
+    while True:
+        size = None if options.volume_size is None else options.volume_size - reserve
+        planned = draft(load, replace(options, volume_size=size), seen, now)
+        header = _parity_of(planned, options)
+        if size is None or header is None or parity.extra_size(header) <= reserve:
+            return planned
+        reserve = parity.extra_size(header)
+
+
+def _parity_of(statement: Statement, options: Options) -> parity.Header | None:
+    if options.parity is None:
+        return None
+    sizes = [volume.size for volume in statement.volumes]
+    return parity.plan(sizes, parity.wanted(options.parity, len(sizes)))
+
+
+def _passes(least: int, options: Options) -> int:
+    """Over all bytes: parity reads back what was written."""
+    return least + (options.parity is not None)
+
+
+def _write_parity(
+    statement: Statement, envelope: bytes, out: Path, options: Options, meter: Callable[[int], None]
+) -> tuple[str, ...]:
+    header = _parity_of(statement, options)
+    if header is None:
+        return ()
+    paths = parity.write(out, statement, envelope, header.parity, progress=meter)
+    return tuple(path.name for path in paths)
 
 
 class _Meter:
@@ -149,8 +187,10 @@ def _check_readable(statement: Statement) -> None:
         raise ExportRefused(f"these models do not make a bundle: {error}") from None
 
 
-def _check_sizes(statement: Statement, envelope: bytes, limit: int | None) -> None:
+def _check_sizes(statement: Statement, envelope: bytes, options: Options) -> None:
+    limit, header = options.volume_size, _parity_of(statement, options)
     largest = max(volume_size(statement, envelope, index) for index in range(len(statement.volumes)))
+    largest += parity.extra_size(header) if header else 0
     if limit is not None and largest > limit:
         raise BadRequest(
             f"with so many signatures a volume would have {largest:,} bytes",
@@ -158,8 +198,10 @@ def _check_sizes(statement: Statement, envelope: bytes, limit: int | None) -> No
         )
 
 
-def _check_space(out: Path, planned: Statement) -> None:
+def _check_space(out: Path, planned: Statement, header: parity.Header | None) -> None:
     needed = sum(volume.size for volume in planned.volumes) + len(planned.volumes) * overhead_of(planned)
+    if header:
+        needed += header.parity * (header.length + parity.extra_size(header) + overhead_of(planned))
     with medium_errors(out):
         free = shutil.disk_usage(out).free
     if free < needed:

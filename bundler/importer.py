@@ -73,6 +73,7 @@ class ImportReport:
             ],
             "reused_bytes": self.reused,
             "verdict": self.bundle.verdict.as_dict(),
+            "approvals": [item.name for item in self.bundle.approvals],
             "findings": receipt.findings_out(self.findings),
             "notes": list(self.notes),
             "not_checked": list(self.not_checked),
@@ -88,13 +89,15 @@ def import_bundle(
     seen: Channels | None = None,
     keep: bool = False,
     dry_run: bool = False,
+    extra: Sequence[Path] = (),
     now: datetime | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """`keep`: a name that the store has with another manifest keeps it; by default the verified bundle replaces it."""
+    """`keep`: a name that the store has with another manifest keeps it; by default the verified bundle replaces it.
+    `extra`: approvals that do not lie beside the volumes."""
     now = now or datetime.now(timezone.utc)
     policy, seen = policy or Policy(), seen or Channels.imported()
-    bundle = verify.authenticate(path, trust, policy, now)  # 1-3
+    bundle = verify.authenticate(path, trust, policy, now, extra)  # 1-3
     notes, not_checked = verify.admit(bundle, policy, seen, now)  # 4
     models = _plan(store, bundle, keep)
     if dry_run:  # 5

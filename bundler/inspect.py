@@ -6,12 +6,14 @@ Nothing here is a verdict. Without trust everything shown is the medium's own cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler import layout, medium, verify
+from bundler import approvals, layout, medium, verify
+from bundler.approvals import Approval, Signed
 from bundler.medium import Medium
 from manifests.digest import Digest
 from manifests.statement import PAYLOAD_TYPE, Statement
@@ -32,11 +34,13 @@ class VolumeState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """`verdict` is None where no trust was given: then the signatures were not checked."""
+    """`keyids` are of all signatures, those of `approvals` included. `verdict` is None where no trust was given: then
+    no signature was checked."""
 
     statement: Statement
     digest: Digest
     keyids: tuple[str, ...]
+    approvals: tuple[Approval, ...]
     verdict: Verdict | None
     volumes: tuple[VolumeState, ...]
 
@@ -50,30 +54,35 @@ class Inspection:
             "bundle": verify.describe(self.statement),
             "statement": str(self.digest),
             "keyids": list(self.keyids),
+            "approvals": [{"name": item.name, "keyids": list(item.keyids)} for item in self.approvals],
             "verdict": self.verdict.as_dict() if self.verdict else None,
             "volumes": [{"name": v.name, "size": v.size, "state": v.state} for v in self.volumes],
             "not_checked": ["the payload: no byte behind the statement was read"],
         }
 
 
-def inspect(path: Path, trust: TrustStore | None = None, *, profile: str = "hybrid") -> Inspection:
+def inspect(
+    path: Path, trust: TrustStore | None = None, *, profile: str = "hybrid", extra: Sequence[Path] = ()
+) -> Inspection:
     """Raises BundleRefused, MalformedEnvelope or StatementError where there is nothing that could be shown."""
     found = medium.open_medium(path)
-    envelope = dsse.decode(found.envelope)
+    signed = approvals.gather(found, extra)
+    envelope = dsse.decode(signed.envelope)
     statement = Statement.decode(envelope.payload)
     return Inspection(
         statement=statement,
         digest=Digest.of(envelope.payload),
         keyids=tuple(signature.keyid for signature in envelope.signatures),
-        verdict=_verdict(found, statement, trust, profile) if trust else None,
+        approvals=signed.approvals,
+        verdict=_verdict(signed, statement, trust, profile) if trust else None,
         volumes=tuple(_volume(found, statement, index) for index in range(len(statement.volumes))),
     )
 
 
-def _verdict(found: Medium, statement: Statement, trust: TrustStore, profile: str) -> Verdict:
+def _verdict(signed: Signed, statement: Statement, trust: TrustStore, profile: str) -> Verdict:
     try:
         verified = trust.verify(
-            found.envelope,
+            signed.envelope,
             payload_type=PAYLOAD_TYPE,
             channel=statement.channel,
             required_profile=profile,

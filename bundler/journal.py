@@ -8,6 +8,7 @@ write.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ class Journal:
                 str(value) for value in (options.volume_size, options.channel, options.sequence, options.label)
             ],
             "more": [str(options.expires), str(options.leaf_size), os.environ.get("SOURCE_DATE_EPOCH", "")],
+            "parity": str(options.parity),
             "verifier": Digest.of(layout.verifier()).hex,
         }
         self._signers = signers
@@ -78,4 +80,6 @@ class Journal:
             return stream.read(limit + 1)
 
     def remove(self) -> None:
+        with contextlib.suppress(OSError):  # first: without it, what a kill leaves of the rest means nothing
+            (self._folder / layout.ENVELOPE).unlink()
         shutil.rmtree(self._folder, ignore_errors=True)

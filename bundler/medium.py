@@ -24,6 +24,7 @@ MAX_MARK = 200  # bytes of the SEALIFT line
 MAX_ENVELOPE = 16 << 20  # bytes
 MAX_FILES = 100_000  # directory entries looked at
 VOLUME = re.compile(r"(?P<stem>[a-z0-9][a-z0-9._-]{0,38}-[0-9a-f]{8})\.v(?P<number>[0-9]{3,4})\.tar")
+PARITY = re.compile(r"(?P<stem>[a-z0-9][a-z0-9._-]{0,38}-[0-9a-f]{8})\.p(?P<number>[0-9]{3})\.tar")
 _MARK = re.compile(rb"sealift-bundle/(?P<version>[0-9]{1,4}) (?P<id>[0-9a-f]{32}) v[0-9]{3,4}/[0-9]{3,4}\n")
 
 
@@ -104,7 +105,7 @@ def open_medium(path: Path) -> Medium:
     with medium_errors(path):
         is_file = path.is_file()
         folder = path.parent if is_file else path
-        names = [path.name] if is_file else _file_names(folder)
+        names = [path.name] if is_file else file_names(folder)
     found = [match for match in map(VOLUME.fullmatch, names) if match]
     stems = sorted({match["stem"] for match in found})
     if not stems:
@@ -121,9 +122,10 @@ def open_medium(path: Path) -> Medium:
     return Medium(folder=folder, stem=stems[0], alone=is_file, envelope=envelope, id=identity)
 
 
-def _file_names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
+    """Sorted; a folder with too many entries is refused before it is read to its end."""
     names: list[str] = []
-    with os.scandir(folder) as entries:
+    with medium_errors(folder), os.scandir(folder) as entries:
         for entry in entries:
             names.append(entry.name)
             if len(names) > MAX_FILES:
@@ -131,6 +133,12 @@ def _file_names(folder: Path) -> list[str]:
                     f"{folder}: more than {MAX_FILES} files", hint="give the folder of the bundle itself"
                 )
     return sorted(names)
+
+
+def parity_names(medium: Medium) -> list[str]:
+    """Files that are named like parity volumes of this bundle. Readers pass over them."""
+    found = [match for match in map(PARITY.fullmatch, file_names(medium.folder)) if match]
+    return [match.group() for match in found if match["stem"] == medium.stem]
 
 
 def _read_start(path: Path) -> tuple[str, bytes]:
@@ -165,19 +173,21 @@ def volume_size(statement: Statement, envelope: bytes, index: int) -> int:
     return len(layout.head(statement, envelope, index)) + statement.volumes[index].size
 
 
-def check_volumes(medium: Medium, statement: Statement) -> None:
+def check_volumes(medium: Medium, statement: Statement, *, partial: bool = False) -> list[str]:
     """Every volume is there under its name, with its size, its number and this very statement; none is twice or
-    foreign."""
+    foreign. `partial`: volumes may be missing, and their names are returned."""
     names = layout.volume_names(statement)
     _check_strangers(medium, names, statement)
     missing = [name for name in names if not (medium.folder / name).exists()]
-    if missing:
+    if missing and not partial:
         more = " ..." if len(missing) > 8 else ""
         raise VolumeMissing(
             f"{len(missing)} of {len(names)} volumes missing: {', '.join(missing[:8])}{more}",
             hint="copy all volumes into one folder; each is named as it was exported",
         )
     for index, name in enumerate(names):
+        if name in missing:
+            continue
         expected = volume_size(statement, medium.envelope, index)
         with VolumeReader(medium.folder / name) as volume:
             if volume.size < expected:
@@ -187,13 +197,14 @@ def check_volumes(medium: Medium, statement: Statement) -> None:
                     name, expected, f"bytes after the end of the archive: {volume.size:,}, not {expected:,}"
                 )
             volume.expect(layout.head(statement, medium.envelope, index), HEAD)
+    return missing
 
 
 def _check_strangers(medium: Medium, names: Sequence[str], statement: Statement) -> None:
     """Other tar files that begin like a volume: copies, renamed volumes, parts of another bundle."""
     expected = set(names)
     with medium_errors(medium.folder):
-        others = [name for name in _file_names(medium.folder) if name.endswith(".tar") and name not in expected]
+        others = [name for name in file_names(medium.folder) if name.endswith(".tar") and name not in expected]
     for name in others:
         match = VOLUME.fullmatch(name)
         if medium.alone and match and match["stem"] != medium.stem:

@@ -1,8 +1,8 @@
 """What an import leaves behind for an audit: a record with each model, and the signed statement itself.
 
 <models>/.sealift/records/<manifest>/…-import.json   who signed, which bundle, what was and was not checked
-<models>/.sealift/statements/<digest>.dsse.json      the envelope, byte for byte, so that signatures can be checked
-again
+<models>/.sealift/statements/<digest>.dsse.json      the envelope with the signatures of all approvals, so that they
+                                                     can be checked again
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def keep_envelope(store: Store, bundle: VerifiedBundle) -> None:
     with store.temporary() as temp, disk_errors(store.root):
         folder.mkdir(parents=True, exist_ok=True)
         with temp.open("xb") as out:
-            out.write(bundle.medium.envelope)
+            out.write(bundle.envelope)
             sync_file(out)
         temp.rename(folder / f"{bundle.statement_digest.hex}.dsse.json")
         sync_folder(folder)

@@ -14,8 +14,17 @@ _COMMANDS = """\
 CHECK
   with sealift:          sealift bundle verify .
   with Python 3.8+ only: python3 verify_sealift.py . --pub ALICE.pub
-                         (take the .pub file from a trusted place, not from this medium)
+                         (take the .pub file from a trusted place, not from this medium;
+                         where an approval is needed: --approver OFFICER.pub)
   with plain tools:      tail -c SIZE VOLUME | sha256sum     SIZE and hash as listed under VOLUMES
+
+APPROVE
+  sealift bundle approve . --sign OFFICER
+  It checks every byte, says what is in the bundle, and writes one small file beside the volumes,
+  or where -o says if nothing can be written here. The volumes stay as they are: carry the file too.
+
+REPAIR, if volumes are lost or damaged and parity volumes (*.p001.tar and so on) came along
+  sealift bundle repair . --in-place
 
 RECOVER WITHOUT SEALIFT
   mkdir layout && for v in *.v*.tar; do tar -xf "$v" -C layout; done && cd layout
@@ -44,6 +53,8 @@ def text(statement: Statement, envelope: bytes) -> str:
         lines += [f"    {key:<9} {value}" for key, value in sorted(model.source.items())]
     lines += ["", "SIGNATURES BY KEY (who a key belongs to is said by your trust.toml, not by this sheet)"]
     lines += [f"  {signature.keyid}" for signature in dsse.decode(envelope).signatures]
+    lines += ["  signatures that were added later lie beside the volumes, in files named"]
+    lines += [f"  {layout.stem(statement)}.approval-*.dsse.json"]
     lines += ["", "VOLUMES: name, size of the payload at its end in bytes, SHA-256 of the payload"]
     for name, volume in zip(layout.volume_names(statement), statement.volumes, strict=True):
         lines += [f"  {name}  {volume.size}", f"    {volume.sha256.hex}"]

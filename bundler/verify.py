@@ -1,25 +1,27 @@
 """Verify a bundle where it lies, with no store: steps 1 to 7 of an import (DESIGN 5), without staging.
 
-    1 size-capped SEALIFT line and statement    medium.open_medium
+    1 size-capped SEALIFT line and statement    medium.open_medium, approvals.gather
     2 signatures, threshold, revocation         signing: TrustStore.verify
     3 strict parse                              Statement.decode, layout.check
     4 policy that needs no payload              policy.check, channels.check, medium.check_volumes, the files beside
     5 stop here for a dry run
     6 stream, leaf by leaf · 7 whole digests    intake.Intake
 
-A `VerifiedBundle` is made here alone, after step 3: holding one is the proof that its statement was signed as trust
-demands.
+A `VerifiedBundle` is made here alone, after step 3: holding one is the proof that its statement was signed as the trust
+that `authenticate` was given demands.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler import channels, layout, medium, sheet
+from bundler import approvals, channels, layout, medium, sheet
+from bundler.approvals import Approval, Signed
 from bundler.channels import Channels
 from bundler.errors import BundleRefused, VolumeMixed, medium_errors
 from bundler.intake import Intake, Progress
@@ -28,8 +30,10 @@ from bundler.medium import Medium
 from bundler.policy import Policy
 from manifests.digest import Digest
 from manifests.statement import PAYLOAD_TYPE, Statement
+from signing.errors import NotTrusted
 from signing.trust import TrustStore
 from signing.verdict import Verdict
+from signing.verified import VerifiedPayload
 
 _SEAL = object()
 MAX_BESIDE = 16 << 20  # bytes of the sheet or the verifier
@@ -42,14 +46,18 @@ NOT_IN_VERIFY = (
 
 
 class VerifiedBundle:
-    """A bundle whose statement is trusted; its payload is not yet read. Made by `authenticate` only."""
+    """A bundle whose statement is trusted; its payload is not yet read. Made by `authenticate` only.
 
-    __slots__ = ("medium", "payloads", "statement", "statement_digest", "verdict")
+    `envelope` carries the signatures of the volumes and of all approvals; `medium.envelope` those of the volumes alone.
+    """
+
+    __slots__ = ("approvals", "envelope", "medium", "payloads", "statement", "statement_digest", "verdict")
 
     def __init__(
         self,
         seal: object,
         medium: Medium,
+        signed: Signed,
         statement: Statement,
         statement_digest: Digest,
         verdict: Verdict,
@@ -59,6 +67,8 @@ class VerifiedBundle:
             raise TypeError("a VerifiedBundle is made by authenticate only")
         self.medium, self.statement, self.statement_digest = medium, statement, statement_digest
         self.verdict, self.payloads = verdict, payloads
+        self.envelope: bytes = signed.envelope
+        self.approvals: tuple[Approval, ...] = signed.approvals
 
     @property
     def size(self) -> int:
@@ -82,6 +92,7 @@ class Verification:
             "bundle": describe(self.bundle.statement),
             "statement": str(self.bundle.statement_digest),
             "verdict": self.bundle.verdict.as_dict(),
+            "approvals": [item.name for item in self.bundle.approvals],
             "notes": list(self.notes),
             "not_checked": list(self.not_checked),
         }
@@ -94,13 +105,15 @@ def verify(
     policy: Policy | None = None,
     seen: Channels | None = None,
     dry_run: bool = False,
+    extra: Sequence[Path] = (),
     now: datetime | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Raises what the first failing check raises. `seen` is the memory of this side; the default lies in the home."""
+    """Raises what the first failing check raises. `seen` is the memory of this side; the default lies in the home.
+    `extra`: approvals that do not lie beside the volumes."""
     now = now or datetime.now(timezone.utc)
     policy = policy or Policy()
-    bundle = authenticate(path, trust, policy, now)
+    bundle = authenticate(path, trust, policy, now, extra)
     notes, not_checked = admit(bundle, policy, seen or Channels.imported(), now)
     if dry_run:
         not_checked.append(DRY_RUN)
@@ -111,17 +124,19 @@ def verify(
     )
 
 
-def authenticate(path: Path, trust: TrustStore, policy: Policy, now: datetime) -> VerifiedBundle:
-    """Steps 1 to 3. Raises NotTrusted, BundleRefused, StatementError."""
+def authenticate(
+    path: Path,
+    trust: TrustStore,
+    policy: Policy,
+    now: datetime,
+    extra: Sequence[Path] = (),
+    *,
+    roles: Sequence[str] | None = None,
+) -> VerifiedBundle:
+    """Steps 1 to 3. `roles` None: all that an import needs. Raises NotTrusted, BundleRefused, StatementError."""
     found = medium.open_medium(path)  # 1
-    verified = trust.verify(  # 2
-        found.envelope,
-        payload_type=PAYLOAD_TYPE,
-        roles=sorted({*policy.roles, *trust.required_roles}),
-        channel=lambda payload: Statement.decode(payload).channel,
-        required_profile=policy.profile,
-        now=now.date(),
-    )
+    signed = approvals.gather(found, extra)
+    verified = judge(signed.envelope, trust, policy, now, roles or required_roles(trust, policy))  # 2
     statement = Statement.decode(verified.payload)  # 3
     if statement.id != found.id:
         raise BundleRefused(f"the SEALIFT line says bundle {found.id}, the statement {statement.id}")
@@ -131,17 +146,44 @@ def authenticate(path: Path, trust: TrustStore, policy: Policy, now: datetime) -
             hint="give the volumes back the names they were exported with",
         )
     digest = Digest.of(verified.payload)
-    return VerifiedBundle(_SEAL, found, statement, digest, verified.verdict, layout.check(statement))
+    return VerifiedBundle(_SEAL, found, signed, statement, digest, verified.verdict, layout.check(statement))
 
 
-def admit(bundle: VerifiedBundle, policy: Policy, seen: Channels, now: datetime) -> tuple[list[str], list[str]]:
-    """Step 4 without the store: notes for a person, and what could not be checked."""
+def required_roles(trust: TrustStore, policy: Policy) -> list[str]:
+    return sorted({*policy.roles, *trust.required_roles})
+
+
+def judge(envelope: bytes, trust: TrustStore, policy: Policy, now: datetime, roles: Sequence[str]) -> VerifiedPayload:
+    """Step 2. Raises NotTrusted or MalformedEnvelope, and StatementError for a trusted payload without a channel."""
+    try:
+        return trust.verify(
+            envelope,
+            payload_type=PAYLOAD_TYPE,
+            roles=roles,
+            channel=lambda payload: Statement.decode(payload).channel,
+            required_profile=policy.profile,
+            now=now.date(),
+        )
+    except NotTrusted as error:
+        wanting = [role.role for role in error.verdict.roles if not role.met]
+        if error.hint is None and wanting == ["approver"]:
+            error.hint = "an approver signs it with: sealift bundle approve FOLDER --sign NAME"
+        raise
+
+
+def admit(
+    bundle: VerifiedBundle, policy: Policy, seen: Channels, now: datetime, *, partial: bool = False
+) -> tuple[list[str], list[str]]:
+    """Step 4 without the store: notes for a person, and what could not be checked. `partial`: volumes may be absent."""
     not_checked = list(bundle.verdict.not_checked) + policy.check(bundle.statement, now)
     last = seen.last(bundle.statement.channel)
     notes = channels.check(last, bundle.statement, allow_rollback=policy.allow_rollback)
     if last is None:
         not_checked.append(f"rollback: no bundle of channel {bundle.statement.channel} was ever imported here")
-    medium.check_volumes(bundle.medium, bundle.statement)
+    missing = medium.check_volumes(bundle.medium, bundle.statement, partial=partial)
+    not_checked += [f"volume {name}: it is not here" for name in missing]
+    if medium.parity_names(bundle.medium):
+        not_checked.append("the parity volumes: sealift bundle repair looks at them")
     return notes + _check_beside(bundle), not_checked
 
 

@@ -2,16 +2,16 @@
 """Check a sealift bundle on a bare host: Python 3.8 or newer, its standard library, and this one file. Nothing is
 installed.
 
-    python3 verify_sealift.py FOLDER --pub alice.pub
+    python3 verify_sealift.py FOLDER --pub alice.pub [--approver officer.pub]
 
-FOLDER holds the volumes of one bundle. The .pub file must come from a place you trust, and so must this program: the
-signed statement names its SHA-256, which `sealift bundle verify` compares. Nothing is written, nothing is unpacked, no
-connection.
+FOLDER holds the volumes of one bundle, and the approvals that were added. The .pub files must come from a place you
+trust, and so must this program: the signed statement names its SHA-256, which `sealift bundle verify` compares. Nothing
+is written, nothing is unpacked, no connection.
 
-Checked, in this order: the SEALIFT line and the statement (size-capped), signatures (Ed25519 and ML-DSA), the
-statement's form and id, that all volumes are there and no others, then every byte of every volume: tar headers, padding
-and ends are compared; blobs must have their SHA-256, SHA-512 and leaf hashes; payloads must have the hash that the
-statement says.
+Checked, in this order: the SEALIFT line, the statement and approvals (size-capped), signatures (Ed25519 and ML-DSA),
+the statement's form and id, that all volumes are there and no others, then every byte of every volume: tar headers,
+padding and ends are compared; blobs must have their SHA-256, SHA-512 and leaf hashes; payloads must have the hash that
+the statement says.
 Not checked here: channels, sequence numbers and expiry against a policy; revocations; that manifests name exactly the
 blobs that travel; what the models contain.
 
@@ -300,12 +300,14 @@ def _commitment(public: bytes, row: int, c: _Poly, z_hat: list[_Poly], hinted: s
 BLOCK = 512
 END = bytes(2 * BLOCK)
 MAX_MARK, MAX_ENVELOPE, MAX_WHOLE = 200, 16 << 20, 524288 * 36  # bytes
+MAX_APPROVALS = 32  # files
 CLASSICAL, POST_QUANTUM = {"ed25519", "ecdsa-p384"}, {"ml-dsa-65", "ml-dsa-87"}
 VOLUME = re.compile(r"([a-z0-9][a-z0-9._-]{0,38}-[0-9a-f]{8})\.v([0-9]{3,4})\.tar")
 HEX = re.compile(r"[0-9a-f]{64}")
 PUB_LINE = re.compile(r"sealift-key-1 ([a-z0-9._@-]{1,64}) ([a-z0-9-]+) ([A-Za-z0-9+/=]+) ([0-9a-f]{16})")
 Json = Any
 Signers = List[Tuple[str, Dict[str, bytes]]]  # name, and per scheme the raw public key
+Roles = List[Tuple[str, Signers, int]]  # role, who may hold it, how many are needed
 
 
 class Refused(Exception):
@@ -411,11 +413,48 @@ def decode_envelope(raw: bytes) -> Tuple[bytes, str, Dict[str, bytes]]:
     return payload, kind, made
 
 
-def authenticate(raw: bytes, signers: Signers, threshold: int) -> Tuple[bytes, List[str]]:
-    """The payload, and who counted. Every key of a signer must have signed; one wrong signature is fatal."""
+def add_approvals(folder: str, stem: str, extra: List[str], raw: bytes) -> Tuple[bytes, str, Dict[str, bytes]]:
+    """The envelope `raw` of the volumes with the signatures of all approvals (docs/formats/bundle.md, 3.4)."""
     payload, kind, made = decode_envelope(raw)
+    named = re.compile(re.escape(stem) + r"\.approval-[0-9a-f]{8}\.dsse\.json")
+    paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if named.fullmatch(name)] + extra
+    need(len(paths) <= MAX_APPROVALS, f"{len(paths)} approvals; at most {MAX_APPROVALS} are read")
+    for path in paths:
+        name = os.path.basename(path)
+        need(not os.path.exists(path) or os.path.isfile(path), f"{name} is not a regular file")
+        with open(path, "rb") as stream:
+            data = stream.read(MAX_ENVELOPE + 1)
+        need(len(data) <= MAX_ENVELOPE, f"{name} is too large for an approval")
+        try:
+            its_payload, its_kind, its = decode_envelope(data)
+        except Refused as error:
+            raise Refused(f"{name}: {error}") from None
+        need((its_payload, its_kind) == (payload, kind), f"{name} approves another statement")
+        for keyid, signature in its.items():
+            need(made.setdefault(keyid, signature) == signature, f"{name}: a key has two different signatures")
+        need(len(made) <= 64, f"{name}: with its signatures there are more than 64")
+    return payload, kind, made
+
+
+def authenticate(payload: bytes, kind: str, made: Dict[str, bytes], roles: Roles) -> List[str]:
+    """One sentence for each role. Raises NotTrusted where a role has too few signers."""
     need(kind == "application/vnd.in-toto+json", f"unexpected payload type {kind[:80]!r}")
-    message = pae(kind, payload)
+    message, said, wanting = pae(kind, payload), [], []
+    for role, signers, threshold in roles:
+        counted, why = count(message, made, signers)
+        said.append(f"{role}: {len(counted)} of {threshold} needed")
+        if len(counted) < threshold:
+            wanting.append(f"{said[-1]}. {'; '.join(why[:8])}")
+        said[-1] += ": " + ", ".join(counted)
+    if wanting:
+        raise NotTrusted("; ".join(wanting))
+    known = {key_id(scheme, raw) for _, signers, _ in roles for _, keys in signers for scheme, raw in keys.items()}
+    unknown = "a signature by the key {}... was not checked: no .pub file has this key"
+    return said + [unknown.format(keyid[:16]) for keyid in sorted(set(made) - known)]
+
+
+def count(message: bytes, made: Dict[str, bytes], signers: Signers) -> Tuple[List[str], List[str]]:
+    """Who counts, and why others do not. Every key of a signer must have signed; one wrong signature is fatal."""
     counted, why = [], []
     for name, keys in signers:
         good = set()
@@ -430,10 +469,7 @@ def authenticate(raw: bytes, signers: Signers, threshold: int) -> Tuple[bytes, L
                 why.append(f"{name}: no {scheme} signature that could be checked here")
         if good == set(keys) and good & CLASSICAL and good & POST_QUANTUM:
             counted.append(name)
-    counted = sorted(set(counted))
-    if len(counted) < threshold:
-        raise NotTrusted(f"publisher: {len(counted)} of {threshold} needed. {'; '.join(why[:8])}")
-    return payload, counted
+    return sorted(set(counted)), why
 
 
 # --- step 3: the statement --------------------------------------------------------------------------------------------
@@ -679,10 +715,11 @@ def check_segment(volume: Volume, blob: Json, offset: int, size: int, blobs: Blo
         blobs.end(blob)
 
 
-def check(folder: str, signers: Signers, threshold: int) -> List[str]:
-    """Raises Refused; returns what to say."""
+def check(folder: str, roles: Roles, extra: List[str]) -> List[str]:
+    """Raises Refused; returns what to say. `extra`: approvals that do not lie in the folder."""
     stem, envelope = open_bundle(folder)
-    payload, counted = authenticate(envelope, signers, threshold)
+    payload, kind, made = add_approvals(folder, stem, extra, envelope)
+    trusted = authenticate(payload, kind, made, roles)
     predicate = parse_statement(payload)
     bundle, n = predicate["bundle"], len(predicate["volumes"])
     need(f"{bundle['label']}-{bundle['id'][:8]}" == stem, f"volumes named {stem} carry another statement")
@@ -702,7 +739,7 @@ def check(folder: str, signers: Signers, threshold: int) -> List[str]:
             check_volume(volume, predicate, index, blobs)
         print(f"  {name} ok", file=sys.stderr)
     need(not blobs.open, "a blob is not complete")
-    said = ["trusted (profile hybrid)", f"publisher: {len(counted)} of {threshold} needed: {', '.join(counted)}"]
+    said = ["trusted (profile hybrid)", *trusted]
     said += [f"bundle {bundle['id']}, channel {bundle['channel']}, number {bundle['sequence']}"]
     said += [f"model {model['name']} {model['manifest']}" for model in predicate["models"]]
     said += ["not checked: policy, rollback, expiry, revocation, manifests against blobs, what the models contain"]
@@ -714,11 +751,18 @@ def main() -> int:
     parser.add_argument("folder", help="where the volumes are")
     parser.add_argument("--pub", action="append", required=True, metavar="FILE", help="public key of a trusted signer")
     parser.add_argument("--threshold", type=int, default=1, help="how many of these signers are needed (default 1)")
+    approver = "public key of an approver; with it an approval is needed"
+    parser.add_argument("--approver", action="append", default=[], metavar="FILE", help=approver)
+    parser.add_argument("--approver-threshold", type=int, default=1, help="how many approvers are needed (default 1)")
+    parser.add_argument("--approval", action="append", default=[], metavar="FILE", help="an approval from elsewhere")
     options = parser.parse_args()
-    if options.threshold < 1:
-        parser.error("--threshold: at least 1")
+    if min(options.threshold, options.approver_threshold) < 1:
+        parser.error("thresholds are at least 1")
     try:
-        for line in check(options.folder, read_signers(options.pub), options.threshold):
+        roles = [("publisher", read_signers(options.pub), options.threshold)]  # type: Roles
+        if options.approver:
+            roles.insert(0, ("approver", read_signers(options.approver), options.approver_threshold))
+        for line in check(options.folder, roles, options.approval):
             print(line)
         print("verified: every byte of every volume is as signed")
         return 0

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from bundler.layout import Member
 from bundler.measure import fill
 from manifests.digest import Digest
 from manifests.statement import Statement
-from manifests.store import sync_file, sync_folder
+from manifests.store import sync_folder
 
 Meter = Callable[[int], None]
 
@@ -54,20 +55,27 @@ def write(load: Load, statement: Statement, envelope: bytes, out: Path, meter: M
                     f"{name}: a blob changed between hashing and writing", hint="sealift verify checks the store"
                 )
             temp.replace(out / name)
-            _sync_medium(out)
+            sync_medium(out)
 
 
-def _sync_medium(folder: Path) -> None:
+def sync_medium(folder: Path) -> None:
     """Best effort: network shares and some FUSE file systems cannot sync a folder."""
     with contextlib.suppress(OSError):
         sync_folder(folder)
 
 
+def create(path: Path) -> FileIO:
+    """A new file, to be written and read. What lay there is removed first and never followed: a medium may hold a link
+    of that name to any file of this host."""
+    path.unlink(missing_ok=True)
+    return FileIO(path, "x+")
+
+
 def write_file(path: Path, data: bytes) -> None:
     temp = path.with_name(path.name + ".tmp")
-    with temp.open("wb") as out:
-        out.write(data)
-        sync_file(out)
+    with create(temp) as out:
+        _write_all(out, data)
+        os.fsync(out.fileno())
     temp.replace(path)
 
 
@@ -79,7 +87,7 @@ class _Writer:
 
     def volume(self, path: Path, head: bytes, members: Sequence[Member]) -> Digest:
         self._hasher = hashlib.sha256()
-        with path.open("wb", buffering=0) as self._file:
+        with create(path) as self._file:
             _write_all(self._file, head)
             for member in members:
                 self._put(tar.header(member.name, member.size))

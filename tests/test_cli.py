@@ -43,7 +43,7 @@ def side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             ("key", "generate", "alice", "--no-passphrase"),
             ("trust", "add", str(root / "home/keys/alice.pub"), "--role", "publisher"),
             ("create", "mine"),
-            ("bundle", "export", "mine", "-o", "usb", "--sign", "alice"),
+            ("bundle", "export", "mine", "-o", "usb", "--sign", "alice", "--parity", "1"),
         ):
             assert sealift.run(list(words)) == 0
         yield root
@@ -140,6 +140,21 @@ def test_exit_codes(
         assert out
 
 
+def test_a_usage_error_names_the_help_that_tells(side: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, verb in (
+        (["nosuch"], "sealift"),
+        (["list", "--nosuch"], "sealift list"),
+        (["trust", "revoke", "alice"], "sealift trust revoke"),
+    ):
+        assert sealift.run(words) == 2
+        assert capsys.readouterr().err.splitlines()[-1] == f"sealift: hint: {verb} --help"
+
+
+def test_no_number_in_a_help_text_stands_for_unset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sealift.run(["serve", "--help"]) == 0
+    assert "default:" not in capsys.readouterr().out
+
+
 def test_a_fault_of_ours_is_70_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("manifests.store.Store.names", lambda self: 1 // 0)
     monkeypatch.delenv("SEALIFT_DEBUG", raising=False)
@@ -189,6 +204,7 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("bundle", "verify", "usb"),
     ("bundle", "import", "usb"),
     ("bundle", "approve", "usb", "--sign", "alice", "-o", "approval.json"),
+    ("bundle", "repair", "usb"),
 ]
 
 
@@ -250,4 +266,4 @@ def test_completion_completes() -> None:
         "COMP_CWORD": "2",
     }
     done = run([], env=environment)
-    assert set(done.stdout.split()) == {"export", "verify", "inspect", "import", "approve"}
+    assert set(done.stdout.split()) == {"export", "verify", "inspect", "import", "approve", "repair"}

@@ -3,7 +3,7 @@
 The path in `load` says how it behaves: words after the last "/" separated by "-".
     refuse    it refuses to load            memory    it refuses for lack of memory
     die       it dies while loading         hang      it never answers
-    slow      each step takes 2 ms          long      the first step takes 2 s
+    slow      each step takes 2 ms          long      the first step ends at SIGUSR1
     nan       the first token's log probability is no number
     garbage   it answers with a frame that is not JSON
 """
@@ -11,6 +11,8 @@ The path in `load` says how it behaves: words after the last "/" separated by "-
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -32,8 +34,13 @@ class Slow(FakeEngine):
 
 
 class Long(FakeEngine):
+    def __init__(self, **how: int) -> None:
+        super().__init__(**how)
+        self._told = threading.Event()
+        signal.signal(signal.SIGUSR1, lambda *_: self._told.set())
+
     def run(self, rows: Rows) -> list[Chosen]:
-        time.sleep(0 if self.steps else 2)
+        self._told.wait()
         return super().run(rows)
 
 

@@ -83,7 +83,9 @@ class ScriptedModel:
         finally:
             script.ended += 1
 
-    def _finish(self, request: GenerateRequest, generated: int, reason: Reason, error: RuntimeFailure | None = None) -> Finish:
+    def _finish(
+        self, request: GenerateRequest, generated: int, reason: Reason, error: RuntimeFailure | None = None
+    ) -> Finish:
         usage = Usage(
             prompt_tokens=len(request.prompt),
             cached_tokens=1,

@@ -1,0 +1,218 @@
+"""What a folder still has of a bundle with parity: which blocks are sound, which are lost, and where that is in files.
+
+Opened from a sound parity volume: its statement says how the volumes must be, its table what each block hashes to. The
+medium is only read. A block that cannot be read, is not there, or differs is lost; nothing here fails because of it.
+Refused: no sound parity volume; parity of another bundle, or whose numbers are not those of the statement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bundler import layout, parity
+from bundler.errors import BundleRefused, MediumUnavailable, VolumeDamaged, VolumeMissing, VolumeMixed, medium_errors
+from bundler.medium import VOLUME, file_names
+from bundler.parity import HASH, Header, ParityVolume
+from manifests.errors import ManifestsError
+from manifests.statement import Statement
+from signing import envelope as dsse
+from signing.errors import SigningError
+
+Progress = Callable[[int], None]
+Lost = npt.NDArray[np.bool_]  # (shards, rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """`ranges`: first byte and byte after the last, in the file as it should be."""
+
+    name: str
+    size: int
+    missing: bool
+    ranges: tuple[tuple[int, int], ...]
+
+    def sentence(self) -> str:
+        where = ", ".join(f"{first:,} to {end - 1:,}" for first, end in self.ranges)
+        return f"{self.name}{' (not here)' if self.missing else ''}: bytes {where}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "size": self.size, "missing": self.missing, "ranges": [list(r) for r in self.ranges]}
+
+
+class _Shard:
+    """A shard on the medium: `size` bytes, of which byte `offset` lies at `place(offset)` of the file."""
+
+    def __init__(self, path: Path, size: int, place: Callable[[int], int]) -> None:
+        self.size, self._place, self._file = size, place, -1
+        with contextlib.suppress(OSError):
+            # O_NONBLOCK: opening a pipe somebody put here must not wait for a writer
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                self.close()
+
+    @property
+    def missing(self) -> bool:
+        return self._file < 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Fewer bytes, or none, where the medium does not give them: the caller compares hashes."""
+        data = b""
+        with contextlib.suppress(OSError):  # an unreadable sector
+            while not self.missing and len(data) < length:
+                more = os.pread(self._file, length - len(data), self._place(offset) + len(data))
+                if not more:
+                    break
+                data += more
+        return data
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+
+class Shards:
+    """All shards: the data volumes in order, then the parity volumes. `bad` arrays are (shards, rows) of bool."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder if folder.is_dir() else folder.parent
+        stem = _stem(folder, self.folder)
+        leader, self._sound = _leader(self.folder, stem)
+        self.header: Header = leader.header
+        self.envelope, self._table = leader.envelope, leader.table
+        self.statement = _statement(leader, stem)
+        parities = [parity.volume_name(stem, index) for index in range(self.header.parity)]
+        self.names = [*layout.volume_names(self.statement), *parities]
+        self.heads = [layout.head(self.statement, self.envelope, i) for i in range(self.header.data)]
+        self.sizes = [volume.size for volume in self.statement.volumes]
+
+    def __enter__(self) -> Shards:
+        self.shards = [self._open_data(index) for index in range(self.header.data)]
+        self.shards += [self._open_parity(index) for index in range(self.header.parity)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for shard in self.shards:
+            shard.close()
+
+    def _open_data(self, index: int) -> _Shard:
+        ahead = len(self.heads[index])
+        return _Shard(self.folder / self.names[index], self.sizes[index], lambda offset: ahead + offset)
+
+    def _open_parity(self, index: int) -> _Shard:
+        path = self.folder / self.names[self.header.data + index]
+        first = self._sound.get(index)
+        shard = _Shard(path, self.header.length, lambda offset: parity.place(first or 0, offset))
+        if first is None:
+            shard.close()
+        return shard
+
+    def read(self, index: int, row: int) -> bytes | None:
+        """The block, or None where it is not what the table says. b"" behind the end of a shard."""
+        offset = row * self.header.block
+        shard = self.shards[index]
+        length = max(0, min(self.header.block, shard.size - offset))
+        if not length:
+            return b""
+        data = shard.read(offset, length)
+        at = (row * self.header.shards + index) * HASH
+        return data if hashlib.sha256(data).digest() == self._table[at : at + HASH] else None
+
+    def scan(self, progress: Progress) -> Lost:
+        bad = np.zeros((self.header.shards, self.header.rows), np.bool_)
+        for row in range(self.header.rows):
+            for index in range(self.header.shards):
+                data = self.read(index, row)
+                bad[index, row] = data is None
+                progress(len(data or b""))
+        return bad
+
+    def damage(self, bad: Lost, *, heads: bool = True) -> tuple[Damage, ...]:
+        """Of data volumes: bad blocks, and with `heads` a head that differs and a file that is too long."""
+        found = []
+        for index in range(self.header.data):
+            shard, head = self.shards[index], self.heads[index]
+            whole = len(head) + self.sizes[index]
+            ranges = [(0, len(head))] if heads and shard.read(-len(head), len(head)) != head else []
+            for row in np.flatnonzero(bad[index]):
+                first = len(head) + int(row) * self.header.block
+                ranges.append((first, min(first + self.header.block, whole)))
+            if heads and not shard.missing and shard.read(self.sizes[index], 1):
+                ranges.append((whole, (self.folder / self.names[index]).stat().st_size))
+            if ranges:
+                joined = tuple(_joined(ranges))
+                found.append(Damage(name=self.names[index], size=whole, missing=shard.missing, ranges=joined))
+        return tuple(found)
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for first, end in ranges:
+        if joined and joined[-1][1] == first:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((first, end))
+    return joined
+
+
+def _stem(path: Path, folder: Path) -> str:
+    """Of the one bundle in the folder, or of the volume that was named."""
+    with medium_errors(path):
+        names = file_names(folder) if folder == path else [path.name]
+    stems = {match["stem"] for name in names if (match := VOLUME.fullmatch(name) or parity.NAME.fullmatch(name))}
+    if len(stems) > 1:
+        raise VolumeMixed(
+            f"{path}: volumes of {len(stems)} bundles: {', '.join(sorted(stems)[:8])}",
+            hint="name one volume of the bundle you mean",
+        )
+    if not stems:
+        raise VolumeMissing(f"{path}: no volume of a bundle here")
+    return stems.pop()
+
+
+def _leader(folder: Path, stem: str) -> tuple[ParityVolume, dict[int, int]]:
+    """A parity volume of the set that most belong to, and for each sound one of that set where its parity begins."""
+    sound: list[ParityVolume] = []
+    problems = []
+    for name in file_names(folder):
+        match = parity.NAME.fullmatch(name)
+        if match and match["stem"] == stem:
+            try:
+                # without the bytes that all have in common: only one set of them is held at a time
+                sound.append(replace(parity.open_parity(folder / name), envelope=b"", table=b""))
+            except (BundleRefused, MediumUnavailable) as error:
+                problems.append(str(error))
+    if not sound:
+        why = "; ".join(problems[:4]) if problems else "no parity volumes here"
+        raise BundleRefused(
+            f"{stem}: {why}", hint="parity volumes are named like acme-llm-7f3c91ab.p001.tar; export makes them"
+        )
+    common, _ = Counter((volume.id, volume.header) for volume in sound).most_common(1)[0]
+    members = [volume for volume in sound if (volume.id, volume.header) == common]
+    return parity.open_parity(members[0].path), {volume.index: volume.first for volume in members}
+
+
+def _statement(leader: ParityVolume, stem: str) -> Statement:
+    """Bound to its own id by a hash; who signed it is not asked."""
+    try:
+        statement = Statement.decode(dsse.decode(leader.envelope).payload)
+    except (ManifestsError, SigningError) as error:
+        raise BundleRefused(f"{leader.path.name}: its statement is not sound: {error}") from None
+    layout.check(statement)
+    if statement.id != leader.id or layout.stem(statement) != stem:
+        raise VolumeMixed(f"{leader.path.name}: parity of another bundle")
+    sizes = [volume.size for volume in statement.volumes]
+    if leader.header.data != len(sizes) or leader.header.length != max(sizes):
+        raise VolumeDamaged(leader.path.name, 0, "its numbers are not those of the statement")
+    return statement
