@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +20,7 @@ import httpx
 from manifests.home import setting
 from runtime.errors import RequestRefused, ServerRefused, ServerUnreachable
 
+MISSING_MODEL = re.compile(r"model '[^']*' not found")
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11434
 NOT_RUNNING = "could not connect to the sealift server at {url}, run 'sealift serve' to start it"
 
@@ -156,5 +158,8 @@ def _refuse(response: httpx.Response) -> None:
     except ValueError:
         body = None
     if isinstance(body, dict) and isinstance(body.get("error"), str):
-        raise ServerRefused(body["error"], hint=body.get("hint"), http_status=status)
+        hint = body.get("hint")
+        if status == 404 and MISSING_MODEL.fullmatch(body["error"]):
+            hint = hint or "sealift list shows the models; pull, create or bundle import bring one in"
+        raise ServerRefused(body["error"], hint=hint, http_status=status)
     raise ServerRefused(f"the server answered {status} {response.reason_phrase}", http_status=status)

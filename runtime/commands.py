@@ -36,10 +36,10 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     host: str = typer.Option("", help="Address to listen on [SEALIFT_HOST, 127.0.0.1]."),
-    port: int = typer.Option(-1, min=-1, max=65535, help="Port to listen on, 0 for any [11434]."),
+    port: int | None = typer.Option(None, min=0, max=65535, help="Port to listen on, 0 for any [11434]."),
     online: bool = typer.Option(False, "--online", help="Let clients pull and push: opens outbound connections."),
     models: Path | None = typer.Option(None, help="The store to serve [SEALIFT_MODELS]."),
-    threads: int = typer.Option(0, min=0, max=1024, help="Threads of each model [one a core]."),
+    threads: int | None = typer.Option(None, min=0, max=1024, help="Threads of each model [one a core]."),
     parallel: int | None = typer.Option(
         None, min=1, max=1024, help="Full contexts kept for each model [SEALIFT_NUM_PARALLEL, 1 to 4 as memory allows]."
     ),
@@ -66,10 +66,10 @@ def serve(
     from runtime.client import configured_address, parse_address
 
     address = parse_address(host) if host else configured_address()
-    if port >= 0:
+    if port is not None:
         address = replace(address, port=port)
     told = serving.resolve(
-        address, threads=threads, parallel=parallel, context_length=context_length, keep_alive=keep_alive,
+        address, threads=threads or 0, parallel=parallel, context_length=context_length, keep_alive=keep_alive,
         max_queue=max_queue, max_loaded=max_loaded,
     )  # fmt: skip
     store = Store(models)
@@ -85,7 +85,7 @@ def run(
         None, metavar="[PROMPT]...", help="The question; without one, a chat begins."
     ),
     verbose: bool = typer.Option(False, "--verbose", help="Print statistics after the answer."),
-    form: str = typer.Option("", "--format", help="Form of the answer, such as json."),
+    form: str = typer.Option("", "--format", help="Form of the answer: json, where the server can hold a model to it."),
     keepalive: str = typer.Option("", help="How long the model stays loaded: 5m, -1 for ever."),
     think: str = typer.Option("", help="Let the model think first: true, false, high, medium or low."),
     nowordwrap: bool = typer.Option(False, "--nowordwrap", help="Let the terminal break lines."),

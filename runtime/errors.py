@@ -13,6 +13,7 @@ RuntimeFailure                 70 / 500   base; raised bare only for a fault of 
 │   └── TemplateRefused         1 / 500   the chat template does not parse or does not run
 ├── Unavailable                 4 / 503   nothing wrong with the request; not now
 │   ├── ServerBusy              4 / 503   queue full
+│   ├── ShuttingDown            4 / 503   the server ends, and this request with it
 │   ├── OutOfMemory             4 / 500   weights or cache do not fit
 │   ├── WorkerDied              4 / 500   the model's process ended under its requests
 │   ├── AddressRefused          4 / 503   the server cannot listen where it was told to
@@ -98,6 +99,11 @@ class ServerBusy(Unavailable):
 
     def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
         super().__init__(message or self.TEXT, hint=hint)
+
+
+class ShuttingDown(Unavailable):
+    def __init__(self, message: str = "the server is shutting down", *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
 
 
 class OutOfMemory(Unavailable):

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from runtime.errors import RuntimeFailure
+
 Reason = Literal["stop", "length", "cancelled", "error"]
 
 
@@ -64,7 +66,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """The end. `error` is a sentence when reason is "error"; `stop` is the stop string that ended the answer, if any.
+    """The end. `error` says why when reason is "error"; `stop` is the stop string that ended the answer, if any.
 
     `seed` is the one that was used, so that an answer with a random seed can be replayed.
     """
@@ -72,7 +74,7 @@ class Finish:
     reason: Reason
     usage: Usage
     seed: int
-    error: str | None = None
+    error: RuntimeFailure | None = None
     stop: str | None = None
 
 

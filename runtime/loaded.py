@@ -21,7 +21,7 @@ from typing import Any
 from manifests.gguf import Gguf
 from runtime.engine.link import COMMAND, Ended, Item, Link, Load, Stream, Token
 from runtime.engine.sampling import Sampling
-from runtime.errors import ContextExceeded, RequestRefused
+from runtime.errors import ContextExceeded, RequestRefused, RuntimeFailure
 from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder
 from runtime.text.stop import StopFilter
@@ -38,8 +38,8 @@ class ModelSource:
     """What to load and how. `weights` names the content of `path` (its blob digest): sources with equal weights and
     compatible options share a worker, whatever their names.
 
-    `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then any running
-    worker of these weights will do; asked for, it is cut to what the model was trained for. `threads` 0: one a core.
+    `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then a running
+    worker with a larger one will do as well; it is cut to what the model was trained for. `threads` 0: one a core.
     `parallel`: full contexts that the key/value pool holds; 0: as many as fit well.
     """
 
@@ -240,7 +240,7 @@ class _Answer:
         self._cached, self._queue_ns = ended.cached or self._cached, ended.queue_ns or self._queue_ns
         reason = _reason(ended.reason)
         if reason in ("cancelled", "error"):
-            self._finish(reason, error=str(ended.failure) if ended.failure else None)
+            self._finish(reason, error=ended.failure)
             return ""
         rest = self._decoder.flush()
         self._decoded += len(rest)
@@ -260,7 +260,7 @@ class _Answer:
         del self._infos[:count]
         return due
 
-    def _finish(self, reason: Reason, *, error: str | None = None, stop: str | None = None) -> None:
+    def _finish(self, reason: Reason, *, error: RuntimeFailure | None = None, stop: str | None = None) -> None:
         now = time.monotonic_ns()
         first = self._first or now
         load_ns = self._request.load_ns

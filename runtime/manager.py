@@ -6,7 +6,8 @@
 Rules (contract 2.3 and 7.2):
 * Names that share weights share one worker. Other runner options (context asked for, threads, parallel) mean a reload:
   the old worker takes no new users, ends when its last one has gone, and then the new one loads.
-* Loads happen one at a time; a model that is loaded already never waits for them.
+* Loads happen one at a time; a model that is loaded already never waits for them. A load belongs to all who wait for
+  it: one who goes away leaves it to the others, and only the last one ends it.
 * At most `max_loaded` models: the idle one with the shortest keep-alive goes first; if all are busy, the busy one with
   the shortest keep-alive takes no new users and goes when it is idle. A running request is never cut.
 * keep_alive in seconds: a given one replaces the model's, None leaves it; negative means for ever, 0 unloads after the
@@ -20,13 +21,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from typing import Any, TypeVar
 
-from runtime.errors import OutOfMemory, ServerBusy, Unavailable
-from runtime.loaded import LoadedModel, ModelSource, load_model
+from runtime.errors import OutOfMemory, ServerBusy, ShuttingDown, Unavailable
+from runtime.loaded import DEFAULT_CONTEXT, LoadedModel, ModelSource, load_model
 
+T = TypeVar("T")
 Loader = Callable[[ModelSource], Awaitable[LoadedModel]]
 KEEP_ALIVE_S = 300.0
 LOAD_TIMEOUT_S = 300.0
@@ -59,12 +62,22 @@ class _Entry:
     expires_at: datetime | None = None
 
     def fits(self, source: ModelSource) -> bool:
-        """An automatic context or thread count accepts what is there."""
-        have = self.model.source
-        trained = self.model.n_ctx_train or source.n_ctx
-        context = source.n_ctx == 0 or min(source.n_ctx, trained) == self.model.n_ctx
+        """An automatic thread count accepts what is there, an automatic context also a larger one; never a smaller one,
+        that another client has asked for: it would refuse or cut this one's prompt."""
+        have, n_ctx = self.model.source, self.model.n_ctx
+        wanted = source.n_ctx or DEFAULT_CONTEXT
+        usual = min(wanted, self.model.n_ctx_train or wanted)
+        context = n_ctx == usual or (source.n_ctx == 0 and n_ctx > usual)
         threads = source.threads == 0 or source.threads == have.threads
         return context and threads and source.parallel == have.parallel
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Arrival:
+    """A load that users wait for. Its task's entry counts every one of `waiting` as a user already."""
+
+    waiting: int = 0
+    task: asyncio.Task[_Entry] | None = None
 
 
 class Manager:
@@ -85,8 +98,8 @@ class Manager:
         self._load = load
         self._entries: list[_Entry] = []
         self._loading = asyncio.Lock()
-        self._waiting_for_load = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._arrivals: dict[ModelSource, _Arrival] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     @contextlib.asynccontextmanager
@@ -119,6 +132,9 @@ class Manager:
     async def close(self) -> None:
         """Ends every worker now; requests under way end in an error."""
         self._closed = True
+        for arrival in list(self._arrivals.values()):
+            if arrival.task is not None:
+                arrival.task.cancel()
         for entry in list(self._entries):
             self._retire(entry)
         while self._tasks:
@@ -128,7 +144,7 @@ class Manager:
 
     async def _enter(self, source: ModelSource) -> _Entry:
         if self._closed:
-            raise Unavailable("the server is shutting down")
+            raise ShuttingDown()
         entry = self._fitting(source)
         if entry is None:
             entry = await self._enter_slowly(source)
@@ -139,22 +155,42 @@ class Manager:
         return entry
 
     async def _enter_slowly(self, source: ModelSource) -> _Entry:
-        """Waits for its turn. One of several that wait for the same model loads it, the others find it loaded."""
+        """Waits for the model with all others who want the same."""
         if self._pending >= self.max_queue:
             raise ServerBusy()
-        self._waiting_for_load += 1
+        arrival = self._arrivals.setdefault(source, _Arrival())
+        task = arrival.task = arrival.task or self._task(self._arrive(source, arrival))
+        arrival.waiting += 1
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                self._leave(task.result())  # it was loaded, and we were counted, in the moment we went away
+            elif arrival.waiting == 1:
+                self._forget(source, arrival)
+                task.cancel()
+            if task.cancelled() and self._closed:
+                raise ShuttingDown() from None
+            raise
+        finally:
+            arrival.waiting -= 1
+
+    async def _arrive(self, source: ModelSource, arrival: _Arrival) -> _Entry:
         try:
             async with self._loading:
-                entry = self._fitting(source)
-                if entry is None:
-                    entry = await self._make(source)
-                self._take(entry)
+                entry = self._fitting(source) or await self._make(source)
+                self._take(entry, arrival.waiting + 1)
+                self._leave(entry)  # ours: starts the clock where all who waited have gone
                 return entry
         finally:
-            self._waiting_for_load -= 1
+            self._forget(source, arrival)
 
-    def _take(self, entry: _Entry) -> None:
-        entry.users += 1
+    def _forget(self, source: ModelSource, arrival: _Arrival) -> None:
+        if self._arrivals.get(source) is arrival:
+            del self._arrivals[source]
+
+    def _take(self, entry: _Entry, users: int = 1) -> None:
+        entry.users += users
         entry.expires_at = None
         if entry.timer is not None:
             entry.timer.cancel()
@@ -173,7 +209,8 @@ class Manager:
     @property
     def _pending(self) -> int:
         """Users that wait: for a load, or because their model's batch is full."""
-        return self._waiting_for_load + sum(max(0, entry.users - entry.model.max_seqs) for entry in self._entries)
+        loads = sum(arrival.waiting for arrival in self._arrivals.values())
+        return loads + sum(max(0, entry.users - entry.model.max_seqs) for entry in self._entries)
 
     # -- coming and going of models
 
@@ -198,7 +235,7 @@ class Manager:
         entry.watcher = self._task(self._watch(entry))
         if self._closed:
             self._retire(entry)
-            raise Unavailable("the server is shutting down")
+            raise ShuttingDown()
         return entry
 
     async def _timed_load(self, source: ModelSource) -> LoadedModel:
@@ -273,8 +310,8 @@ class Manager:
             users=entry.users, source=model.source,
         )  # fmt: skip
 
-    def _task(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
+    def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

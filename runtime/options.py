@@ -130,7 +130,7 @@ def _number(name: str, rule: _Rule, value: float) -> float:
 
 
 def _range(rule: _Rule) -> str:
-    low, high = (f"{bound:.0f}" if rule.kind == "integer" else f"{bound:g}" for bound in (rule.low, rule.high))
+    low, high = (str(bound) if rule.kind == "integer" else f"{bound:g}" for bound in (rule.low, rule.high))
     return f"at least {low}" if rule.kind == "integer" and rule.high == INT32_MAX else f"from {low} to {high}"
 
 

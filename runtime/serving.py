@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from manifests.home import own_version, setting
 from manifests.store import Store
@@ -29,6 +30,7 @@ from runtime.errors import AddressRefused, RequestRefused
 from runtime.manager import Manager
 
 GRACE_S = 3  # seconds an open connection may take to finish after a signal
+HEAD_S = 60  # seconds a new connection has for its first request's head
 KEEP_OPEN_S = 75  # seconds an idle connection is kept; longer than common clients' and proxies' 60
 BACKLOG = 2048
 
@@ -132,7 +134,7 @@ async def _serve(
     )
     app = create_app(store, manager, transfers=transfers, settings=told.settings)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on",
+        app, http=Http, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on",
         timeout_keep_alive=KEEP_OPEN_S, timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     where = listener.getsockname()
@@ -140,6 +142,23 @@ async def _serve(
     if not is_loopback(told.address.host):
         say("hint: other machines can reach this server, and it asks nobody who they are")
     await _Server(config, manager).serve(sockets=[listener])
+
+
+class Http(H11Protocol):
+    """One parser on every machine, whatever else is installed; and a connection that has not sent a whole request head
+    in HEAD_S is closed: uvicorn lets it wait for ever, and descriptors are few."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head = self.loop.call_later(HEAD_S, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head.cancel()
+        super().connection_lost(exc)
+
+    def _too_slow(self) -> None:
+        if getattr(self, "cycle", None) is None:  # no request has begun
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,7 +71,7 @@ async def running(server: Server, ask: Ask) -> AsyncIterator[Run]:
     started = time.monotonic_ns()
     async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
         load_ns = time.monotonic_ns() - started
-        prompt = await asyncio.to_thread(ask.prompt, model)
+        prompt = await prompt_of(ask, model)
         request = GenerateRequest(
             prompt=prompt.ids,
             sampling=sampling_of(ask),
@@ -82,6 +83,14 @@ async def running(server: Server, ask: Ask) -> AsyncIterator[Run]:
         )
         async with aclosing(model.generate(request)) as events:
             yield Run(prompt=prompt, model=model, events=events)
+
+
+async def prompt_of(ask: Ask, model: LoadedModel) -> Prompt:
+    """In threads of its own: a prompt of megabytes keeps only other prompts waiting."""
+    return await asyncio.get_running_loop().run_in_executor(_PROMPTS, ask.prompt, model)
+
+
+_PROMPTS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sealift-prompt")
 
 
 def source_of(server: Server, ask: Ask) -> ModelSource:
@@ -119,7 +128,7 @@ def sampling_of(ask: Ask) -> Sampling:
 def ended(finish: Finish) -> Finish:
     """A finish that is an answer's end; the two others are raised."""
     if finish.reason == "error":
-        raise WorkerDied(finish.error or "the model stopped without saying why")
+        raise finish.error or WorkerDied("the model stopped without saying why")
     if finish.reason == "cancelled":
         raise RequestCancelled()
     return finish
@@ -175,7 +184,9 @@ def check_format(value: Any, shown: str) -> None:
     if value is None or value == "":
         return
     if value != "json" and not isinstance(value, dict):
-        raise RequestRefused(f'invalid format: {shown}; expected "json" or a valid JSON Schema object', http_status=500)
+        raise RequestRefused(
+            f'invalid format: {shown[:200]}; expected "json" or a valid JSON Schema object', http_status=500
+        )
     raise CapabilityMissing(FORMAT_TEXT)
 
 

@@ -2,7 +2,7 @@
 
 Reading (`read_object`): keys match whatever their case, unknown keys are ignored, null leaves the default, bytes after
 the first value are ignored, broken UTF-8 and lone surrogates become U+FFFD. Messages of errors are Go's.
-Refuses: nesting deeper than MAX_DEPTH, NaN and infinities, numbers of more than 4300 digits.
+Refuses: nesting deeper than MAX_DEPTH, NaN and infinities, numbers beyond float64 or of more than MAX_DIGITS digits.
 Writing (`dump`): no spaces, `<`, `>`, `&`, U+2028 and U+2029 escaped.
 Invariant: `read_object(dump(x)) == x` for any x of JSON's types with string keys.
 """
@@ -10,12 +10,14 @@ Invariant: `read_object(dump(x)) == x` for any x of JSON's types with string key
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
 from runtime.errors import RequestRefused
 
 MAX_DEPTH = 128  # arrays and objects within each other; Go's own bound is 10000, which a recursive parser must not try
+MAX_DIGITS = 309  # of an integer: as many as the largest float64 has
 
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
 _SPACE = " \t\r\n"
@@ -46,7 +48,7 @@ def read_object(raw: bytes, struct: str) -> Body:
 
 
 def _decode(text: str, start: int) -> Any:
-    decoder = json.JSONDecoder(strict=True, parse_constant=_constant)
+    decoder = json.JSONDecoder(strict=True, parse_constant=_constant, parse_float=_float, parse_int=_int)
     try:
         value, _ = decoder.raw_decode(text, start)
     except json.JSONDecodeError as error:
@@ -58,6 +60,19 @@ def _decode(text: str, start: int) -> Any:
 
 def _constant(name: str) -> Any:
     raise ValueError(f"invalid character {name[0]!r} looking for beginning of value")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"cannot unmarshal number {text[:40]} into Go value of type float64")
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"cannot unmarshal a number of {len(text)} digits into Go value of type float64")
+    return int(text)
 
 
 def _bound_depth(text: str) -> None:

@@ -24,6 +24,7 @@ from runtime.api.asking import (
     find_model,
     keep_alive_of,
     logprob_entry,
+    prompt_of,
     refuse_incapable,
     running,
     source_of,
@@ -161,7 +162,7 @@ def _unload(server: Server, asked: str, weights: str, shape: Shape) -> Response:
 async def _rendered(server: Server, ask: Ask, asked: str) -> Chunks:
     """The prompt and nothing else: what a template made of a question."""
     async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
-        prompt = await asyncio.to_thread(ask.prompt, model)
+        prompt = await prompt_of(ask, model)
         facts = {"rendered_template": prompt.text, "image_count": 0}
         yield dump({"model": asked, "created_at": now_utc(), "response": "", "done": False, "_debug_info": facts})
 

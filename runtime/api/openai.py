@@ -4,7 +4,8 @@ Where Ollama's layer is at fault this one does what OpenAI's documentation says:
 and completions' `logprobs` are honoured, an error in mid-stream is told, and a Modelfile's temperature and top_p stand
 when the request names none (otherwise 1.0, OpenAI's default). `options` and `keep_alive` are taken as in Ollama's own
 API, so that num_ctx can be set.
-Refused by name: tools, images, audio, response_format other than text, n and best_of above 1, echo.
+Refused by name: tools (and the older functions), images, audio, web search, response_format other than text, n and
+best_of above 1, echo.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ async def chat_completions(request: Request) -> Response:
         raise RequestRefused("model is required")
     name, card = await asyncio.to_thread(find_model, server, asked)
     tools = bool(body.raw("tools")) and body.raw("tool_choice") != "none"
-    tools = tools or any(message.raw("tool_calls") for message in messages)
+    tools = tools or (bool(body.raw("functions")) and body.raw("function_call") != "none")
+    tools = tools or any(message.raw("tool_calls") or message.raw("function_call") for message in messages)
     refuse_incapable(name, card, "chat", asked, wanted={"tools": tools})
     said = [_message(name, message) for message in messages]
     _refuse_unbuilt(body)
@@ -138,7 +140,12 @@ def _message(name: ModelName, message: Body) -> Message:
     elif content is not None and not isinstance(content, str):
         raise RequestRefused("invalid message format")
     role = "system" if role == "developer" else role
-    return Message(role=role, content=content or "", tool_call_id=message.text("tool_call_id"))
+    return Message(
+        role=role,
+        content=content or "",
+        thinking=message.text("reasoning"),
+        tool_call_id=message.text("tool_call_id"),
+    )
 
 
 def _part(name: ModelName, part: Any) -> str:
@@ -369,6 +376,11 @@ def _refuse_unbuilt(body: Body) -> None:
     for key in ("n", "best_of"):
         if body.has(key) and body.integer(key) != 1:
             raise RequestRefused(f"'{key}' must be 1: this server gives one answer to a request")
+    for key in ("audio", "web_search_options"):
+        if body.has(key):
+            raise RequestRefused(f"'{key}' is not supported by this server")
+    if any(kind != "text" for kind in body.array("modalities", str, "string")):
+        raise RequestRefused("'modalities' must be [\"text\"]: this server answers in text only")
     form = body.object("response_format").get("type", "text")
     if form != "text":
         raise CapabilityMissing(f"response_format {str(form)[:40]!r} is not supported by this server yet")

@@ -17,7 +17,6 @@ from runtime.loaded import LoadedModel
 from runtime.text.errors import PromptTooLongError
 from runtime.text.message import Message
 from runtime.text.prompt import Prompt, Renderer
-from runtime.text.tokenizer import Tokenizer
 
 # Makes the prompt for a loaded model. Runs in a thread.
 PromptMaker = Callable[[LoadedModel], Prompt]
@@ -88,12 +87,13 @@ def _fitting(prompt: Prompt, model: LoadedModel) -> Prompt:
     return prompt
 
 
-_renderers: WeakKeyDictionary[Tokenizer, dict[str, Renderer]] = WeakKeyDictionary()
+# Keyed by the loaded model and not by its tokenizer: a renderer holds the tokenizer, so that key would never go.
+_renderers: WeakKeyDictionary[LoadedModel, dict[str, Renderer]] = WeakKeyDictionary()
 
 
 def _renderer(card: ModelCard, model: LoadedModel) -> Renderer:
-    """Cached: a template is parsed once for a model and its loaded tokenizer. Two threads may both parse it."""
-    by_digest = _renderers.setdefault(model.tokenizer, {})
+    """Cached: a template is parsed once while its model is loaded. Two threads may both parse it."""
+    by_digest = _renderers.setdefault(model, {})
     digest = card.manifest.digest.hex
     if digest not in by_digest:
         by_digest[digest] = _choose(card.template, card.gguf.chat_template if card.gguf else None, model)

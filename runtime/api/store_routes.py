@@ -23,7 +23,7 @@ from runtime.api import names
 from runtime.api.durations import rfc3339
 from runtime.api.gojson import Body, dump, read_object
 from runtime.api.state import Report, Server, server_of
-from runtime.api.transport import NDJSON, Answer, Chunks, in_thread, json_response, long_work, read_body
+from runtime.api.transport import NDJSON, Answer, Chunks, in_thread, json_response, long_work, pieces, read_body
 from runtime.card import ModelCard
 from runtime.describe import describe
 from runtime.errors import ModelNotFound, RequestCancelled, RequestRefused, RuntimeFailure
@@ -255,7 +255,7 @@ class _ThreadedBody:
     """A request's body for a reader in another thread: each piece is asked for when it is wanted."""
 
     def __init__(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
-        self._stream, self._loop = request.stream(), loop
+        self._stream, self._loop = pieces(request), loop
 
     def __iter__(self) -> Iterator[bytes]:
         while True:

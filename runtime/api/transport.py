@@ -2,7 +2,7 @@
 
 * `Answer` sends what a generator yields. The first chunk decides: a failure before it becomes a plain error with its
   status, a failure after it a last chunk in the dialect's own form. A client that goes away cancels the generator, and
-  the answer waits until it has ended.
+  the answer waits until it has ended. So does a client that takes nothing for PATIENCE_S: it holds its model.
 * `read_body` bounds a body. `in_thread` runs blocking work and yields what it reports.
 
 Invariant: a generator that was started is closed before the answer's call returns, whatever happens.
@@ -28,6 +28,7 @@ from runtime.errors import RequestCancelled, RequestRefused
 log = logging.getLogger("sealift.api")
 
 MAX_BODY = 32 << 20  # bytes of a JSON body
+PATIENCE_S = 120.0  # seconds without a byte, sent or taken, after which a client has gone
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -90,10 +91,24 @@ def json_response(value: Any, status: int = 200, media_type: str = JSON) -> Resp
     return Response(dump(value), status_code=status, media_type=media_type)
 
 
+async def pieces(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body as it comes. A client that stops in the middle of it is let go after PATIENCE_S."""
+    stream = request.stream()
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(stream), PATIENCE_S)
+        except StopAsyncIteration:
+            return
+        except asyncio.TimeoutError:
+            raise RequestRefused(
+                f"the request's body stopped coming for {PATIENCE_S:g} seconds", http_status=408
+            ) from None
+
+
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     """The body, decompressed where it says it is zstd (some agents send it so); `limit` holds before and after."""
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in pieces(request):
         body += chunk
         if len(body) > limit:
             raise _too_large(limit)
@@ -101,7 +116,9 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     if encoding == "identity":
         return bytes(body)
     if encoding != "zstd":
-        raise RequestRefused(f"content-encoding {encoding[:40]!r} is not supported: send zstd, or none", http_status=415)
+        raise RequestRefused(
+            f"content-encoding {encoding[:40]!r} is not supported: send zstd, or none", http_status=415
+        )
     try:
         with zstandard.ZstdDecompressor(max_window_size=MAX_BODY).stream_reader(bytes(body)) as stream:
             data = stream.read(limit + 1)
@@ -125,7 +142,7 @@ class Answer(Response):
         self._started = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        work = asyncio.ensure_future(self._work(send))
+        work = asyncio.ensure_future(self._work(self._patient(send)))
         watch = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,6 +152,20 @@ class Answer(Response):
             outcome, _ = await asyncio.gather(work, watch, return_exceptions=True)
         if isinstance(outcome, Exception) and not isinstance(outcome, OSError):  # OSError: nobody reads any more
             raise outcome
+
+    def _patient(self, send: Any) -> Any:
+        loop = asyncio.get_running_loop()
+
+        async def sending(message: Any) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            timer = loop.call_later(PATIENCE_S, task.cancel)
+            try:
+                await send(message)
+            finally:
+                timer.cancel()
+
+        return sending
 
     async def _work(self, send: Any) -> None:
         try:

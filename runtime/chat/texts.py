@@ -11,7 +11,7 @@ Available commands:
   /bye            Leave
   /?, /help       This help (/? set, /? show, /? shortcuts for more)
 
-Begin a message with """ to write several lines; a line that ends in """ ends it.'''
+Begin a message with """ to write several lines; end the last with """.'''
 
 HELP_SET = """\
 Available commands:

@@ -3,6 +3,8 @@
 Invariants:
 * Every Stream ends with exactly one Ended, whatever the worker does: its last word, its death, or `cancel`.
 * After death nothing is sent and every new sequence is refused with WorkerDied.
+* A worker whose process does not run (stopped, or thrashing) while a sequence is open is asked for a sign of life after
+  PULSE_S of silence and killed after another: a request does not wait for ever, and others do not wait for it.
 * The process is never left behind: it dies with its socket, with its parent, and is killed and waited for in `close`.
 No shell, a fixed argument list, no standard input; standard output goes where standard error goes.
 """
@@ -10,6 +12,7 @@ No shell, a fixed argument list, no standard input; standard output goes where s
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -32,7 +35,9 @@ from runtime.engine.protocol import (
     sampling_to_json,
 )
 from runtime.engine.sampling import Sampling
-from runtime.errors import RuntimeFailure, WorkerDied
+from runtime.errors import RuntimeFailure, ShuttingDown, WorkerDied
+
+log = logging.getLogger("sealift.engine")
 
 DIED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
@@ -41,6 +46,7 @@ DIED = (
 NOT_NUMBERS = "an error was encountered while running the model: it produced values that are not numbers"
 COMMAND = (sys.executable, "-m", "runtime.engine.worker")
 CLOSE_S = 2.0  # patience before a worker that was asked to go is killed
+PULSE_S = 30.0  # silence before a worker is asked for a sign of life, and then before it is given up
 READ = 1 << 18  # bytes
 
 
@@ -134,6 +140,9 @@ class Link:
         self._next_id = 0
         self._loaded: asyncio.Future[Ready] = self._loop.create_future()
         self._closing = False
+        self._pulse: asyncio.TimerHandle | None = None  # runs while a sequence is open
+        self._heard = True  # something came since the last look
+        self._asked = False  # for a sign of life, and nothing came since
         self.dead = asyncio.Event()
         self.on_death: Callable[[], None] | None = None
         self._loop.add_reader(ours.fileno(), self._readable)
@@ -186,6 +195,8 @@ class Link:
              "max_tokens": max_tokens, "ends": list(ends), "client": client}
         )  # fmt: skip
         stream = self._streams[id] = Stream()
+        if self._pulse is None:
+            self._feel()
         return id, stream
 
     def cancel(self, id: int) -> None:
@@ -198,9 +209,10 @@ class Link:
             self._send({"op": "cancel", "id": id})
 
     async def close(self, patience: float = CLOSE_S) -> None:
-        """Asks the worker to go, then makes it. Streams still open end in an error."""
+        """Asks the worker to go, then makes it. Streams still open end in ShuttingDown: nothing else closes a link that
+        is in use."""
         self._closing = True
-        self._die()
+        self._die(ShuttingDown())
         try:
             await asyncio.to_thread(self._process.wait, patience)
         except subprocess.TimeoutExpired:
@@ -232,6 +244,8 @@ class Link:
     def _readable(self) -> None:
         try:
             data = self._socket.recv(READ)
+            self._asked = False
+            self._heard = True
             if data:
                 for message in self._frames.feed(data):
                     self._handle(message)
@@ -249,6 +263,8 @@ class Link:
                 self._deliver(entry)
         elif op == "refused":
             self._end(message["id"], Ended(reason="error", failure=error_from_json(message)))
+        elif op == "alive":
+            pass
         elif op == "ready" and not self._loaded.done():
             fields = {name: message[name] for name in Ready.__dataclass_fields__}
             fields |= {name: tuple(message[name]) for name in ("confined", "unconfined")}
@@ -257,6 +273,23 @@ class Link:
             self._loaded.set_exception(error_from_json(message))
         else:
             raise ProtocolError(f"an unexpected {op}")
+
+    def _feel(self) -> None:
+        """Once every PULSE_S while a sequence is open."""
+        self._pulse = None
+        if not self._streams or not self.alive:
+            self._asked = False
+            return
+        if self._asked:
+            log.warning("the worker %d gave no sign of life for %g s and is ended", self.pid, 2 * PULSE_S)
+            self._process.kill()
+            self._die()
+            return
+        if not self._heard:
+            self._asked = True
+            self._send({"op": "ping"})
+        self._heard = False
+        self._pulse = self._loop.call_later(PULSE_S, self._feel)
 
     def _deliver(self, entry: list[Any]) -> None:
         if len(entry) != OUT_FIELDS:
@@ -278,11 +311,13 @@ class Link:
         if stream is not None:
             stream.put(ended)
 
-    def _die(self) -> None:
+    def _die(self, why: RuntimeFailure | None = None) -> None:
         """The end of the worker, wished for or not. Once."""
         if not self.alive:
             return
         self.dead.set()
+        if self._pulse is not None:
+            self._pulse.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
@@ -290,7 +325,7 @@ class Link:
             self._loaded.set_exception(WorkerDied(DIED))
             self._loaded.exception()  # seen: nobody may be waiting any more
         for id in list(self._streams):
-            self._end(id, Ended(reason="error", failure=WorkerDied(DIED)))
+            self._end(id, Ended(reason="error", failure=why or WorkerDied(DIED)))
         if self.on_death is not None and not self._closing:
             self.on_death()
 

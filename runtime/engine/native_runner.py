@@ -15,7 +15,6 @@ import numpy as np
 from manifests.gguf import Gguf
 from native import engine as native
 from native.errors import MemoryShortError, NativeError
-from native.ops import Embed
 from native.plan import Plan
 from native.weight import Weight
 from runtime.engine import resources
@@ -79,10 +78,8 @@ def context_bytes(spec: ModelSpec, n_ctx: int) -> int:
 
 
 def weight_bytes(plan: Plan, weights: Mapping[str, Weight]) -> int:
-    """What the engine will hold of them. A matrix that is both looked up and multiplied with (tied) is held twice."""
-    looked_up = {op.weight for op in plan.ops if isinstance(op, Embed)}
-    others = {name for op in plan.ops if not isinstance(op, Embed) for name in op.weights if name}
-    return int(PACKED * sum(weights[name].buffer.nbytes for names in (looked_up, others) for name in names))
+    """What the engine will hold of them. A matrix both looked up and multiplied with (tied) is held once, packed."""
+    return int(PACKED * sum(weights[name].buffer.nbytes for name in plan.tensors))
 
 
 def open_native(load: Load) -> Opened:

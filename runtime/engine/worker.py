@@ -71,13 +71,19 @@ def main(opener: Opener | None = None) -> None:
 def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
     """Answers `load`, then runs until the socket ends."""
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(wire, inbox), daemon=True).start()
+    writing = threading.Lock()  # the reader answers pings while the loop computes
+
+    def send(frame: bytes) -> None:
+        with writing:
+            wire.sendall(frame)
+
+    threading.Thread(target=_read, args=(wire, inbox, send), daemon=True).start()
     started = time.monotonic_ns()
     try:
         opened = opener(_load_of(inbox.get()))
     except (RuntimeFailure, ManifestsError) as error:
         failure = error if isinstance(error, RuntimeFailure) else ModelRefused(str(error), hint=error.hint)
-        wire.sendall(encode({"op": "failed", **error_to_json(failure)}))
+        send(encode({"op": "failed", **error_to_json(failure)}))
         return
     after = confine(files="none", namespaces=False)
     for lack in dict.fromkeys((*before.missing, *after.missing)):
@@ -92,8 +98,8 @@ def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
         "unconfined": list(dict.fromkeys((*before.missing, *after.missing))),
         **opened.facts,
     }
-    wire.sendall(encode(ready))
-    loop = Loop(opened, inbox, wire.sendall)
+    send(encode(ready))
+    loop = Loop(opened, inbox, send)
     while True:
         loop.turn()
 
@@ -197,13 +203,16 @@ def _load_of(message: Message) -> Load:
     return Load(**{name: message[name] for name in Load.__dataclass_fields__})
 
 
-def _read(wire: socket.socket, inbox: queue.SimpleQueue[Message]) -> None:
+def _read(wire: socket.socket, inbox: queue.SimpleQueue[Message], send: Callable[[bytes], None]) -> None:
     """The reader thread. When the server has gone there is nobody left to work for: out at once, in mid-step too."""
     frames = Frames()
     try:
         while data := wire.recv(READ):
             for message in frames.feed(data):
-                inbox.put(message)
+                if message["op"] == "ping":
+                    send(encode({"op": "alive"}))
+                else:
+                    inbox.put(message)
     except (OSError, ProtocolError) as error:
         print(f"sealift worker: {error}", file=sys.stderr)
         os._exit(FAULT)

@@ -5,19 +5,22 @@ chatml. `Renderer.chat` and `Renderer.generate` render, encode and make it fit.
 
 Truncation: the oldest messages go first, as many as must; system messages and the last message always stay; what went
 is in the result. A last message that does not fit is refused with both numbers: nothing is ever cut inside a message.
-Invariant: the begin token occurs once, whether the template or the tokenizer writes it.
+Invariants: what a message says never becomes a control token, even where it spells one: only the template's own control
+texts do (a prompt of `generate` is its caller's own, and its control texts count). The begin token occurs once, whether
+the template or the tokenizer writes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from runtime.text.errors import PromptTooLongError, TemplateRaised
+from runtime.text.errors import MessageError, PromptTooLongError, TemplateRaised
+from runtime.text.jinja import MAX_OUTPUT_CHARS
 from runtime.text.message import Message, refuse_images
 from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, Think, Tools
-from runtime.text.tokenizer import Tokenizer
+from runtime.text.tokenizer import SEAM, Tokenizer
 
 
 class TemplateRenderer(Protocol):
@@ -100,12 +103,14 @@ class Renderer:
         """A prompt of at most `limit` tokens. Raises PromptTooLongError when the system messages and the last message
         alone are longer (or any, without `truncate`)."""
         refuse_images(messages)
+        _bounded(sum(len(one.content) + len(one.thinking) for one in messages))
+        messages = [_harmless(self._tokenizer, one) for one in messages]
 
         def attempt(start: int) -> Prompt:
             kept = [one for one in messages[:start] if one.role == "system"] + list(messages[start:])
             text = self._template.render_chat(kept, tools=tools, think=think)
             dropped = tuple(one for one in messages[:start] if one.role != "system")
-            return Prompt(text=text, ids=self.encode(text), dropped=dropped)
+            return Prompt(text=text.replace(SEAM, ""), ids=self.encode(text), dropped=dropped)
 
         whole = attempt(0)
         if len(whole.ids) <= limit:
@@ -116,11 +121,29 @@ class Renderer:
 
     def generate(self, prompt: str, *, limit: int, system: str = "", suffix: str = "", think: Think = None) -> Prompt:
         """One prompt without a conversation. Raises PromptTooLongError."""
+        _bounded(len(prompt) + len(system) + len(suffix))
         text = self.render_generate(prompt, system=system, suffix=suffix, think=think)
         ids = self.encode(text)
         if len(ids) > limit:
             raise PromptTooLongError(tokens=len(ids), limit=limit)
         return Prompt(text=text, ids=ids)
+
+
+def _bounded(characters: int) -> None:
+    if characters > MAX_OUTPUT_CHARS:
+        raise MessageError(f"the request's texts have {characters} characters; at most {MAX_OUTPUT_CHARS} are accepted")
+
+
+def _harmless(tokenizer: Tokenizer, message: Message) -> Message:
+    safe = tokenizer.harmless
+    return replace(
+        message,
+        role=safe(message.role),
+        content=safe(message.content),
+        thinking=safe(message.thinking),
+        tool_name=safe(message.tool_name),
+        tool_call_id=safe(message.tool_call_id),
+    )
 
 
 def _starts(messages: Sequence[Message]) -> list[int]:
@@ -132,23 +155,28 @@ def _starts(messages: Sequence[Message]) -> list[int]:
 
 
 def _longest(attempt: Callable[[int], Prompt], starts: list[int], whole: Prompt, limit: int) -> Prompt:
-    """The prompt that drops the fewest messages and fits, by bisection: log2(n) renderings, not n."""
+    """The prompt that drops the fewest messages and fits. From the end in growing leaps and then by bisection, so that
+    what is rendered is a few times what fits, however long the conversation is."""
     best: Prompt | None = None
     shortest = whole
     low, high = 0, len(starts) - 1
+    leap = 1  # 0: both sides are known, bisect
     while low <= high:
-        middle = (low + high) // 2
+        middle = max(low, high + 1 - leap) if leap else (low + high) // 2
         try:
             prompt = attempt(starts[middle])
         except TemplateRaised:  # a template may refuse a conversation that starts in the middle of an exchange
+            if leap:
+                leap = 0 if middle == low else 2 * leap + (leap % 2 == 0)  # of the other parity
+                continue
             if middle == len(starts) - 1:
                 raise
             low = middle + 1
             continue
         if len(prompt.ids) <= limit:
-            best, high = prompt, middle - 1
+            best, high, leap = prompt, middle - 1, 2 * leap
         else:
-            shortest, low = prompt, middle + 1
+            shortest, low, leap = prompt, middle + 1, 0
     if best is None:
         raise PromptTooLongError(tokens=len(shortest.ids), limit=limit)
     return best

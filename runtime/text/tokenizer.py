@@ -1,8 +1,9 @@
 """Text to token ids and back, built from a GGUF's own tables.
 
 Refused by name: a tokenizer model or pre-tokenizer we do not know (a guess gives wrong tokens without any error).
-Invariants: with `special=False` no control token comes out, whatever the text says; `decode(encode(x))` is x up to the
-blank that SentencePiece families put in front; an id outside the vocabulary is our own mistake (IndexError).
+Invariants: with `special=False`, or inside `harmless`, no control token comes out, whatever the text says;
+`decode(encode(x))` is x up to the blank that SentencePiece families put in front; an id outside the vocabulary is our
+own mistake (IndexError).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 _MODELS = ("gpt2", "gemma4", "llama", "bert")
+SEAM = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use
 _BYTE_TEXT = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -45,6 +47,7 @@ class Tokenizer:
         always = [index for index, kind in enumerate(vocab.types) if kind == USER_DEFINED]
         self._always = SpecialTexts({vocab.tokens[index]: index for index in always})
         self._all = SpecialTexts({vocab.tokens[index]: index for index in (*always, *framing)})
+        self._framing = SpecialTexts({vocab.tokens[index]: index for index in framing})
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, object]) -> Tokenizer:
@@ -104,6 +107,12 @@ class Tokenizer:
             ids.append(self.eos)
         return ids
 
+    def harmless(self, text: str) -> str:
+        """`text` for use inside a template: its control texts are broken by SEAM, so that `encode` reads them as plain
+        text. A SEAM is in no id, so one in the text itself becomes U+FFFD."""
+        parts = self._framing.split(text.replace(SEAM, "\ufffd"))
+        return "".join(part if isinstance(part, str) else _seamed(self._vocab.tokens[part]) for part in parts)
+
     def _ids(self, text: str, *, special: bool) -> Iterator[int]:
         style = self._style
         after_special = True
@@ -114,6 +123,7 @@ class Tokenizer:
                 after_special = True
                 strip = piece in style.strip_after
                 continue
+            piece = piece.replace(SEAM, "") if special else piece
             plain = piece.lstrip() if strip else piece
             strip = False
             if not plain:
@@ -231,3 +241,8 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _seamed(text: str) -> str:
+    """A seam after every character: no shorter control text is left inside."""
+    return SEAM.join(text) + SEAM

@@ -151,6 +151,7 @@ def test_run_refuses_in_one_sentence(server: Live) -> None:
         "",
         "sealift: model 'gone:latest' not found",
     )
+    assert "sealift: hint: sealift list" in gone.stderr
     empty = sealift("run", "demo", host=server.url)
     assert empty.returncode == 1 and "nothing to ask" in empty.stderr
     assert sealift("run", "demo", "x", "--think", "loudly", host=server.url).returncode == 2

@@ -115,6 +115,15 @@ ERRORS: list[tuple[str, dict[str, Any], int, str, str]] = [
         "invalid_request_error",
         "invalid message format",
     ),
+    *(
+        ("chat/completions", CHAT | asked, 400, "invalid_request_error", text)
+        for asked, text in (
+            ({"functions": [{"name": "f"}]}, "registry.ollama.ai/library/demo:latest does not support tools"),
+            ({"audio": {"voice": "v"}}, "'audio' is not supported by this server"),
+            ({"web_search_options": {}}, "'web_search_options' is not supported by this server"),
+            ({"modalities": ["text", "audio"]}, "'modalities' must be [\"text\"]: this server answers in text only"),
+        )
+    ),
     ("completions", {"model": ""}, 404, "not_found_error", "model '' not found"),
     (
         "completions",

@@ -26,7 +26,15 @@ from runtime.engine.protocol import (
     sampling_to_json,
 )
 from runtime.engine.sampling import Sampling
-from runtime.errors import ContextExceeded, ModelRefused, OptionRefused, OutOfMemory, RequestRefused, WorkerDied
+from runtime.errors import (
+    ContextExceeded,
+    ModelRefused,
+    OptionRefused,
+    OutOfMemory,
+    RequestRefused,
+    ShuttingDown,
+    WorkerDied,
+)
 from tests.peers.fake_engine import answer
 
 COMMAND = (sys.executable, "-m", "tests.peers.fake_worker")
@@ -180,6 +188,59 @@ def test_kill_9_ends_every_stream_in_the_contracts_words_and_later_ones_are_refu
         assert died.is_set() and not link.alive
         with pytest.raises(WorkerDied):
             link.submit([1], Sampling(seed=0), max_tokens=1)
+        await link.close()
+
+    asyncio.run(run())
+
+
+def test_closing_says_to_open_streams_that_the_server_ends() -> None:
+    async def run() -> None:
+        link = await start("slow", n_ctx=4096)
+        _, stream = link.submit([1], Sampling(seed=0), max_tokens=4000)
+        await link.close()
+        _, ended = await collect(stream)
+        assert ended.reason == "error" and isinstance(ended.failure, ShuttingDown)
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_is_stopped_is_given_up_and_its_streams_end() -> None:
+    async def run() -> None:
+        link = await start("slow", n_ctx=4096)
+        _, stream = link.submit([1], Sampling(seed=0), max_tokens=4000)
+        os.kill(link.pid, signal.SIGSTOP)
+        while link.alive:  # what it said before is still read, and counts as a sign of life
+            link._feel()
+            await asyncio.sleep(0.01)
+        _, ended = await asyncio.wait_for(collect(stream), WAIT)
+        assert ended.reason == "error" and str(ended.failure) == DIED
+        await asyncio.wait_for(link.close(), WAIT)
+
+    asyncio.run(asyncio.wait_for(run(), WAIT))
+
+
+def test_a_worker_that_only_computes_for_long_answers_a_ping() -> None:
+    async def run() -> None:
+        link = await start("long")
+        _, stream = link.submit([1], Sampling(seed=0), max_tokens=2)
+        link._feel()  # submit did once, and nothing has come since
+        while getattr(link, "_asked"):  # noqa: B009  # until the answer has come: the step itself does not end
+            await asyncio.sleep(0.01)
+        assert link.alive and not stream._items
+        os.kill(link.pid, signal.SIGUSR1)
+        tokens, ended = await collect(stream)
+        assert len(tokens) == 2 and ended.reason == "length"
+        await link.close()
+
+    asyncio.run(asyncio.wait_for(run(), WAIT))
+
+
+def test_nobody_is_asked_for_a_sign_of_life_when_nothing_is_open() -> None:
+    async def run() -> None:
+        link = await start()
+        await collect(link.submit([1], Sampling(seed=0), max_tokens=1)[1])
+        link._feel()
+        assert link._pulse is None and not link._asked
         await link.close()
 
     asyncio.run(run())

@@ -191,7 +191,7 @@ def test_a_killed_worker_ends_every_answer_with_one_error() -> None:
             await asyncio.sleep(0.1)
             os.kill(model.pid, signal.SIGKILL)
             for _, finish, _ in await asyncio.wait_for(asyncio.gather(*tasks), WAIT):
-                assert (finish.reason, finish.error) == ("error", DIED)
+                assert (finish.reason, str(finish.error)) == ("error", DIED)
             assert not model.alive
             with pytest.raises(WorkerDied):
                 model.generate(GenerateRequest(prompt=(1,)))

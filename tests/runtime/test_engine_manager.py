@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from runtime.errors import ModelRefused, OutOfMemory, ServerBusy, Unavailable
+from runtime.errors import ModelRefused, OutOfMemory, ServerBusy, ShuttingDown, Unavailable
 from runtime.loaded import Figures, LoadedModel, ModelSource
 from runtime.manager import Loaded, Manager
 
@@ -151,8 +151,10 @@ def test_time_runs_out_only_when_nobody_uses_it() -> None:
 def test_a_model_that_is_leaving_takes_no_new_users() -> None:
     async def scene(house: House) -> None:
         async with house.manager.use(source(n_ctx=1024)):
-            wanted = [asyncio.ensure_future(visit(house, source(n_ctx=n))) for n in (2048, 1024)]
-            await settle()
+            wanted = []
+            for n_ctx in (2048, 1024):
+                wanted.append(asyncio.ensure_future(visit(house, source(n_ctx=n_ctx))))
+                await settle()
             assert not any(task.done() for task in wanted)
         assert [model.n_ctx for model in await asyncio.gather(*wanted)] == [2048, 1024]
         assert len(house.made) == 3
@@ -168,11 +170,12 @@ def test_other_options_reload_when_the_users_have_gone() -> None:
             assert not waiting.done() and lives(first)
         second = await waiting
         assert second.n_ctx == 2048 and not lives(first)
-        assert await visit(house, source()) is second  # automatic: what is there will do
-        assert (await visit(house, source(n_ctx=100_000))).n_ctx == 8192
-        assert len(house.made) == 3
-        await visit(house, source(n_ctx=200_000))  # cut to what it was trained for: the same again
-        assert len(house.made) == 3
+        assert (await visit(house, source())).n_ctx == 4096  # automatic: not the small one that another asked for
+        largest = await visit(house, source(n_ctx=100_000))
+        assert largest.n_ctx == 8192 and len(house.made) == 4
+        assert await visit(house, source(n_ctx=200_000)) is largest  # cut to what it was trained for: the same again
+        assert await visit(house, source()) is largest  # automatic: a larger one will do
+        assert len(house.made) == 4
 
     play(scene)
 
@@ -263,6 +266,71 @@ def test_a_waiting_user_who_goes_away_holds_nothing_up() -> None:
         assert house.names == ["b"]
 
     play(scene, max_queue=2)
+
+
+def test_a_load_goes_on_for_the_others_when_the_one_who_began_it_goes_away() -> None:
+    async def scene(house: House) -> None:
+        house.gate = asyncio.Event()
+        first, second, third = (asyncio.ensure_future(visit(house, source("a"), keep_alive=-1)) for _ in range(3))
+        await settle()
+        first.cancel()
+        await settle()
+        third.cancel()
+        await settle()
+        house.gate.set()
+        await second
+        assert len(house.made) == 1 and house.manager.loaded()[0].users == 0
+
+    play(scene)
+
+
+def test_a_load_ends_when_all_who_waited_for_it_have_gone() -> None:
+    async def scene(house: House) -> None:
+        house.gate = asyncio.Event()
+        waiting = [asyncio.ensure_future(visit(house, source("a"))) for _ in range(3)]
+        await settle()
+        for one in waiting:
+            one.cancel()
+        await settle()
+        house.gate.set()
+        await settle()
+        assert house.made == [] and house.names == []
+        await visit(house, source("a"))
+        assert house.names == ["a"]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_whenever_a_user_goes_away_nobody_is_counted_for_ever(turns: int) -> None:
+    async def scene(house: House) -> None:
+        async def leave_after() -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            visitor.cancel()
+
+        visitor = asyncio.ensure_future(visit(house, source("a"), keep_alive=0))
+        await asyncio.gather(visitor, leave_after(), return_exceptions=True)
+        await settle()
+        assert all(line.users == 0 for line in house.manager.loaded())
+        house.manager.unload("a")
+        await settle()
+        assert house.names == [] and all(model.closed == 1 for model in house.made)
+
+    play(scene)
+
+
+def test_closing_tells_those_who_wait_for_a_load() -> None:
+    async def scene(house: House) -> None:
+        house.gate = asyncio.Event()
+        waiting = [asyncio.ensure_future(visit(house, source(name))) for name in "aab"]
+        await settle()
+        await house.manager.close()
+        for error in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(error, ShuttingDown)
+        assert house.made == []
+
+    play(scene)
 
 
 def test_a_load_has_a_time_limit() -> None:

@@ -264,16 +264,33 @@ def test_limits_of_the_control_group_count(tmp_path: Path, monkeypatch: pytest.M
     assert resources.memory_available() == 2_500_000
 
 
-def test_pace_keeps_a_step_under_the_limit_and_never_below_the_least() -> None:
+@pytest.mark.parametrize(
+    ("fixed", "each", "slowest"),
+    [(100, 10, 1000), (900, 1, 1800), (10, 100, 1000), (5000, 50, 10_000), (0, 2000, 1000), (100, 1, 1000)],
+)
+def test_pace_finds_the_rows_that_fit_and_starves_nobody(fixed: int, each: int, slowest: int) -> None:
+    """A machine whose steps take `fixed` + `each` x rows, and the longest step allowed: the limit; twice the fixed part
+    where that is longer; the least rows where nothing fits."""
     pace = Pace(max_rows=512, stall_ns=1000)
+    for rows in (4, 4, 4, *[0] * 30):
+        rows = rows or pace.rows(4, 1)
+        pace.took(rows, fixed + each * rows)
+    rows = pace.rows(4, 1)
+    assert rows == 4 + SMALLEST or (fixed + each * rows) <= 1.1 * slowest
+    assert rows == 512 or fixed + each * (rows + 2) >= 0.9 * slowest
     assert pace.rows(1, 0) == 512
+
+
+def test_pace_grows_by_doubling_and_takes_a_slow_step_back() -> None:
+    pace = Pace(max_rows=512, stall_ns=1000)
     assert pace.rows(2, 0) == 2 + SMALLEST
-    for _ in range(50):
-        pace.took(100, 100 * 10)  # 10 ns a row
-    assert pace.rows(2, 0) == 100 and pace.rows(1, 1) == 100 and pace.rows(1, 0) == 512
-    pace.took(100, 100 * 1000)  # one slow step counts at once
-    assert pace.rows(4, 0) == 4 + SMALLEST
-    pace.took(1, 10**9)  # a step that only decodes teaches nothing
-    for _ in range(50):
-        pace.took(100, 100)
-    assert pace.rows(4, 0) == 512
+    pace.took(4, 100)
+    before = 4
+    for _ in range(8):
+        rows = pace.rows(2, 1)
+        assert rows <= max(2 * before, 2 + SMALLEST)
+        pace.took(rows, 100 + rows // 10)
+        before = rows
+    assert before > 256
+    pace.took(before, 100_000)
+    assert pace.rows(2, 1) <= before // 2
