@@ -131,7 +131,8 @@ int sl_create(const sl_op *ops, int32_t n_ops, const sl_tensor *tensors, int32_t
 void sl_free(sl_engine *engine);
 int sl_step(sl_engine *engine, const sl_batch *batch);
 int sl_get_info(const sl_engine *engine, sl_info *out);
-/* Nanoseconds spent per op of the plan since sl_create, times[n_ops]. */
+/* Nanoseconds spent per op of the plan since sl_create, times[n_ops]. Linear ops that read one slot in a row run together:
+ * each gets a share of their time by the bytes of its weight. */
 int sl_op_times(const sl_engine *engine, int64_t *times, int32_t n_ops);
 
 /* For tests and the bench: y[n, rows] = x[n, cols] . weight^T through the packed kernel of one instruction set. */

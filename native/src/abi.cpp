@@ -161,8 +161,9 @@ int sl_linear(const sl_tensor* weight, int32_t isa, int32_t threads, const float
     sealift::check_tensor(*weight, 0);
     sealift::Pool pool(threads);
     const auto packed = sealift::pack_linear(*weight, resolved(isa), pool);
-    const sealift::Memory<uint8_t> scratch(static_cast<int64_t>(sealift::linear_scratch_bytes(*packed, n)));
-    sealift::linear(*packed, x, weight->cols, n, y, weight->rows, nullptr, scratch.data(), pool);
+    const sealift::Product product[] = {{packed.get(), y, nullptr}};
+    const sealift::Memory<uint8_t> scratch(static_cast<int64_t>(sealift::linear_scratch_bytes(product, n)));
+    sealift::linear(product, x, weight->cols, n, scratch.data(), pool);
   });
 }
 

@@ -8,8 +8,10 @@
 namespace sealift {
 namespace {
 
-constexpr int64_t kQueries = 32;         // queries that share one reading of keys: their scores and sums stay in L1/L2
-constexpr int64_t kTasksPerThread = 4;   // fewer tiles than this per thread: share out splits as well
+constexpr int64_t kQueries = 48;         // queries that share one reading of keys: their scores and sums stay in L2
+constexpr int64_t kTasksPerThread = 4;   // fewer tiles and heads than this per thread: share out splits as well
+constexpr int64_t kUnitsMax = 1024;      // more tiles and heads than this: never
+constexpr int64_t kSerial = 1 << 17;     // multiply-adds (2 to 4 us) that the caller does alone: waking costs as much
 constexpr int64_t kPartsMax = 1 << 22;   // floats of partial results kept (16 MiB); beyond it tiles run whole
 
 int64_t tile_rows(int32_t group) { return std::max<int64_t>(1, kQueries / group); }
@@ -40,6 +42,14 @@ void finish(const Bodies& bodies, const Attend& a, const AttendTile& tile, int32
   }
 }
 
+// Multiply-adds of a step, near enough.
+int64_t work(const Attend& a, const std::vector<AttendTile>& tiles) {
+  int64_t pairs = 0;
+  for (const AttendTile& tile : tiles)
+    pairs += tile.rows * (tile.position + tile.rows - a.first_key(tile.position));
+  return pairs * a.heads * a.width * 2;
+}
+
 struct Splits {
   int64_t begin, end;
 };
@@ -52,8 +62,8 @@ Splits splits(const Attend& a, const AttendTile& tile) {
 Attend Engine::cache_of(const sl_op& op) const {
   const size_t layer = static_cast<size_t>(op.i[0]);
   const int32_t padded = (op.i[3] + kLine - 1) / kLine * kLine;
-  return {nullptr, nullptr, keys_[layer].data(), values_[layer].data(), op.i[1], op.i[2], op.i[3], padded, op.i[4],
-          op.f[0], op.f[1]};
+  return {nullptr, nullptr, cache_.data() + keys_at_[layer], cache_.data() + values_at_[layer], block_halves_,
+          op.i[1], op.i[2], op.i[3], padded, op.i[4], op.f[0], op.f[1]};
 }
 
 void Engine::make_attend_scratch() {
@@ -68,6 +78,7 @@ void Engine::make_attend_scratch() {
   for (int w = 0; w < pool_.threads(); w++) attend_scratch_.emplace_back(scratch);
   if (pool_.threads() > 1) parts_ = Memory<float>(std::min(parts, kPartsMax));
   tiles_.reserve(static_cast<size_t>(config_.max_rows));
+  splits_left_ = std::vector<std::atomic<int32_t>>(static_cast<size_t>(kUnitsMax));
 }
 
 void Engine::attend(const sl_op& op, const sl_batch& batch) {
@@ -91,10 +102,9 @@ void Engine::store_keys(const Attend& a, const float* k, const float* v) {
       for (int64_t i = 0; i < piece.rows * a.kv_heads; i++) {
         const int64_t row = i / a.kv_heads, head = i % a.kv_heads, token = piece.offset + row;
         const int64_t from = (piece.row + row) * row_width + head * a.width;
-        const int64_t at = int64_t{piece.block} * a.kv_heads + head;
-        bodies_.to_half(v + from, a.values + (at * kBlock + token) * a.padded, a.width);
+        bodies_.to_half(v + from, a.values_of(piece.block, head) + token * a.padded, a.width);
         bodies_.to_half(k + from, halves, a.width);
-        uint16_t* keys = a.keys + at * a.width * kBlock + token;
+        uint16_t* keys = a.keys_of(piece.block, head) + token;
         for (int32_t d = 0; d < a.width; d++) keys[d * kBlock] = halves[d];
       }
     }
@@ -115,7 +125,7 @@ void Engine::make_tiles(const Attend& a, const sl_batch& batch) {
 // One task per tile and head, all its splits in order. Later tiles of a prompt see more keys: they go first.
 void Engine::attend_tiles(const Attend& a) {
   const int64_t n = static_cast<int64_t>(tiles_.size()), queries = tile_queries(a.group());
-  pool_.run(n * a.kv_heads, [&](int64_t task, int worker) {
+  const auto body = [&](int64_t task, int worker) {
     const AttendTile& tile = tiles_[static_cast<size_t>(n - 1 - task / a.kv_heads)];
     const int32_t head = static_cast<int32_t>(task % a.kv_heads);
     float* totals = attend_scratch_[static_cast<size_t>(worker)].data();
@@ -126,34 +136,43 @@ void Engine::attend_tiles(const Attend& a) {
       fold(bodies_, a, tile, s, parts, totals);
     }
     finish(bodies_, a, tile, head, totals);
-  });
+  };
+  if (work(a, tiles_) >= kSerial) return pool_.run(n * a.kv_heads, body);
+  for (int64_t task = 0; task < n * a.kv_heads; task++) body(task, 0);
 }
 
-// Few tiles over long contexts: one task per tile, head and split; then totals in order. False where that gains nothing
-// or the parts do not fit.
+// Few tiles over long contexts, or one that is much longer than the others: one task per tile, head and split; whoever
+// ends the last split of a tile and head adds them up in order, which saves a second barrier. False where that gains
+// nothing or the parts do not fit.
 bool Engine::attend_splits(const Attend& a) {
-  const int64_t n = static_cast<int64_t>(tiles_.size()), queries = tile_queries(a.group());
-  if (pool_.threads() == 1 || n * a.kv_heads >= kTasksPerThread * pool_.threads()) return false;
-  int64_t most = 0;
-  for (const AttendTile& tile : tiles_) most = std::max(most, splits(a, tile).end - splits(a, tile).begin);
-  const int64_t tile_floats = queries * a.record() * most;  // parts of one tile and head
-  if (most == 1 || tile_floats * n * a.kv_heads > parts_.size()) return false;
-  pool_.run(n * a.kv_heads * most, [&](int64_t task, int worker) {
+  const int64_t units = static_cast<int64_t>(tiles_.size()) * a.kv_heads, threads = pool_.threads();
+  if (threads == 1 || units > kUnitsMax) return false;
+  int64_t most = 0, rows = 0, all = 0;
+  for (const AttendTile& tile : tiles_) {
+    const Splits range = splits(a, tile);
+    all += (range.end - range.begin) * tile.rows * a.kv_heads;
+    most = std::max(most, range.end - range.begin);
+    rows = std::max(rows, tile.rows);
+  }
+  const bool even = units >= kTasksPerThread * threads && 2 * threads * most * rows <= all;
+  const int64_t split_floats = rows * a.group() * a.record();  // parts of one tile, head and split
+  if (even || most == 1 || split_floats * most * units > parts_.size()) return false;
+  for (int64_t unit = 0; unit < units; unit++) splits_left_[static_cast<size_t>(unit)].store(static_cast<int32_t>(most));
+  pool_.run(units * most, [&](int64_t task, int worker) {
     const int64_t unit = task / most, split = task % most;
     const AttendTile& tile = tiles_[static_cast<size_t>(unit / a.kv_heads)];
+    const int32_t head = static_cast<int32_t>(unit % a.kv_heads);
     const Splits range = splits(a, tile);
-    if (range.begin + split >= range.end) return;
-    float* parts = parts_.data() + unit * tile_floats + split * queries * a.record();
-    float* scratch = attend_scratch_[static_cast<size_t>(worker)].data() + 2 * queries * a.record();
-    bodies_.attend_split(a, tile, static_cast<int32_t>(unit % a.kv_heads), range.begin + split, parts, scratch);
-  });
-  pool_.run(n * a.kv_heads, [&](int64_t unit, int worker) {
-    const AttendTile& tile = tiles_[static_cast<size_t>(unit / a.kv_heads)];
-    float* totals = attend_scratch_[static_cast<size_t>(worker)].data();
-    const Splits range = splits(a, tile);
+    float* const parts = parts_.data() + unit * most * split_floats;
+    float* const totals = attend_scratch_[static_cast<size_t>(worker)].data();
+    if (range.begin + split < range.end)
+      bodies_.attend_split(a, tile, head, range.begin + split, parts + split * split_floats,
+          totals + 2 * tile_queries(a.group()) * a.record());
+    // Acquire: the last one sees every part. Release: the parts of this split.
+    if (splits_left_[static_cast<size_t>(unit)].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
     for (int64_t s = range.begin; s < range.end; s++)
-      fold(bodies_, a, tile, s, parts_.data() + unit * tile_floats + (s - range.begin) * queries * a.record(), totals);
-    finish(bodies_, a, tile, static_cast<int32_t>(unit % a.kv_heads), totals);
+      fold(bodies_, a, tile, s, parts + (s - range.begin) * split_floats, totals);
+    finish(bodies_, a, tile, head, totals);
   });
   return true;
 }

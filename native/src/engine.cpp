@@ -51,21 +51,26 @@ void Engine::load_tensors(const sl_tensor* tensors, int32_t n_tensors) {
   linears_.resize(n);
   vectors_.resize(n);
   for (const sl_op& op : plan_.ops) {
-    if (op.weight == SL_NONE) continue;
+    if (op.weight == SL_NONE || op.kind == SL_EMBED) continue;
     const size_t at = static_cast<size_t>(op.weight);
-    if (op.kind == SL_LINEAR) {
-      if (!linears_[at]) linears_[at] = pack_linear(tensors[at], isa_, pool_);
-      if (op.bias != SL_NONE) hold_vector(tensors, op.bias);
-    } else if (op.kind == SL_EMBED) {
-      if (tables_[at].data) continue;
-      table_bytes_[at] = Memory<uint8_t>(static_cast<int64_t>(tensors[at].size));
-      std::memcpy(table_bytes_[at].data(), tensors[at].data, tensors[at].size);
-      tables_[at] = tensors[at];
-      tables_[at].data = table_bytes_[at].data();
-    } else {
+    if (op.kind != SL_LINEAR) {
       hold_vector(tensors, op.weight);
+      continue;
     }
+    if (!linears_[at]) linears_[at] = pack_linear(tensors[at], isa_, pool_);
+    if (op.bias != SL_NONE) hold_vector(tensors, op.bias);
   }
+  for (const sl_op& op : plan_.ops)
+    if (op.kind == SL_EMBED) hold_table(tensors, static_cast<size_t>(op.weight));
+}
+
+// A matrix that is also multiplied with (tied) is not held twice: its packed rows give the same values.
+void Engine::hold_table(const sl_tensor* tensors, size_t at) {
+  if (linears_[at] || tables_[at].data) return;
+  table_bytes_[at] = Memory<uint8_t>(static_cast<int64_t>(tensors[at].size));
+  std::memcpy(table_bytes_[at].data(), tensors[at].data, tensors[at].size);
+  tables_[at] = tensors[at];
+  tables_[at].data = table_bytes_[at].data();
 }
 
 void Engine::hold_vector(const sl_tensor* tensors, int32_t index) {
@@ -78,10 +83,13 @@ void Engine::hold_vector(const sl_tensor* tensors, int32_t index) {
 void Engine::make_cache() {
   for (int32_t at : plan_.attends) {
     const sl_op& op = plan_.ops[static_cast<size_t>(at)];
-    const int64_t lanes = int64_t{config_.n_blocks} * op.i[2] * kBlock;  // blocks * heads * tokens
-    keys_.emplace_back(lanes * op.i[3]);
-    values_.emplace_back(lanes * padded(op.i[3]));
+    const int64_t lanes = int64_t{op.i[2]} * kBlock;  // heads * tokens
+    keys_at_.push_back(block_halves_);
+    values_at_.push_back(block_halves_ + lanes * op.i[3]);
+    block_halves_ += lanes * (op.i[3] + padded(op.i[3]));
   }
+  cache_ = Memory<uint16_t>(config_.n_blocks * block_halves_);
+  cache_.prefer_huge_pages();
 }
 
 void Engine::make_rope_tables() {
@@ -111,13 +119,46 @@ int32_t Engine::rope_table(const sl_op& op) {
 void Engine::make_buffers() {
   for (int64_t floats : plan_.buffers) buffers_.emplace_back(floats);
   size_t scratch = 0;
-  for (const sl_op& op : plan_.ops) {
+  make_siblings();
+  products_.resize(plan_.ops.size());
+  for (size_t i = 0; i < plan_.ops.size(); i += siblings_[i]) {
+    const sl_op& op = plan_.ops[i];
     if (op.kind != SL_LINEAR) continue;
     const bool outputs = plan_.slots[static_cast<size_t>(op.out)].outputs;
-    scratch = std::max(scratch, linear_scratch_bytes(*linears_[static_cast<size_t>(op.weight)],
-                                                     outputs ? config_.max_outputs : config_.max_rows));
+    products_[i] = products_from(i);
+    scratch = std::max(scratch, linear_scratch_bytes(products_[i], outputs ? config_.max_outputs : config_.max_rows));
   }
   linear_scratch_ = Memory<uint8_t>(static_cast<int64_t>(scratch));
+}
+
+// Linear ops in a row that read one slot run as one; so q, k, v and gate, up cost one meeting of the threads each. Their
+// outputs must not share a buffer, as they would if nothing read one of them.
+void Engine::make_siblings() {
+  siblings_.assign(plan_.ops.size(), 1);
+  for (size_t i = 0; i < plan_.ops.size(); i += siblings_[i]) {
+    if (plan_.ops[i].kind != SL_LINEAR) continue;
+    size_t& count = siblings_[i];
+    while (i + count < plan_.ops.size() && count < kMaxProducts && joins(i, i + count)) count++;
+  }
+}
+
+// Whether op `next` can join the linear ops from `first` up to it.
+bool Engine::joins(size_t first, size_t next) const {
+  const sl_op& op = plan_.ops[next];
+  if (op.kind != SL_LINEAR || op.a != plan_.ops[first].a) return false;
+  for (size_t i = first; i < next; i++)
+    if (slot(plan_.ops[i].out) == slot(op.out)) return false;
+  return true;
+}
+
+std::vector<Product> Engine::products_from(size_t first) const {
+  std::vector<Product> made;
+  for (size_t i = first; i < first + siblings_[first]; i++) {
+    const sl_op& op = plan_.ops[i];
+    const float* bias = op.bias == SL_NONE ? nullptr : vectors_[static_cast<size_t>(op.bias)].data();
+    made.push_back({linears_[static_cast<size_t>(op.weight)].get(), slot(op.out), bias});
+  }
+  return made;
 }
 
 sl_info Engine::info() const {
@@ -125,7 +166,7 @@ sl_info Engine::info() const {
   for (const auto& l : linears_) info.weight_bytes += l ? l->bytes() : 0;
   for (const auto& t : table_bytes_) info.weight_bytes += t.bytes();
   for (const auto& v : vectors_) info.weight_bytes += static_cast<int64_t>(v.size() * sizeof(float));
-  for (size_t i = 0; i < keys_.size(); i++) info.kv_bytes += keys_[i].bytes() + values_[i].bytes();
+  info.kv_bytes = cache_.bytes();
   for (const auto& b : buffers_) info.scratch_bytes += b.bytes();
   for (const auto& s : attend_scratch_) info.scratch_bytes += s.bytes();
   for (const auto& r : ropes_) info.scratch_bytes += r.angles.bytes();

@@ -4,6 +4,7 @@
 #include <sealift.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -37,18 +38,23 @@ class Engine {
   // engine.cpp: what is held
   void load_tensors(const sl_tensor* tensors, int32_t n_tensors);
   void hold_vector(const sl_tensor* tensors, int32_t index);
+  void hold_table(const sl_tensor* tensors, size_t at);
   void make_cache();
   void make_rope_tables();
   int32_t rope_table(const sl_op& op);
   void make_buffers();
+  void make_siblings();
+  bool joins(size_t first, size_t next) const;
+  std::vector<Product> products_from(size_t first) const;
   void make_attend_scratch();
 
   // walk.cpp: a step
   void walk(const sl_batch& batch);
-  void run(const sl_op& op, const sl_batch& batch);
+  void run(size_t at, const sl_batch& batch);
   void embed(const sl_op& op, const sl_batch& batch);
   void rms_norm(const sl_op& op, int64_t rows);
-  void linear(const sl_op& op, int64_t rows);
+  void linear(size_t at, int64_t rows);
+  void spend(size_t at, int64_t ns);
   void fill_angles(int64_t rows);
   void rope(size_t at, const sl_op& op, int64_t rows);
   void pick(const sl_op& op, const sl_batch& batch);
@@ -70,17 +76,22 @@ class Engine {
   const Bodies& bodies_;
   Pool pool_;
   Rows rows_;
-  std::vector<sl_tensor> tables_;                 // per tensor: an embedding's own copy, data null where it is none
+  std::vector<sl_tensor> tables_;                 // per tensor: an embedding's own copy, data null where it has none
   std::vector<Memory<uint8_t>> table_bytes_;
   std::vector<std::unique_ptr<Linear>> linears_;  // per tensor
   std::vector<std::vector<float>> vectors_;       // per tensor
-  std::vector<Memory<uint16_t>> keys_, values_;   // per cache layer
+  std::vector<size_t> siblings_;                  // [ops] ops that run together from this one on; 1 for most
+  std::vector<std::vector<Product>> products_;    // [ops] of the linear ops that run together, at the first
+  Memory<uint16_t> cache_;                        // [n_blocks, block_halves_]: a block's keys and values of all layers
+  int64_t block_halves_ = 0;
+  std::vector<int64_t> keys_at_, values_at_;      // per cache layer: where they begin in a block
   std::vector<RopeTable> ropes_;
   std::vector<int32_t> rope_of_op_;
   std::vector<Memory<float>> buffers_;
   Memory<uint8_t> linear_scratch_;
   std::vector<Memory<float>> attend_scratch_;     // per worker
   Memory<float> parts_;                           // partial results when splits run in parallel
+  std::vector<std::atomic<int32_t>> splits_left_; // per tile and head, when splits run in parallel
   std::vector<AttendTile> tiles_;
   std::vector<SampleScratch> sample_scratch_;     // per worker
   std::vector<int64_t> times_;                    // [ops] ns

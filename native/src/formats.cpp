@@ -139,6 +139,8 @@ float f32_from_bits(uint32_t bits) {
   return f;
 }
 
+}  // namespace
+
 float plain_value(int32_t type, const uint8_t* p) {
   if (type == SL_F32) return f32_from_bits(load_u32(p));
   if (type == SL_F16) return f16_to_f32(load_u16(p));
@@ -156,8 +158,6 @@ void block_values(const Format& format, const Codes& c, float* out) {
     }
   }
 }
-
-}  // namespace
 
 // IEEE 754 binary16 to binary32: exact; infinities and NaN stay what they are.
 float f16_to_f32(uint16_t bits) {

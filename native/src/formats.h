@@ -46,6 +46,10 @@ void check_tensor(const sl_tensor& tensor);
 // out[cols]: the exact values of one row. Checks the tensor and the row.
 void dequantize_row(const sl_tensor& tensor, int64_t row, float* out);
 
+// out[format.block]: the exact values of one block, and of one number of a plain format.
+void block_values(const Format& format, const Codes& codes, float* out);
+float plain_value(int32_t type, const uint8_t* number);
+
 float f16_to_f32(uint16_t bits);
 
 }  // namespace sealift

@@ -2,6 +2,7 @@
 #include "linear.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -114,55 +115,126 @@ std::unique_ptr<Linear> pack_linear(const sl_tensor& tensor, int isa, Pool& pool
   return weight;
 }
 
-size_t linear_scratch_bytes(const Linear& weight, int64_t n) {
-  const Format& format = *weight.format_;
-  const int64_t token = format.bits == 0 ? weight.cols_ * 4 : weight.cols_ / GROUP * token_bytes(format.form);
-  return static_cast<size_t>(token * n);
-}
-
-void linear(const Linear& weight, const float* x, int64_t x_stride, int64_t n, float* y, int64_t y_stride, const float* bias,
-            void* scratch, Pool& pool) {
-  if (n == 0) return;
-  const LinearBody& body = *weight.body_;
-  const int32_t type = weight.format_->type;
-  const Tiles tiles{body, n};
-  const int64_t n_tiles = tiles.count(), token = static_cast<int64_t>(linear_scratch_bytes(weight, 1));
-  uint8_t* const packed = static_cast<uint8_t*>(scratch);
-
-  const auto pack = [&](int64_t i, int) {
-    int64_t first;
-    int tokens;
-    tiles.at(i, first, tokens);
-    body.pack_x(type, x + first * x_stride, x_stride, weight.cols_, tokens, packed + first * token);
-  };
-  if (n * weight.cols_ <= SERIAL_PACK) {
-    for (int64_t i = 0; i < n_tiles; ++i) pack(i, 0);
-  } else {
-    pool.run(n_tiles, pack);
+// Products of one x: how they share its packed forms and how the work is cut. Nothing here can change a bit of a result.
+class Products {
+ public:
+  Products(std::span<const Product> products, int64_t n) : products_(products), tiles_{*products[0].weight->body_, n} {
+    n_tiles_ = tiles_.count();
+    for (size_t p = 0; p < products.size(); ++p) form_[p] = form_of(*products[p].weight->format_);
   }
 
-  // A task is a run of panels against a run of tiles.
-  const int64_t panels = divide_up(weight.rows_, body.lanes), wanted = TASKS_PER_THREAD * pool.threads();
-  const int64_t task_bytes = n_tiles == 1 ? GEMV_TASK_BYTES : GEMM_TASK_BYTES;
-  const int64_t run = std::clamp(std::min(task_bytes / weight.panel_bytes_, divide_up(panels, wanted)), int64_t{1}, panels);
-  const int64_t runs = divide_up(panels, run);
-  const int64_t cuts = std::clamp(divide_up(wanted, runs), int64_t{1}, n_tiles);
-  pool.run(runs * cuts, [&](int64_t i, int) {
-    const int64_t first_panel = i / cuts * run, last_panel = std::min(first_panel + run, panels);
-    const int64_t first_tile = i % cuts * n_tiles / cuts, last_tile = (i % cuts + 1) * n_tiles / cuts;
-    for (int64_t t = first_tile; t < last_tile; ++t) {
+  int64_t scratch_bytes() const { return bytes_; }
+
+  void run(const float* x, int64_t x_stride, uint8_t* scratch, Pool& pool) {
+    pack(x, x_stride, scratch, pool);
+    int64_t panels = 0, tasks = 0;
+    for (const Product& product : products_) panels += panels_of(*product.weight);
+    for (size_t p = 0; p < products_.size(); ++p) {
+      shares_[p] = share(*products_[p].weight, panels, pool.threads());
+      shares_[p].first = tasks;
+      tasks += shares_[p].runs * shares_[p].cuts;
+    }
+    pool.run(tasks, [&](int64_t task, int) {
+      size_t p = products_.size() - 1;
+      while (task < shares_[p].first) --p;
+      multiply(p, task - shares_[p].first, scratch);
+    });
+  }
+
+ private:
+  struct XForm {  // one packed form of x
+    const Format* format;
+    int64_t token, at;  // bytes of a token; where it lies in scratch
+  };
+  struct Share {  // a task is `run` panels against one of `cuts` runs of tiles
+    int64_t first, run, runs, cuts;
+  };
+
+  int64_t panels_of(const Linear& weight) const { return divide_up(weight.rows_, tiles_.body.lanes); }
+
+  static bool alike(const Format& a, const Format& b) {
+    if (a.bits == 0 || b.bits == 0) return a.bits == b.bits;
+    const bool super6 = a.form == Form::SUPER6;
+    if (super6 != (b.form == Form::SUPER6) || a.has_min != b.has_min) return false;
+    return a.has_min || a.zero == b.zero;
+  }
+
+  int form_of(const Format& format) {
+    for (int i = 0; i < n_forms_; ++i)
+      if (alike(*forms_[static_cast<size_t>(i)].format, format)) return i;
+    const int64_t cols = products_[0].weight->cols_;
+    const int64_t token = format.bits == 0 ? cols * 4 : cols / GROUP * token_bytes(format.form);
+    forms_[static_cast<size_t>(n_forms_)] = {&format, token, bytes_};
+    bytes_ += divide_up(token * tiles_.n, 64) * 64;
+    return n_forms_++;
+  }
+
+  void pack(const float* x, int64_t x_stride, uint8_t* scratch, Pool& pool) {
+    const int64_t cols = products_[0].weight->cols_;
+    const auto task = [&](int64_t i, int) {
+      const XForm& form = forms_[static_cast<size_t>(i / n_tiles_)];
       int64_t first;
       int tokens;
-      tiles.at(t, first, tokens);
-      const TileKernel kernel = body.kernel(type, tokens);
-      for (int64_t p = first_panel; p < last_panel; ++p) {
-        const int64_t row = p * body.lanes;
-        kernel(Tile{weight.data_.get() + p * weight.panel_bytes_, packed + first * token, y + first * y_stride + row,
-                    bias != nullptr ? bias + row : nullptr, y_stride, weight.cols_,
-                    static_cast<int>(std::min<int64_t>(body.lanes, weight.rows_ - row))});
+      tiles_.at(i % n_tiles_, first, tokens);
+      tiles_.body.pack_x(form.format->type, x + first * x_stride, x_stride, cols, tokens,
+                         scratch + form.at + first * form.token);
+    };
+    if (tiles_.n * cols > SERIAL_PACK) return pool.run(n_forms_ * n_tiles_, task);
+    for (int64_t i = 0; i < n_forms_ * n_tiles_; ++i) task(i, 0);
+  }
+
+  // all_panels: of all products together.
+  Share share(const Linear& weight, int64_t all_panels, int threads) const {
+    const int64_t panels = panels_of(weight), wanted = TASKS_PER_THREAD * threads;
+    const int64_t task_bytes = n_tiles_ == 1 ? GEMV_TASK_BYTES : GEMM_TASK_BYTES;
+    const int64_t most = std::min(task_bytes / weight.panel_bytes_, divide_up(all_panels, wanted));
+    const int64_t run = std::clamp(most, int64_t{1}, panels), runs = divide_up(panels, run);
+    const int64_t all_runs = divide_up(all_panels, run);
+    return {0, run, runs, std::clamp(divide_up(wanted, all_runs), int64_t{1}, n_tiles_)};
+  }
+
+  void multiply(size_t p, int64_t task, const uint8_t* scratch) const {
+    const Product& product = products_[p];
+    const Linear& weight = *product.weight;
+    const Share& share = shares_[p];
+    const XForm& form = forms_[static_cast<size_t>(form_[p])];
+    const int64_t first_panel = task / share.cuts * share.run;
+    const int64_t last_panel = std::min(first_panel + share.run, panels_of(weight));
+    const int64_t cut = task % share.cuts, last_tile = (cut + 1) * n_tiles_ / share.cuts;
+    for (int64_t t = cut * n_tiles_ / share.cuts; t < last_tile; ++t) {
+      int64_t first;
+      int tokens;
+      tiles_.at(t, first, tokens);
+      const TileKernel kernel = tiles_.body.kernel(weight.format_->type, tokens);
+      for (int64_t i = first_panel; i < last_panel; ++i) {
+        const int64_t row = i * tiles_.body.lanes;
+        kernel(Tile{weight.data_.get() + i * weight.panel_bytes_, scratch + form.at + first * form.token,
+                    product.y + first * weight.rows_ + row, product.bias != nullptr ? product.bias + row : nullptr,
+                    weight.rows_, weight.cols_, static_cast<int>(std::min<int64_t>(tiles_.body.lanes, weight.rows_ - row))});
       }
     }
-  });
+  }
+
+  std::span<const Product> products_;
+  const Tiles tiles_;
+  int64_t n_tiles_ = 0, bytes_ = 0;
+  int n_forms_ = 0;
+  std::array<XForm, kMaxProducts> forms_{};
+  std::array<int, kMaxProducts> form_{};
+  std::array<Share, kMaxProducts> shares_{};
+};
+
+size_t linear_scratch_bytes(std::span<const Product> products, int64_t n) {
+  return static_cast<size_t>(Products(products, n).scratch_bytes());
+}
+
+void linear(std::span<const Product> products, const float* x, int64_t x_stride, int64_t n, void* scratch, Pool& pool) {
+  if (n > 0) Products(products, n).run(x, x_stride, static_cast<uint8_t*>(scratch), pool);
+}
+
+void Linear::row(int64_t row, float* out) const {
+  unpack_row(*format_, data_.get() + row / body_->lanes * panel_bytes_, static_cast<int>(row % body_->lanes), body_->lanes,
+             cols_, out);
 }
 
 }  // namespace sealift

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "formats.h"
 #include "isa.h"
@@ -29,11 +30,11 @@ class Linear {
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   int64_t bytes() const { return bytes_; }
+  void row(int64_t row, float* out) const;  // out[cols]: the exact values, as dequantize_row gives them
 
  private:
   friend std::unique_ptr<Linear> pack_linear(const sl_tensor&, int, Pool&);
-  friend size_t linear_scratch_bytes(const Linear&, int64_t);
-  friend void linear(const Linear&, const float*, int64_t, int64_t, float*, int64_t, const float*, void*, Pool&);
+  friend class Products;
   int64_t rows_ = 0, cols_ = 0, bytes_ = 0;
   int64_t panel_bytes_ = 0;
   const Format* format_ = nullptr;
@@ -44,11 +45,20 @@ class Linear {
 // isa: a resolved, supported sl_isa. Throws Error on a malformed tensor or an instruction set this machine lacks.
 std::unique_ptr<Linear> pack_linear(const sl_tensor& tensor, int isa, Pool& pool);
 
-// Bytes of scratch that linear() needs for n rows; the caller aligns it to 64 bytes.
-size_t linear_scratch_bytes(const Linear& weight, int64_t n);
+// y[n, rows of the weight] = x[n, cols] . W^T + bias[rows] (may be null).
+struct Product {
+  const Linear* weight;
+  float* y;
+  const float* bias;
+};
 
-// y[n, rows] (leading dimension y_stride) = x[n, cols] (leading dimension x_stride) . W^T + bias[rows] (may be null).
-void linear(const Linear& weight, const float* x, int64_t x_stride, int64_t n, float* y, int64_t y_stride, const float* bias,
-            void* scratch, Pool& pool);
+constexpr size_t kMaxProducts = 8;  // in one call of linear()
+
+// Bytes of scratch that linear() needs for n rows; the caller aligns it to 64 bytes.
+size_t linear_scratch_bytes(std::span<const Product> products, int64_t n);
+
+// 1 to kMaxProducts products of one x (leading dimension x_stride) with weights packed for one instruction set: x is
+// quantized once for all that read it alike, and the threads meet once. The bits are those of one call for each.
+void linear(std::span<const Product> products, const float* x, int64_t x_stride, int64_t n, void* scratch, Pool& pool);
 
 }  // namespace sealift

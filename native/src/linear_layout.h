@@ -74,4 +74,7 @@ static inline QuantScale quant_scale(int32_t largest_bits) {
 // out: panel_bytes() zeroed bytes.
 void pack_panel(const Format& format, const sl_tensor& tensor, int64_t first_row, int lanes, uint8_t* out);
 
+// out[cols]: the values of row `lane` of a panel, to the bit those of the tensor it was made from.
+void unpack_row(const Format& format, const uint8_t* panel, int lane, int lanes, int64_t cols, float* out);
+
 }  // namespace sealift

@@ -62,6 +62,58 @@ void place_chunk(const Format& format, const uint8_t* src, int64_t columns, int 
   }
 }
 
+// The reverse of place_codes.
+void take_codes(int bits, const uint8_t* from, int lane, int lanes, uint8_t* q) {
+  const int vector = 4 * lanes;
+  for (int g = 0; g < 8; ++g) {
+    for (int j = 0; j < 4; ++j) {
+      const int at = 4 * lane + j;
+      int code = bits == 8 ? from[g * vector + at] : (from[(g % 4) * vector + at] >> (g < 4 ? 0 : 4)) & 15;
+      if (bits == 5) code |= ((from[4 * vector + at] >> g) & 1) << 4;
+      if (bits == 6) code |= ((from[(4 + g / 4) * vector + at] >> (2 * (g % 4))) & 3) << 4;
+      q[4 * g + j] = static_cast<uint8_t>(code);
+    }
+  }
+}
+
+uint16_t take_u16(const uint8_t* vector, int lane) {
+  uint16_t value;
+  std::memcpy(&value, vector + 2 * lane, 2);
+  return value;
+}
+
+// The reverse of place_scales.
+void take_scales(const Format& format, const uint8_t* at, int64_t block, int lane, int lanes, Codes& codes) {
+  codes.m = 0;
+  if (format.form == Form::FLAT) {
+    at += block * lanes * (format.has_min ? 4 : 2);
+    codes.d = take_u16(at, lane);
+    if (format.has_min) codes.m = take_u16(at + 2 * lanes, lane);
+    return;
+  }
+  const bool super6 = format.form == Form::SUPER6;
+  codes.d = take_u16(at, lane);
+  if (!super6) codes.m = take_u16(at + 2 * lanes, lane);
+  at += (super6 ? 2 : 4) * lanes;
+  for (int b = 0; b < CHUNK / GROUP; ++b, at += 2 * lanes) {
+    codes.sc[super6 ? 2 * b : b] = at[lane];
+    if (super6) codes.sc[2 * b + 1] = at[lanes + lane];
+    else codes.mn[b] = at[lanes + lane];
+  }
+}
+
+// The reverse of place_chunk, and the values.
+void take_chunk(const Format& format, const uint8_t* chunk, int64_t columns, int lane, int lanes, float* out) {
+  const int64_t step = code_bytes(format.bits, lanes);
+  const uint8_t* const scales = chunk + columns / GROUP * step;
+  Codes codes;
+  for (int64_t b = 0; b < columns / format.block; ++b, out += format.block) {
+    for (int k = 0; k < format.block; k += GROUP, chunk += step) take_codes(format.bits, chunk, lane, lanes, codes.q + k);
+    take_scales(format, scales, b, lane, lanes, codes);
+    block_values(format, codes, out);
+  }
+}
+
 void place_plain(const uint8_t* src, int64_t cols, int width, int lane, int lanes, uint8_t* out) {
   for (int64_t k = 0; k < cols; ++k) std::memcpy(out + (k * lanes + lane) * width, src + k * width, static_cast<size_t>(width));
 }
@@ -83,6 +135,19 @@ void pack_panel(const Format& format, const sl_tensor& tensor, int64_t first_row
       place_chunk(format, src + k / format.block * format.block_bytes, columns, lane, lanes, chunk);
       chunk += chunk_bytes(format.bits, format.form, format.has_min, lanes, columns);
     }
+  }
+}
+
+void unpack_row(const Format& format, const uint8_t* panel, int lane, int lanes, int64_t cols, float* out) {
+  if (format.read == nullptr) {
+    const int64_t width = format.block_bytes;
+    for (int64_t k = 0; k < cols; ++k) out[k] = plain_value(format.type, panel + (k * lanes + lane) * width);
+    return;
+  }
+  for (int64_t k = 0; k < cols; k += CHUNK) {
+    const int64_t columns = std::min<int64_t>(CHUNK, cols - k);
+    take_chunk(format, panel, columns, lane, lanes, out + k);
+    panel += chunk_bytes(format.bits, format.form, format.has_min, lanes, columns);
   }
 }
 

@@ -28,25 +28,38 @@ void Engine::walk(const sl_batch& batch) {
   using Clock = std::chrono::steady_clock;
   fill_angles(batch.n_rows);
   auto begin = Clock::now();
-  for (size_t i = 0; i < plan_.ops.size(); i++) {
+  for (size_t i = 0; i < plan_.ops.size(); i += siblings_[i]) {
     if (batch.n_outputs == 0 && static_cast<int32_t>(i) > plan_.last_attend) break;  // nobody reads what follows
-    const sl_op& op = plan_.ops[i];
-    if (op.kind == SL_ROPE) rope(i, op, batch.n_rows);
-    else run(op, batch);
+    run(i, batch);
     const auto end = Clock::now();
-    times_[i] += std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count();
+    spend(i, std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count());
     begin = end;
   }
 }
 
-void Engine::run(const sl_op& op, const sl_batch& batch) {
+// Ops that ran together share the time by the bytes of their weights.
+void Engine::spend(size_t at, int64_t ns) {
+  const std::vector<Product>& together = products_[at];
+  int64_t bytes = 0, left = ns;
+  for (const Product& p : together) bytes += p.weight->bytes();
+  for (size_t i = 1; i < together.size(); i++) {
+    const int64_t own = static_cast<int64_t>(static_cast<double>(ns) * together[i].weight->bytes() / bytes);
+    times_[at + i] += own;
+    left -= own;
+  }
+  times_[at] += left;
+}
+
+void Engine::run(size_t at, const sl_batch& batch) {
+  const sl_op& op = plan_.ops[at];
   const int64_t rows = plan_.slots[static_cast<size_t>(op.out)].outputs ? batch.n_outputs : batch.n_rows;
   const auto values = [&](auto body) { split(pool_, rows * width(op.out), 1, body); };
   float* out = slot(op.out);
   switch (op.kind) {
     case SL_EMBED: return embed(op, batch);
     case SL_RMS_NORM: return rms_norm(op, rows);
-    case SL_LINEAR: return linear(op, rows);
+    case SL_LINEAR: return linear(at, rows);
+    case SL_ROPE: return rope(at, op, rows);
     case SL_ATTEND: return attend(op, batch);
     case SL_GLU:
       return values([&, a = slot(op.a), b = slot(op.b)](int64_t begin, int64_t end) {
@@ -65,13 +78,15 @@ void Engine::run(const sl_op& op, const sl_batch& batch) {
 }
 
 void Engine::embed(const sl_op& op, const sl_batch& batch) {
-  const sl_tensor& table = tables_[static_cast<size_t>(op.weight)];
-  const int64_t w = table.cols;
+  const size_t at = static_cast<size_t>(op.weight);
+  const Linear* packed = linears_[at].get();
+  const int64_t w = width(op.out);
   float* out = slot(op.out);
   split(pool_, batch.n_rows, w, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
       float* row = out + r * w;
-      dequantize_row(table, batch.tokens[r], row);
+      if (packed) packed->row(batch.tokens[r], row);
+      else dequantize_row(tables_[at], batch.tokens[r], row);
       for (int64_t i = 0; i < w; i++) row[i] *= op.f[0];
     }
   });
@@ -86,12 +101,9 @@ void Engine::rms_norm(const sl_op& op, int64_t rows) {
   });
 }
 
-void Engine::linear(const sl_op& op, int64_t rows) {
-  if (rows == 0) return;
-  const float* bias = op.bias == SL_NONE ? nullptr : vectors_[static_cast<size_t>(op.bias)].data();
-  sealift::linear(*linears_[static_cast<size_t>(op.weight)], slot(op.a), width(op.a), rows, slot(op.out),
-      width(op.out), bias,
-                  linear_scratch_.data(), pool_);
+void Engine::linear(size_t at, int64_t rows) {
+  const sl_op& op = plan_.ops[at];
+  sealift::linear(products_[at], slot(op.a), width(op.a), rows, linear_scratch_.data(), pool_);
 }
 
 // Angles in double: position times frequency loses no digit that float cosines could show (positions below 2^30).

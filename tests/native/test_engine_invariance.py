@@ -177,3 +177,22 @@ def test_greedy_generation_repeats(model: Tiny) -> None:
 
     with model.engine() as one, model.engine(threads=4) as four:
         assert generate(one) == generate(four)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_one_long_sequence_among_short_ones(model: Tiny, threads: int) -> None:
+    """Its last token sees eight splits of keys, theirs see one: the splits of a step are then computed one by one."""
+    lengths = [2000, 5, 40, 33, 1, 64, 90, 2]
+    prompts = [prompt(20 + i, n) for i, n in enumerate(lengths)]
+    with model.engine(max_rows=2048) as engine:
+        expected = [alone(engine, tokens)[-1:] for tokens in prompts]
+    with model.engine(threads=threads, max_rows=2048) as engine:
+        tables, first = [], 0
+        for tokens in prompts:
+            tables.append(np.arange(first, first := first + -(-len(tokens) // BLOCK), dtype=np.int32))
+        for tokens, table in zip(prompts, tables, strict=True):
+            if len(tokens) > 1:
+                step(engine, [(tokens[:-1], 0, table)])
+        parts = [(tokens[-1:], len(tokens) - 1, table) for tokens, table in zip(prompts, tables, strict=True)]
+        for found, wanted in zip(step(engine, parts), expected, strict=True):
+            assert same(found, wanted)
