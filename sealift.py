@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 refused input, 2 usage, 3 not trusted, 4 unavailable, 70 o
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from typing import Any
@@ -67,11 +68,14 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return report(error)
+        return report(error, as_json="--json" in arguments)
 
 
-def report(error: BaseException) -> int:
-    """Prints an error as the conventions above say; returns its exit code."""
+def report(error: BaseException, *, as_json: bool = False) -> int:
+    """Prints an error as the conventions above say; returns its exit code.
+
+    `as_json`: also one line for a script on stdout, with the verdict where the error carries one.
+    """
     code = getattr(error, "exit_code", None)
     if not isinstance(code, int):
         if os.environ.get("SEALIFT_DEBUG"):
@@ -88,6 +92,14 @@ def report(error: BaseException) -> int:
     hint = getattr(error, "hint", None) or _help_of(error)
     if hint:
         say(f"hint: {hint}")
+    if as_json:
+        verdict = getattr(error, "verdict", None)
+        print(
+            json.dumps(
+                {"error": message, "hint": hint, "exit_code": code}
+                | ({"verdict": verdict.as_dict()} if verdict else {})
+            )
+        )
     return code
 
 

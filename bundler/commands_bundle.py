@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def export_(
         None, "--parity", help="Add parity volumes: 10% of the volumes, or a number such as 2. See `bundle repair`."
     ),
     label: str = typer.Option(
-        None, "--label", help="Beginning of the files' names; by default the first model's name."
+        None, "--label", help="Beginning of the files' names; by default the name of the model that is named first."
     ),
     expires: str = typer.Option(None, "--expires", help="Refused after this time: 2027-01-31 or 2027-01-31T12:00:00Z."),
     passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with the key's passphrase."),
@@ -203,9 +204,11 @@ def _moment(text: str | None) -> str | None:
         return None
     full = f"{text}T23:59:59Z" if len(text) == 10 else text
     try:
-        parse_time(full)
+        moment = parse_time(full)
     except ValueError:
         raise BadRequest(f"--expires {text[:40]!r}: expected 2027-01-31 or 2027-01-31T12:00:00Z") from None
+    if moment <= datetime.now(timezone.utc):
+        raise BadRequest(f"--expires {text}: that time has passed, so nobody could import the bundle")
     return full
 
 

@@ -75,7 +75,7 @@ def export(
         raise BadRequest("a bundle needs a signer", hint="name a key: --sign NAME (sealift key generate NAME)")
     seen = seen or Channels.exported()
     load = cargo.load(store, names, leaf_size=(options or Options()).leaf_size)
-    options = _settled(options or Options(), load)
+    options = _settled(options or Options(), names[0])
     with medium_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     journal = Journal(load, out, signers, options)
@@ -158,9 +158,8 @@ def _now() -> datetime:
     return datetime.fromtimestamp(int(epoch), timezone.utc)
 
 
-def _settled(options: Options, load: Load) -> Options:
-    """With a label and a channel: by default both are the first model's name."""
-    first = load.models[0].name
+def _settled(options: Options, first: ModelName) -> Options:
+    """With a label and a channel: by default both are the name of the model that was named first."""
     plain = first.model if first.tag.lower() == "latest" else f"{first.model}-{first.tag}"
     plain = re.sub(r"[^a-z0-9._-]", "-", plain.lower()).lstrip("._-")[:39] or "models"
     label, channel = options.label or plain, options.channel or plain

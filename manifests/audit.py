@@ -98,7 +98,8 @@ def _model(
         key = (blob.digest, blob.size)
         if key not in known:
             known[key] = _problem(store, blob, progress)
-        blobs.append(BlobAudit(kind=blob.kind, digest=str(blob.digest), size=blob.size, problem=known[key]))
+        kind = "config" if blob.digest == manifest.config.digest else blob.kind
+        blobs.append(BlobAudit(kind=kind, digest=str(blob.digest), size=blob.size, problem=known[key]))
     records, records_problem = _records(store, manifest.digest)
     return ModelAudit(
         name=name.short,

@@ -19,7 +19,8 @@ INTRODUCTION = """\
 Made by `scripts/docs` from the program's own help texts; a test fails when this page is stale.
 
 Results go to standard output. Everything else goes to standard error, as `sealift: …`, and advice as
-`sealift: hint: …`. Progress is shown on a terminal and silent when piped. `--json` prints JSON on standard output.
+`sealift: hint: …`. Progress is shown on a terminal and silent when piped. `--json` prints JSON on standard output;
+after an error one line there too: `error`, `hint`, `exit_code` and, where signatures were judged, `verdict`.
 
 | exit code | meaning | example |
 |---|---|---|

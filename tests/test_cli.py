@@ -267,3 +267,12 @@ def test_completion_completes() -> None:
     }
     done = run([], env=environment)
     assert set(done.stdout.split()) == {"export", "verify", "inspect", "import", "approve", "repair"}
+
+
+def test_a_refusal_is_json_too(side: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert sealift.run(["audit", "no-such-model", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["exit_code"] == 1 and "not found" in found["error"] and found["hint"]
+    (tmp_path / "trust.toml").write_bytes(b"")
+    untrusting = sealift.run(["bundle", "verify", str(tmp_path / "nothing"), "--json"])
+    assert json.loads(capsys.readouterr().out)["exit_code"] == untrusting != 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import sealift
 from bundler import layout, oci
 from bundler.draft import Options
 from bundler.errors import BadRequest, ExportRefused, VolumeMixed
@@ -279,3 +280,17 @@ def test_nothing_in_this_room_unpacks_or_evaluates() -> None:
         for word in ("import tarfile", "import zipfile", "extractall", "import pickle", "shell=True", "eval(", "exec("):
             assert word not in text, f"{path.name}: {word}"
     assert sys.version_info >= (3, 10)
+
+
+def test_the_model_named_first_gives_its_name(gap: Gap) -> None:
+    gap.model("zeta")
+    gap.model("alpha:v2", seed=2)
+    assert gap.export("zeta", "alpha:v2").statement.label == "zeta"
+    assert gap.export("alpha:v2", "zeta", out=gap.root / "other").statement.channel == "alpha-v2"
+
+
+def test_a_bundle_that_nobody_could_import_is_not_made(gap: Gap, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bundle", "export", "mine", "-o", str(gap.medium), "--sign", "alice", "--expires", "2020-01-01"]
+    assert sealift.run(words) == 2
+    assert "that time has passed" in capsys.readouterr().err
+    assert not list(gap.medium.iterdir())
