@@ -50,8 +50,9 @@ class Usage:
     """Counts are tokens, times are nanoseconds.
 
     `load_ns` repeats what the request said it waited for the model; `queue_ns` is the wait for a place in the batch,
-    `prompt_ns` from then to the first generated token, `generate_ns` from there to the end. `total_ns` is wall time
-    from the call of `generate` (plus `load_ns`) to Finish.
+    `prompt_ns` from then until the first token was computed, `generate_ns` from there until the last one was: by the
+    worker's clock, whenever we came to read it. `total_ns` is wall time from the call of `generate` (plus `load_ns`) to
+    Finish, never less than the others' sum.
     """
 
     prompt_tokens: int = 0

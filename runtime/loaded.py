@@ -198,7 +198,8 @@ class _Answer:
         self._stops = StopFilter(request.stop)
         self._seed = seed
         self._started = started
-        self._first = 0  # time of the first token, monotonic ns
+        self._first = 0  # age of the sequence at its first token and at its last one, ns
+        self._last = 0
         self._generated = 0
         self._cached = 0
         self._queue_ns = 0
@@ -222,7 +223,8 @@ class _Answer:
         return TextDelta(text=text, tokens=infos) if text or infos else None
 
     def _token(self, token: Token) -> str:
-        self._first = self._first or time.monotonic_ns()
+        self._first = self._first or token.age_ns
+        self._last = token.age_ns
         self._generated += 1
         self._cached, self._queue_ns = token.cached, token.queue_ns
         text = "" if token.id in self._ends else self._decoder.push(token.id)
@@ -238,6 +240,7 @@ class _Answer:
     def _end(self, ended: Ended) -> str:
         """The last text: half characters and what was held back, unless the answer broke off."""
         self._cached, self._queue_ns = ended.cached or self._cached, ended.queue_ns or self._queue_ns
+        self._last = ended.age_ns or self._last
         reason = _reason(ended.reason)
         if reason in ("cancelled", "error"):
             self._finish(reason, error=ended.failure)
@@ -261,18 +264,21 @@ class _Answer:
         return due
 
     def _finish(self, reason: Reason, *, error: RuntimeFailure | None = None, stop: str | None = None) -> None:
-        now = time.monotonic_ns()
-        first = self._first or now
+        """The worker's times are a stranger's: held within ours, in their order."""
+        wall = time.monotonic_ns() - self._started
+        queued = min(max(0, self._queue_ns), wall)
+        first = min(max(queued, self._first or self._last or wall), wall)  # no token: all that it took was the prompt
+        last = min(max(first, self._last), wall)
         load_ns = self._request.load_ns
         usage = Usage(
             prompt_tokens=len(self._request.prompt),
             cached_tokens=self._cached,
             generated_tokens=self._generated,
             load_ns=load_ns,
-            queue_ns=self._queue_ns,
-            prompt_ns=max(0, first - self._started - self._queue_ns),
-            generate_ns=now - first,
-            total_ns=now - self._started + load_ns,
+            queue_ns=queued,
+            prompt_ns=first - queued,
+            generate_ns=last - first,
+            total_ns=wall + load_ns,
         )
         self.finish = Finish(reason=reason, usage=usage, seed=self._seed, error=error, stop=stop)
 

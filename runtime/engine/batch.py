@@ -1,12 +1,13 @@
 """From a Step (sequences) to rows (arrays): what any engine is given, whoever computes it.
 
-`Runner` is the whole contract between the worker and an engine: token ids and block tables in, chosen tokens out.
+`Runner` is the whole contract between the worker and an engine: token ids and block tables in, chosen tokens out;
+`Opened` is what whoever opens a model hands to the worker.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen, Step
@@ -35,6 +36,19 @@ class Runner(Protocol):
     def run(self, rows: Rows) -> list[Chosen]:
         """One Chosen for each out row, in order."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A model ready to run. `facts`: those fields of link.Ready that only the engine knows."""
+
+    runner: Runner
+    n_ctx: int
+    n_blocks: int
+    vocab: int
+    max_seqs: int
+    max_rows: int
+    facts: dict[str, Any]
 
 
 def rows_of(step: Step) -> Rows:

@@ -86,22 +86,25 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """One chosen token. `cached` and `queue_ns` describe the whole sequence and do not change after the first."""
+    """One chosen token. `cached` and `queue_ns` describe the whole sequence and do not change after the first;
+    `age_ns` is the time from the sequence's arrival in the worker until this token was computed, by its own clock."""
 
     id: int
     logprob: float
     top: tuple[tuple[int, float], ...]
     cached: int
     queue_ns: int
+    age_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The end of a sequence. `failure` is set when it ended in an error."""
+    """The end of a sequence. `failure` is set when it ended in an error; 0 where the worker did not say."""
 
     reason: str
     cached: int = 0
     queue_ns: int = 0
+    age_ns: int = 0
     failure: RuntimeFailure | None = None
 
 
@@ -294,17 +297,17 @@ class Link:
     def _deliver(self, entry: list[Any]) -> None:
         if len(entry) != OUT_FIELDS:
             raise ProtocolError("an entry with too few or too many fields")
-        id, token, logprob, top, finish, cached, queue_ns = entry
+        id, token, logprob, top, finish, *numbers = entry
         stream = self._streams.get(id)
         if stream is None:  # cancelled while this was under way
             return
+        facts = dict(zip(("cached", "queue_ns", "age_ns"), map(int, numbers), strict=True))
         if token is not None:
             pairs = tuple((int(other), float(value)) for other, value in top)
-            facts = {"cached": int(cached), "queue_ns": int(queue_ns)}
             stream.put(Token(id=int(token), logprob=float(logprob), top=pairs, **facts))
         if finish is not None:
             failure = RuntimeFailure(NOT_NUMBERS) if finish == "error" else None
-            self._end(id, Ended(reason=str(finish), cached=int(cached), queue_ns=int(queue_ns), failure=failure))
+            self._end(id, Ended(reason=str(finish), failure=failure, **facts))
 
     def _end(self, id: int, ended: Ended) -> None:
         stream = self._streams.pop(id, None)

@@ -18,13 +18,12 @@ from native.errors import MemoryShortError, NativeError
 from native.plan import Plan
 from native.weight import Weight
 from runtime.engine import resources
-from runtime.engine.batch import Rows
+from runtime.engine.batch import Opened, Rows
 from runtime.engine.blocks import BLOCK, blocks_for
 from runtime.engine.link import Load
 from runtime.engine.pace import SMALLEST
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen
-from runtime.engine.worker import Opened
 from runtime.errors import ModelRefused, OutOfMemory, RuntimeFailure
 from runtime.models.load import load as load_model
 from runtime.models.spec import ModelSpec

@@ -28,7 +28,7 @@ MAX_FRAME = 32 << 20  # bytes; a prompt of 2 million tokens fits
 HEADER = struct.Struct("<I")
 
 Message = dict[str, Any]
-OUT_FIELDS = 7  # of one entry of step["out"]: id, token, logprob, top, finish, cached, queue_ns
+OUT_FIELDS = 8  # of one entry of step["out"]: id, token, logprob, top, finish, cached, queue_ns, age_ns
 
 
 class ProtocolError(RuntimeFailure):

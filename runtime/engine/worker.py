@@ -22,12 +22,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from manifests.confine import Confinement, confine, die_with_parent
 from manifests.errors import ManifestsError
-from runtime.engine.batch import Runner, rows_of
+from runtime.engine.batch import Opened, rows_of
 from runtime.engine.blocks import BlockPool
 from runtime.engine.link import READ, Load
 from runtime.engine.pace import Pace
@@ -40,20 +39,8 @@ FAULT = 70
 _NO_TOP: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """A model ready to run. `facts`: those fields of link.Ready that only the engine knows."""
-
-    runner: Runner
-    n_ctx: int
-    n_blocks: int
-    vocab: int
-    max_seqs: int
-    max_rows: int
-    facts: dict[str, Any]
-
-
 Opener = Callable[[Load], Opened]
+Inbox = queue.SimpleQueue[tuple[int, Message]]  # with the time it came, monotonic ns
 
 
 def main(opener: Opener | None = None) -> None:
@@ -70,7 +57,7 @@ def main(opener: Opener | None = None) -> None:
 
 def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
     """Answers `load`, then runs until the socket ends."""
-    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    inbox: Inbox = queue.SimpleQueue()
     writing = threading.Lock()  # the reader answers pings while the loop computes
 
     def send(frame: bytes) -> None:
@@ -80,7 +67,7 @@ def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
     threading.Thread(target=_read, args=(wire, inbox, send), daemon=True).start()
     started = time.monotonic_ns()
     try:
-        opened = opener(_load_of(inbox.get()))
+        opened = opener(_load_of(inbox.get()[1]))
     except (RuntimeFailure, ManifestsError) as error:
         failure = error if isinstance(error, RuntimeFailure) else ModelRefused(str(error), hint=error.hint)
         send(encode({"op": "failed", **error_to_json(failure)}))
@@ -107,7 +94,7 @@ def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
 class Loop:
     """The scheduler, the engine and the inbox. `send` takes encoded frames."""
 
-    def __init__(self, opened: Opened, inbox: queue.SimpleQueue[Message], send: Callable[[bytes], None]) -> None:
+    def __init__(self, opened: Opened, inbox: Inbox, send: Callable[[bytes], None]) -> None:
         pool = BlockPool(opened.n_blocks)
         self.scheduler = Scheduler(pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows)
         self._runner = opened.runner
@@ -130,8 +117,9 @@ class Loop:
         for id in step.admitted:
             self._queued[id] = now - self._arrived[id]
         chosen = self._runner.run(rows_of(step))
-        self._pace.took(step.rows, time.monotonic_ns() - now)
-        out = [self._entry(outcome) for outcome in self.scheduler.commit(step, chosen)]
+        done = time.monotonic_ns()
+        self._pace.took(step.rows, done - now)
+        out = [self._entry(outcome, done) for outcome in self.scheduler.commit(step, chosen)]
         if out:
             self._send(encode({"op": "step", "out": out}))
         if self.scheduler.idle:
@@ -140,14 +128,15 @@ class Loop:
     def _control(self) -> None:
         while True:
             try:
-                message = self._inbox.get(block=self.scheduler.idle)
+                arrived, message = self._inbox.get(block=self.scheduler.idle)
             except queue.Empty:
                 return
-            self._handle(message)
+            self._handle(message, arrived)
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Message, arrived: int) -> None:
         op, id = message["op"], message["id"]
         if op == "add":
+            self._arrived[id] = arrived
             try:
                 self.scheduler.add(self._sequence(message))
             except RequestRefused as error:
@@ -164,7 +153,6 @@ class Loop:
         if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
             raise RequestRefused(f"the prompt names a token outside the model's vocabulary of {self._vocab}")
         self._arrivals += 1
-        self._arrived[message["id"]] = time.monotonic_ns()
         return Sequence(
             id=message["id"],
             client=message["client"],
@@ -176,8 +164,9 @@ class Loop:
             ends=frozenset(message["ends"]),
         )
 
-    def _entry(self, outcome: Outcome) -> list[Any]:
-        """One line of a step frame; see protocol.OUT_FIELDS. A log probability that is no number ends the sequence."""
+    def _entry(self, outcome: Outcome, done: int) -> list[Any]:
+        """One line of the frame of a step that ended at `done`; see protocol.OUT_FIELDS. A log probability that is no
+        number ends the sequence."""
         sequence, chosen = outcome.sequence, outcome.chosen
         finish: str | None = outcome.finish
         token: int | None = None
@@ -187,10 +176,10 @@ class Loop:
         elif chosen is not None:
             self.scheduler.cancel(sequence.id)
             finish = "error"
-        queued = self._queued.get(sequence.id, 0)
+        queued, age = self._queued[sequence.id], done - self._arrived[sequence.id]
         if finish:
             self._forget(sequence.id)
-        return [sequence.id, token, logprob, top, finish, sequence.n_cached, queued]
+        return [sequence.id, token, logprob, top, finish, sequence.n_cached, queued, age]
 
     def _forget(self, id: int) -> None:
         self._arrived.pop(id, None)
@@ -203,7 +192,7 @@ def _load_of(message: Message) -> Load:
     return Load(**{name: message[name] for name in Load.__dataclass_fields__})
 
 
-def _read(wire: socket.socket, inbox: queue.SimpleQueue[Message], send: Callable[[bytes], None]) -> None:
+def _read(wire: socket.socket, inbox: Inbox, send: Callable[[bytes], None]) -> None:
     """The reader thread. When the server has gone there is nobody left to work for: out at once, in mid-step too."""
     frames = Frames()
     try:
@@ -212,7 +201,7 @@ def _read(wire: socket.socket, inbox: queue.SimpleQueue[Message], send: Callable
                 if message["op"] == "ping":
                     send(encode({"op": "alive"}))
                 else:
-                    inbox.put(message)
+                    inbox.put((time.monotonic_ns(), message))
     except (OSError, ProtocolError) as error:
         print(f"sealift worker: {error}", file=sys.stderr)
         os._exit(FAULT)

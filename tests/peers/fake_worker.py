@@ -17,19 +17,20 @@ import time
 from pathlib import Path
 
 from runtime.engine import protocol, worker
-from runtime.engine.batch import Rows
+from runtime.engine.batch import Opened, Rows
 from runtime.engine.blocks import blocks_for
 from runtime.engine.link import Load
 from runtime.engine.scheduler import Chosen
 from runtime.errors import ModelRefused, OutOfMemory
 from tests.peers.fake_engine import VOCAB, FakeEngine
 
+STEP_NS = 2_000_000  # of a slow worker
 BYTES = {"weight_bytes": 1000, "kv_bytes": 200, "scratch_bytes": 30}
 
 
 class Slow(FakeEngine):
     def run(self, rows: Rows) -> list[Chosen]:
-        time.sleep(0.002)
+        time.sleep(STEP_NS / 1e9)
         return super().run(rows)
 
 
@@ -50,7 +51,7 @@ class Broken(FakeEngine):
         return super()._choose(rows, number)
 
 
-def opener(load: Load) -> worker.Opened:
+def opener(load: Load) -> Opened:
     words = Path(load.path).name.split("-")
     if "refuse" in words:
         raise ModelRefused("a model that nobody can run", hint="take another")
@@ -67,7 +68,7 @@ def opener(load: Load) -> worker.Opened:
     n_ctx = load.n_ctx or 256
     n_blocks = blocks_for(n_ctx) * max(1, load.parallel)
     engine = kind(n_blocks=n_blocks, max_rows=load.max_rows, max_seqs=load.max_seqs)
-    return worker.Opened(
+    return Opened(
         runner=engine, n_ctx=n_ctx, n_blocks=n_blocks, vocab=VOCAB, max_seqs=load.max_seqs, max_rows=load.max_rows,
         facts={**BYTES, "threads": 1, "isa": "fake"},
     )  # fmt: skip

@@ -19,6 +19,7 @@ from runtime.engine.link import DIED, NOT_NUMBERS, Ended, Link, Load, Token
 from runtime.engine.protocol import (
     HEADER,
     MAX_FRAME,
+    OUT_FIELDS,
     Frames,
     ProtocolError,
     encode,
@@ -253,7 +254,7 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-ENTRY = st.tuples(st.integers(0, 1), *[JSON] * 6).map(list)
+ENTRY = st.tuples(st.integers(0, 1), *[JSON] * (OUT_FIELDS - 1)).map(list)
 HOSTILE = st.fixed_dictionaries(
     {"op": st.sampled_from(["step", "ready", "failed", "refused", "load", ""])},
     optional={"out": st.lists(ENTRY | JSON, max_size=3) | JSON, "id": JSON, "kind": JSON, "error": JSON, "hint": JSON},

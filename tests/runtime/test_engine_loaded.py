@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -15,12 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.engine.batch import Opened, Rows
 from runtime.engine.link import DIED, Ended, Item, Link, Load, Token
+from runtime.engine.protocol import Frames, sampling_to_json
+from runtime.engine.scheduler import Chosen
+from runtime.engine.worker import Inbox, Loop
 from runtime.errors import ContextExceeded, RequestRefused, WorkerDied
 from runtime.events import Event, Finish, TextDelta, TokenInfo
 from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling, _Answer
 from runtime.text.tokenizer import Tokenizer
 from tests.peers.fake_engine import VOCAB, answer
+from tests.peers.fake_worker import STEP_NS, Slow
 
 COMMAND = (sys.executable, "-m", "tests.peers.fake_worker")
 WAIT = 30.0
@@ -42,6 +49,10 @@ class FakeTokenizer:
 
 
 TOKENIZER = cast(Tokenizer, FakeTokenizer())
+
+
+def token(id: int, *, queue_ns: int = 0, age_ns: int = 0) -> Token:
+    return Token(id=id, logprob=-1.0, top=(), cached=0, queue_ns=queue_ns, age_ns=age_ns)
 
 
 @asynccontextmanager
@@ -81,6 +92,76 @@ def test_text_usage_and_reason() -> None:
             assert again.usage.cached_tokens == 32
 
     asyncio.run(run())
+
+
+def test_times_are_when_the_worker_computed_and_not_when_we_read() -> None:
+    """A server that comes late reads a whole answer at once; its steps took 2 ms each all the same."""
+
+    async def run() -> None:
+        async with loaded("slow") as model:
+            stream = model.generate(GenerateRequest(prompt=(1,), max_tokens=20, ignore_eos=True))
+            time.sleep(0.2)  # the loop stands still, the worker does not
+            events = [event async for event in stream]
+            usage = cast(Finish, events[-1]).usage
+            assert usage.generated_tokens == 20
+            assert usage.prompt_ns >= STEP_NS and usage.generate_ns >= 19 * STEP_NS
+            assert usage.queue_ns + usage.prompt_ns + usage.generate_ns <= usage.total_ns
+
+    asyncio.run(run())
+
+
+def test_the_time_in_line_begins_when_a_request_comes_and_is_not_the_prompts() -> None:
+    """The second one comes while the first one's step is being computed: it waits for that step to end."""
+    inbox: Inbox = queue.SimpleQueue()
+    entries: list[list[Any]] = []
+
+    def add(id: int) -> None:
+        message = {"op": "add", "id": id, "tokens": [id], "max_tokens": 1, "ends": [], "client": ""}
+        inbox.put((time.monotonic_ns(), message | {"sampling": sampling_to_json(Sampling(seed=0))}))
+
+    class Meanwhile(Slow):
+        def run(self, rows: Rows) -> list[Chosen]:
+            if not self.steps:
+                add(2)
+            return super().run(rows)
+
+    def said(frame: bytes) -> None:
+        for message in Frames().feed(frame):
+            entries.extend(message["out"])
+
+    engine = Meanwhile(n_blocks=4, max_rows=16, max_seqs=2)
+    opened = Opened(runner=engine, n_ctx=64, n_blocks=4, vocab=VOCAB, max_seqs=2, max_rows=16, facts={})
+    loop = Loop(opened, inbox, said)
+    add(1)
+    loop.turn()
+    loop.turn()
+    (first, *_, queued, age), (second, *_, later_queued, later_age) = entries
+    assert (first, second) == (1, 2)
+    assert 0 <= queued <= age - STEP_NS
+    assert STEP_NS <= later_queued <= later_age - STEP_NS
+
+
+SOME_NS = st.integers(-(2**70), 2**70) | st.integers(0, 10**10)
+
+
+@given(st.lists(st.tuples(SOME_NS, SOME_NS), max_size=4), SOME_NS, st.sampled_from(["length", "cancelled", "error"]))
+def test_whatever_times_the_worker_says_none_is_negative_and_their_sum_is_in_the_total(
+    said: list[tuple[int, int]], age: int, reason: str
+) -> None:
+    state = _Answer(GenerateRequest(prompt=(1,), load_ns=7), TOKENIZER, seed=0, started=time.monotonic_ns() - 10**10)
+    state.take([*(token(0, queue_ns=queue, age_ns=at) for queue, at in said), Ended(reason=reason, age_ns=age)])
+    assert state.finish is not None
+    usage = state.finish.usage
+    assert min(usage.queue_ns, usage.prompt_ns, usage.generate_ns) >= 0
+    assert usage.load_ns + usage.queue_ns + usage.prompt_ns + usage.generate_ns <= usage.total_ns
+
+
+def test_times_that_the_worker_says_are_told_as_they_are() -> None:
+    state = _Answer(GenerateRequest(prompt=(1,)), TOKENIZER, seed=0, started=time.monotonic_ns() - 10**10)
+    state.take([token(0, queue_ns=10, age_ns=210), token(0, queue_ns=10, age_ns=3210), Ended(reason="length")])
+    assert state.finish is not None
+    usage = state.finish.usage
+    assert (usage.queue_ns, usage.prompt_ns, usage.generate_ns) == (10, 200, 3000)
 
 
 def test_the_answer_ends_at_an_end_token_unless_told_to_ignore_it() -> None:
@@ -131,7 +212,7 @@ def test_infos_come_once_each_in_order_and_never_before_their_text(
     """However the worker's items are bundled."""
     request = GenerateRequest(prompt=(1,), stop=tuple(stops), logprobs=True, ignore_eos=True)
     state = _Answer(request, TOKENIZER, seed=0, started=0)
-    items: list[Item] = [Token(id=id, logprob=-1.0, top=(), cached=0, queue_ns=0) for id in ids]
+    items: list[Item] = [token(id) for id in ids]
     items.append(Ended(reason="length"))
     shown = ""
     infos: list[TokenInfo] = []

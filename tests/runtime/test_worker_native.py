@@ -20,7 +20,7 @@ from runtime.engine.native_runner import context_bytes, open_native, plan_memory
 from runtime.engine.pace import SMALLEST, Pace
 from runtime.engine.protocol import Frames, Message, sampling_to_json
 from runtime.engine.sampling import Sampling
-from runtime.engine.worker import Loop
+from runtime.engine.worker import Inbox, Loop
 from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory
 from runtime.loaded import GenerateRequest, ModelSource, load_model
 from runtime.models.load import load
@@ -62,7 +62,7 @@ class House:
         load = Load(
             path=str(path), n_ctx=N_CTX, threads=threads, parallel=parallel, max_seqs=max_seqs, max_rows=max_rows
         )
-        self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self.inbox: Inbox = queue.SimpleQueue()
         self.out: dict[int, Bits] = {}
         self.open: set[int] = set()
         self.loop = Loop(open_native(load), self.inbox, self.said)
@@ -70,7 +70,7 @@ class House:
     def said(self, frame: bytes) -> None:
         for message in Frames().feed(frame):
             assert message["op"] == "step"
-            for id, token, logprob, _, finish, _, _ in message["out"]:
+            for id, token, logprob, _, finish, *_ in message["out"]:
                 if token is not None:
                     self.out[id].append((token, logprob))
                 if finish is not None:
@@ -79,10 +79,11 @@ class House:
     def add(self, id: int, ask: Ask) -> None:
         self.out[id] = []
         self.open.add(id)
-        self.inbox.put(
-            {"op": "add", "id": id, "tokens": list(ask.prompt), "sampling": sampling_to_json(ask.sampling),
-             "max_tokens": ask.count, "ends": [], "client": ""}
-        )  # fmt: skip
+        message: Message = {
+            "op": "add", "id": id, "tokens": list(ask.prompt), "sampling": sampling_to_json(ask.sampling),
+            "max_tokens": ask.count, "ends": [], "client": "",
+        }  # fmt: skip
+        self.inbox.put((0, message))
 
     def drain(self) -> None:
         while self.open:
