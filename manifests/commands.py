@@ -42,6 +42,7 @@ def create_(
         sealift create mine -f Modelfile
     """
     from manifests.create import create, request_from_modelfile
+    from manifests.display import progress_bar
     from manifests.modelfile import MAX_MODELFILE, Modelfile
     from manifests.name import ModelName
     from manifests.store import Store
@@ -52,7 +53,7 @@ def create_(
     except OSError as error:
         raise ModelfileError(f"{file}: {error.strerror}", hint="name the Modelfile with -f") from None
     store = Store()
-    request = request_from_modelfile(store, Modelfile.parse(raw), file.parent, _status)
+    request = request_from_modelfile(store, Modelfile.parse(raw), file.parent, _status, progress_bar)
     manifest = create(store, target, request, _status)
     print(f"created '{target.short}' {manifest.digest.short}")
 

@@ -24,12 +24,13 @@ from manifests.manifest import DOCKER_CONFIG, OLLAMA_PREFIX, Descriptor, Manifes
 from manifests.modelfile import Modelfile
 from manifests.name import ModelName
 from manifests.parameters import check_parameters
-from manifests.store import Store
+from manifests.store import Progress, Store
 
 MAX_CONFIG = 4 << 20  # bytes of a config, params or messages layer
 WEIGHTS = ("model", "projector", "adapter")  # kinds of layer that hold GGUF
 
 Status = Callable[[str], None]
+Bar = Callable[[str, int], contextlib.AbstractContextManager[Progress]]  # title, bytes in all
 _SPLIT = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 
 
@@ -83,8 +84,17 @@ def create(store: Store, name: ModelName, request: CreateRequest, status: Status
     return manifest
 
 
-def request_from_modelfile(store: Store, modelfile: Modelfile, folder: Path, status: Status) -> CreateRequest:
-    """Resolves FROM and ADAPTER: an existing path (relative to `folder`) is copied to the store; else it is a name."""
+def _no_bar(title: str, total: int) -> contextlib.AbstractContextManager[Progress]:
+    return contextlib.nullcontext(lambda step: None)
+
+
+def request_from_modelfile(
+    store: Store, modelfile: Modelfile, folder: Path, status: Status, bar: Bar = _no_bar
+) -> CreateRequest:
+    """Resolves FROM and ADAPTER: an existing path (relative to `folder`) is copied to the store; else it is a name.
+
+    `bar` shows the copying of one file, such as `display.progress_bar`.
+    """
     if modelfile.all("draft"):
         raise CreateError("DRAFT is not supported: there is no speculative decoding yet")
     from_model: ModelName | None = None
@@ -105,10 +115,10 @@ def request_from_modelfile(store: Store, modelfile: Modelfile, folder: Path, sta
     return CreateRequest(
         from_model=from_model,
         files={
-            path.name if names.count(path.name) == 1 else source: _take_file(store, path, status)
+            path.name if names.count(path.name) == 1 else source: _take_file(store, path, status, bar)
             for source, path in paths
         },
-        adapters={source: _take_file(store, path, status) for source, path in adapters.items()},
+        adapters={source: _take_file(store, path, status, bar) for source, path in adapters.items()},
         template=modelfile.last("template"),
         system=modelfile.last("system"),
         licenses=modelfile.all("license"),
@@ -144,9 +154,14 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _take_file(store: Store, path: Path, status: Status) -> Digest:
+def _take_file(store: Store, path: Path, status: Status, bar: Bar) -> Digest:
     status(f"copying {path.name}")
-    return store.put_file(path)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise CreateError(f"{path}: {error.strerror}") from None
+    with bar(path.name, size) as progress:
+        return store.put_file(path, progress)
 
 
 def _base(store: Store, request: CreateRequest, status: Status) -> tuple[dict[str, Any], list[Descriptor]]:

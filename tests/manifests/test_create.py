@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -192,3 +194,17 @@ def test_sizes_of_models() -> None:
     # contract, 3.4
     sizes = {134_515_008: "134.52M", 1_235_814_432: "1.2B", 7_000_000_000: "7B", 70_600_000_000: "70.6B", 12_345: "12K"}
     assert {count: size_text(count) for count in sizes} == sizes
+
+
+def test_copying_reports_every_byte(store: Store, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    @contextlib.contextmanager
+    def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+        steps: list[int] = []
+        yield steps.append
+        told.append((title, total, sum(steps)))
+
+    request_from_modelfile(store, Modelfile.parse(b"FROM m.gguf\n"), tmp_path, lambda line: None, bar)
+    size = (tmp_path / "m.gguf").stat().st_size
+    assert told == [("m.gguf", size, size)]
