@@ -48,7 +48,7 @@ class ScriptedModel:
         self.script, self.source, self.tokenizer = script, source, tokenizer
         self.name, self.digest = source.name, source.digest
         self.n_ctx = source.n_ctx or 256
-        self.n_ctx_train = 0
+        self.n_ctx_train = 0 if source.n_ctx else 256  # so that a request without a context fits what it got
         self.figures = SimpleNamespace(total=123456)
         self.loaded_at = datetime.now(timezone.utc)
         self._gone = asyncio.Event()
