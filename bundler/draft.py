@@ -11,13 +11,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib import metadata
 
 from bundler import layout, oci, tar
 from bundler.cargo import Load
 from bundler.channels import Channels
 from bundler.errors import BadRequest
 from manifests.digest import Digest
+from manifests.home import own_version
 from manifests.leaves import ENTRY, LEAF_SIZE
 from manifests.statement import LEAVES_TYPE, MAX_STATEMENT, Blob, Leaves, Segment, Statement, Volume, format_time
 
@@ -56,20 +56,13 @@ def _empty(load: Load, options: Options, seen: Channels, now: datetime) -> State
         predecessor=last.statement if last is not None and follows else None,
         created=format_time(now),
         expires=options.expires,
-        tool=_tool(),
+        tool=f"sealift {own_version()}",
         models=load.models,
         blobs=(),
         volumes=(),
         evidence=load.evidence,
         verifier=Digest.of(layout.verifier()),
     )
-
-
-def _tool() -> str:
-    try:
-        return f"sealift {metadata.version('sealift')}"
-    except metadata.PackageNotFoundError:
-        return "sealift"
 
 
 def _pack(load: Load, empty: Statement, options: Options) -> Statement:

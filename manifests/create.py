@@ -27,7 +27,6 @@ from manifests.parameters import check_parameters
 from manifests.store import Progress, Store
 
 MAX_CONFIG = 4 << 20  # bytes of a config, params or messages layer
-WEIGHTS = ("model", "projector", "adapter")  # kinds of layer that hold GGUF
 
 Status = Callable[[str], None]
 Bar = Callable[[str, int], contextlib.AbstractContextManager[Progress]]  # title, bytes in all

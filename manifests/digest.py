@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from manifests.errors import DigestError, DigestMismatch
+from manifests.errors import DigestError
 
 CHUNK = 1 << 20  # bytes read at a time when hashing a stream
 
@@ -74,38 +74,3 @@ def chunks(stream: BinaryIO, limit: int | None = None) -> Iterator[bytes]:
         if left is not None:
             left -= len(chunk)
         yield chunk
-
-
-class VerifyingReader:
-    """Reads exactly `size` bytes whose digest is `digest`; the last read raises if either is wrong.
-
-    There is no unverified read: a consumer that stops at the end of file has checked everything it was given.
-    """
-
-    def __init__(self, stream: BinaryIO, digest: Digest, size: int) -> None:
-        self._stream, self._digest, self._left = stream, digest, size
-        self._size = size
-        self._hash = hashlib.sha256()
-        self._checked = False
-
-    def read(self, n: int = -1) -> bytes:
-        """At most `n` bytes, or, without `n`, all that is left."""
-        if n < 0:
-            return b"".join(iter(lambda: self.read(CHUNK), b""))
-        want = min(n, self._left)
-        data = self._stream.read(want) if want else b""
-        self._hash.update(data)
-        self._left -= len(data)
-        if want and not data:
-            raise DigestMismatch(f"{self._digest}: expected {self._size} bytes, found {self._size - self._left}")
-        if self._left == 0 and not self._checked:
-            self._check_end()
-        return data
-
-    def _check_end(self) -> None:
-        self._checked = True
-        if self._stream.read(1):
-            raise DigestMismatch(f"{self._digest}: more than the expected {self._size} bytes")
-        found = self._hash.hexdigest()
-        if found != self._digest.hex:
-            raise DigestMismatch(f"expected {self._digest}, found sha256:{found}")

@@ -9,11 +9,10 @@
     ├── CreateError         a model cannot be made from what was given
     ├── GgufError           not a GGUF file this reader accepts
     ├── StatementError      not a statement this version accepts
-    ├── StoreError          the store's own files cannot be used
-    │   ├── NotFound        no such model or blob in the store
-    │   ├── DigestMismatch  bytes that are not what their name says
-    │   └── NoSpace         the disk is, or would be, full
-    └── ConfineError        a process could not be confined as required
+    └── StoreError          the store's own files cannot be used
+        ├── NotFound        no such model or blob in the store
+        ├── DigestMismatch  bytes that are not what their name says
+        └── NoSpace         the disk is, or would be, full
 
 Every class has an exit code and an HTTP status; an instance may carry a hint: what to do next.
 """
@@ -84,8 +83,3 @@ class DigestMismatch(StoreError):
 class NoSpace(StoreError):
     exit_code = 4
     http_status = 507
-
-
-class ConfineError(ManifestsError):
-    exit_code = 70
-    http_status = 500

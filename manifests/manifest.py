@@ -35,17 +35,14 @@ class Descriptor:
     media_type: str
     digest: Digest
     size: int
-    annotations: dict[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
     def parse(cls, value: Any, path: str) -> Descriptor:
         fields = Fields.of(value, path)
-        notes = fields.optional("annotations", fields.object)
         return cls(
             media_type=fields.text("mediaType", pattern=_MEDIA_TYPE),
             digest=fields.digest("digest"),
             size=fields.integer("size", maximum=MAX_BLOB),
-            annotations=notes.texts() if notes else {},
         )
 
     @property

@@ -27,7 +27,6 @@ COMMANDS = (
     "requires",
 )  # fmt: skip
 ROLES = ("system", "user", "assistant")
-ONCE = ("template", "system", "renderer", "parser", "requires", "draft")  # the last one given counts
 _KEYED = ("parameter", "message")
 _SEMVER = re.compile(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 _LINE = re.compile(r"[ \t]*([A-Za-z]+)(?:[ \t]+(.*))?")

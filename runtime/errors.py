@@ -8,9 +8,7 @@ RuntimeFailure                 70 / 500   base; raised bare only for a fault of 
 │   └── Forbidden               1 / 403   known, and not offered by a server without outbound connections
 ├── ModelNotFound               1 / 404   no such model in the store
 ├── ModelRefused                1 / 500   the model's own content cannot be run
-│   ├── ArchitectureRefused     1 / 500   unknown architecture, metadata or tensor
-│   ├── TokenizerRefused        1 / 500   unknown tokenizer, or tables that contradict each other
-│   └── TemplateRefused         1 / 500   the chat template does not parse or does not run
+│   └── ArchitectureRefused     1 / 500   unknown architecture, metadata or tensor
 ├── Unavailable                 4 / 503   nothing wrong with the request; not now
 │   ├── ServerBusy              4 / 503   queue full
 │   ├── ShuttingDown            4 / 503   the server ends, and this request with it
@@ -78,14 +76,6 @@ class ModelRefused(RuntimeFailure):
 
 
 class ArchitectureRefused(ModelRefused):
-    pass
-
-
-class TokenizerRefused(ModelRefused):
-    pass
-
-
-class TemplateRefused(ModelRefused):
     pass
 
 

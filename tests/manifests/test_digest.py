@@ -1,4 +1,4 @@
-"""Digest and the verifying reader: one strict form, and no unverified end of file."""
+"""Digest: one strict form."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.digest import Digest, VerifyingReader
-from manifests.errors import DigestError, DigestMismatch
+from manifests.digest import Digest
+from manifests.errors import DigestError
 
 HELLO = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # sha256 of "hello", FIPS 180-4
 
@@ -54,28 +54,3 @@ def test_every_changed_character_is_refused_or_another_digest() -> None:
         changed = HELLO[:i] + chr(ord(character) ^ 1) + HELLO[i + 1 :]
         with contextlib.suppress(DigestError):
             assert Digest.parse(changed) != digest
-
-
-@given(st.binary(max_size=300), st.integers(1, 64))
-def test_reader_passes_the_right_bytes(data: bytes, step: int) -> None:
-    reader = VerifyingReader(io.BytesIO(data), Digest.of(data), len(data))
-    found = b""
-    while piece := reader.read(step):
-        found += piece
-    assert found == data
-
-
-@given(st.binary(min_size=1, max_size=300), st.data())
-def test_reader_refuses_a_flipped_bit_a_cut_and_a_tail(data: bytes, draw: st.DataObject) -> None:
-    at = draw.draw(st.integers(0, len(data) * 8 - 1))
-    flipped = bytearray(data)
-    flipped[at // 8] ^= 1 << at % 8
-    for other in (bytes(flipped), data[:-1], data + b"x"):
-        with pytest.raises(DigestMismatch):
-            VerifyingReader(io.BytesIO(other), Digest.of(data), len(data)).read()
-
-
-def test_empty_blob_is_still_checked() -> None:
-    assert VerifyingReader(io.BytesIO(b""), Digest.of(b""), 0).read() == b""
-    with pytest.raises(DigestMismatch):
-        VerifyingReader(io.BytesIO(b""), Digest.of(b"x"), 0).read()
