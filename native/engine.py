@@ -17,11 +17,34 @@ import numpy as np
 import numpy.typing as npt
 
 from native.errors import InputError, PlanError
-from native.library import BLOCK, ISAS, MAX_TOP, SlBatch, SlConfig, SlInfo, SlSampling, SlTensor, check, library
-from native.plan import Plan
+from native.library import (
+    BLOCK,
+    ISAS,
+    KV_TYPES,
+    MAX_TOP,
+    SlBatch,
+    SlConfig,
+    SlInfo,
+    SlSampling,
+    SlTensor,
+    check,
+    library,
+)
+from native.plan import Attend, Plan
 from native.weight import Weight
 
-__all__ = ["BLOCK", "MAX_TOP", "Batch", "Engine", "EngineInfo", "Sampling", "StepResult", "Weight", "sample"]
+__all__ = [
+    "BLOCK",
+    "MAX_TOP",
+    "Batch",
+    "Engine",
+    "EngineInfo",
+    "Sampling",
+    "StepResult",
+    "Weight",
+    "block_bytes",
+    "sample",
+]
 
 Ints = Sequence[int] | npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -91,7 +114,8 @@ class EngineInfo:
 class Engine:
     """`tensors` holds a Weight for every name of `plan.tensors`; their buffers may go once this returns.
 
-    n_blocks: key/value blocks of BLOCK tokens; max_rows, max_seqs, max_outputs: the most one step may hold.
+    n_blocks: key/value blocks of BLOCK tokens; max_rows, max_seqs, max_outputs: the most one step may hold. kv_type:
+    how keys and values are kept, "f16" or "q8_0" (a little over half the memory; sealift.h says what is rounded).
     """
 
     def __init__(
@@ -105,6 +129,7 @@ class Engine:
         max_seqs: int,
         max_outputs: int,
         isa: str = "best",
+        kv_type: str = "f16",
     ) -> None:
         self._handle = ctypes.c_void_p()
         self._library = library()
@@ -113,6 +138,8 @@ class Engine:
             raise PlanError(f"tensor {missing[0]} is in the plan and was not given")
         if isa not in ISAS:
             raise InputError(f"instruction set {isa!r} is not known; expected one of {', '.join(ISAS)}")
+        if kv_type not in KV_TYPES:
+            raise InputError(f"kv type {kv_type!r} is not known; expected one of {', '.join(KV_TYPES)}")
         plan.verify({name: (tensors[name].rows, tensors[name].cols) for name in plan.tensors})
         ops = plan.encode()
         views = [np.frombuffer(tensors[name].buffer, np.uint8) for name in plan.tensors]
@@ -121,7 +148,7 @@ class Engine:
             weight = tensors[name]
             given[place] = SlTensor(view.ctypes.data, view.nbytes, weight.rows, weight.cols, weight.type, 0)
         counts = [_int32(n) for n in (threads, n_blocks, max_rows, max_seqs, max_outputs)]
-        config = SlConfig(*counts, ISAS[isa])
+        config = SlConfig(*counts, ISAS[isa], KV_TYPES[kv_type])
         created = self._library.sl_create(
             ops.ctypes.data, len(ops), given, len(views), ctypes.byref(config), ctypes.byref(self._handle)
         )
@@ -201,6 +228,19 @@ class Engine:
         values: dict[str, Any] = {name: getattr(raw, name) for name in (field[0] for field in SlInfo._fields_)}
         values["isa"] = self._library.sl_isa_name(raw.isa).decode()
         return EngineInfo(**values)
+
+
+def block_bytes(plan: Plan, kv_type: str) -> int:
+    """Bytes of one key/value block over all layers, as `EngineInfo.bytes_per_block` will say: for plans of memory made
+    before there is an engine."""
+    total = 0
+    for op in plan.ops:
+        if isinstance(op, Attend):
+            width, padded = op.head_dim, -(-op.head_dim // 16) * 16
+            scales = -(-width // 32) * 4
+            sizes = {"f16": 2 * width + 2 * padded, "q8_0": width + padded + 2 * scales}
+            total += op.kv_heads * BLOCK * sizes[kv_type]
+    return -(-total // 64) * 64
 
 
 def sample(logits: Floats, sampling: Sampling, position: int) -> tuple[int, float, list[tuple[int, float]]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import native
 from native import errors
 
-ABI = 1  # SL_ABI
+ABI = 2  # SL_ABI
 BLOCK = 32  # SL_BLOCK: tokens in one key/value block
 MAX_TOP = 20  # SL_MAX_TOP
 NONE = -1  # SL_NONE
@@ -23,6 +23,8 @@ NAME = "libsealift.so"
 
 # sl_isa
 ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512-vnni": 3}
+# sl_config.kv_type, numbers of sl_type
+KV_TYPES = {"f16": 1, "q8_0": 8}
 
 _i32, _i64, _u64, _f32, _p = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64, ctypes.c_float, ctypes.c_void_p
 
@@ -40,7 +42,9 @@ class SlOp(ctypes.Structure):
 
 
 class SlConfig(ctypes.Structure):
-    _fields_ = tuple((name, _i32) for name in ("threads", "n_blocks", "max_rows", "max_seqs", "max_outputs", "isa"))
+    _fields_ = tuple(
+        (name, _i32) for name in ("threads", "n_blocks", "max_rows", "max_seqs", "max_outputs", "isa", "kv_type")
+    )
 
 
 class SlSampling(ctypes.Structure):

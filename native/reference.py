@@ -33,7 +33,7 @@ class Step:
     picked: npt.NDArray[np.int64]  # [outputs] rows to answer
     weights: Weights
     cache: dict[int, tuple[Doubles, Doubles]]  # layer -> keys and values so far, [positions, kv_heads, head_dim]
-    cache_type: npt.DTypeLike
+    cache_type: str | None
     slots: dict[int, Doubles] = field(default_factory=dict)
 
     def weight(self, name: str) -> Doubles:
@@ -43,10 +43,10 @@ class Step:
 class Reference:
     """One sequence that grows step by step. After a step, `slots` holds every slot's values: the trace to compare with.
 
-    `cache_type` float16 rounds keys and values as the engine's cache does.
+    `cache_type` "f16" or "q8_0" rounds keys and values as the engine's cache of that type does; None does not.
     """
 
-    def __init__(self, plan: Plan, weights: Weights, *, cache_type: npt.DTypeLike = np.float64) -> None:
+    def __init__(self, plan: Plan, weights: Weights, *, cache_type: str | None = None) -> None:
         plan.verify({name: (array.shape[0], array.shape[1]) for name, array in weights.items()})
         self.plan = plan
         self.weights = weights
@@ -132,10 +132,29 @@ def _remember(op: Attend, step: Step) -> tuple[Doubles, Doubles]:
     """Appends this step's keys and values to the layer's and returns all, [positions, kv_heads, head_dim]."""
     grown = []
     for side, slot in enumerate((op.k, op.v)):
-        new = step.slots[slot].reshape(-1, op.kv_heads, op.head_dim).astype(step.cache_type).astype(np.float64)
+        new = step.slots[slot].reshape(-1, op.kv_heads, op.head_dim)
+        new = KEPT[step.cache_type](new)
         grown.append(np.concatenate([step.cache[op.layer][side], new]) if op.layer in step.cache else new)
     step.cache[op.layer] = (grown[0], grown[1])
     return step.cache[op.layer]
+
+
+def half(x: Doubles) -> Doubles:
+    return x.astype(np.float16).astype(np.float64)
+
+
+def eight_bits(x: Doubles) -> Doubles:
+    """x [.., head_dim]: per 32 values (the last group may be shorter) q * d, d = max|x| / 127, q = x * (127 / max|x|)
+    rounded to even; in float32, because what lies between two codes falls to either side by the last bit."""
+    grown = np.pad(x.astype(np.float32), [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % 32)])
+    groups = grown.reshape(*x.shape[:-1], -1, 32)
+    most = np.abs(groups).max(axis=-1, keepdims=True)
+    codes = np.rint(groups * np.divide(np.float32(127), most, out=np.zeros_like(most), where=most != 0))
+    kept = codes.astype(np.float64) * (most / np.float32(127))
+    return np.asarray(kept.reshape(grown.shape)[..., : x.shape[-1]])
+
+
+KEPT: dict[str | None, Callable[[Doubles], Doubles]] = {None: lambda x: x, "f16": half, "q8_0": eight_bits}
 
 
 def glu(op: Glu, step: Step) -> Doubles:

@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define SL_ABI 1
+#define SL_ABI 2
 #define SL_BLOCK 32      /* tokens in one key/value block */
 #define SL_MAX_TOP 20    /* most alternatives reported for one sampled token */
 #define SL_NONE (-1)     /* "no slot", "no tensor" */
@@ -70,11 +70,15 @@ typedef struct sl_op {
 
 typedef struct sl_config {
   int32_t threads;     /* >= 1 */
-  int32_t n_blocks;    /* key/value blocks in the pool; float16 keys and values */
+  int32_t n_blocks;    /* key/value blocks in the pool */
   int32_t max_rows;    /* most rows in one step */
   int32_t max_seqs;    /* most sequences in one step */
   int32_t max_outputs; /* most output rows in one step */
   int32_t isa;         /* sl_isa */
+  int32_t kv_type;     /* SL_F16 or SL_Q8_0: how keys and values are kept. Each is rounded once, when it is stored, and every
+                          row, its own included, sees it as stored. Q8_0: per 32 values of a head (the last group of a head
+                          may be shorter) 8-bit integers q and one float32 d = max|x| / 127, value q * d: off by at most
+                          max|x| / 254, and by nothing else: any finite float32 has a place, where float16 ends at 65504 */
 } sl_config;
 
 /* How to choose the token after one output row. Order: bias, mask, penalties, temperature, top_k, typical_p, top_p, min_p,

@@ -81,7 +81,7 @@ std::string layout() {
   FIELD(sl_op, bias); FIELD(sl_op, i); FIELD(sl_op, f);
   SIZE(sl_config);
   FIELD(sl_config, threads); FIELD(sl_config, n_blocks); FIELD(sl_config, max_rows); FIELD(sl_config, max_seqs);
-  FIELD(sl_config, max_outputs); FIELD(sl_config, isa);
+  FIELD(sl_config, max_outputs); FIELD(sl_config, isa); FIELD(sl_config, kv_type);
   SIZE(sl_sampling);
   FIELD(sl_sampling, seed); FIELD(sl_sampling, history); FIELD(sl_sampling, mask); FIELD(sl_sampling, bias_ids);
   FIELD(sl_sampling, bias_values); FIELD(sl_sampling, n_history); FIELD(sl_sampling, n_bias); FIELD(sl_sampling, top_k);

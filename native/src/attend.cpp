@@ -18,6 +18,29 @@ int64_t tile_rows(int32_t group) { return std::max<int64_t>(1, kQueries / group)
 int64_t tile_queries(int32_t group) { return tile_rows(group) * group; }
 int64_t split_of(int64_t key) { return key / (kSplit * kBlock); }
 
+// k, v [width]: one token's, into its block's keys and values of one head.
+void store_half(const Bodies& bodies, const Attend& a, const float* k, const float* v, int64_t token, uint8_t* keys,
+    uint8_t* values) {
+  alignas(64) uint16_t halves[kMaxHead];
+  bodies.to_half(v, reinterpret_cast<uint16_t*>(values) + token * a.padded, a.width);
+  bodies.to_half(k, halves, a.width);
+  uint16_t* column = reinterpret_cast<uint16_t*>(keys) + token;
+  for (int32_t d = 0; d < a.width; d++) column[d * kBlock] = halves[d];
+}
+
+void store_q8(const Bodies& bodies, const Attend& a, const float* k, const float* v, int64_t token, uint8_t* keys,
+    uint8_t* values) {
+  alignas(64) int8_t codes[kMaxHead];
+  float scales[kMaxHead / kGroup];
+  const int32_t groups = a.groups();
+  float* value_scales = reinterpret_cast<float*>(values + a.padded * kBlock);
+  bodies.to_q8(v, reinterpret_cast<int8_t*>(values) + token * a.padded, value_scales + token * groups, a.width);
+  bodies.to_q8(k, codes, scales, a.width);
+  for (int32_t d = 0; d < a.width; d++) keys[d * kBlock + token] = static_cast<uint8_t>(codes[d]);
+  float* key_scales = reinterpret_cast<float*>(keys + a.width * kBlock) + token;
+  for (int32_t g = 0; g < groups; g++) key_scales[g * kBlock] = scales[g];
+}
+
 // Adds the parts of one split to the totals of the rows that see it.
 void fold(const Bodies& bodies, const Attend& a, const AttendTile& tile, int64_t split, const float* parts,
     float* totals) {
@@ -62,8 +85,8 @@ Splits splits(const Attend& a, const AttendTile& tile) {
 Attend Engine::cache_of(const sl_op& op) const {
   const size_t layer = static_cast<size_t>(op.i[0]);
   const int32_t padded = (op.i[3] + kLine - 1) / kLine * kLine;
-  return {nullptr, nullptr, cache_.data() + keys_at_[layer], cache_.data() + values_at_[layer], block_halves_,
-          op.i[1], op.i[2], op.i[3], padded, op.i[4], op.f[0], op.f[1]};
+  return {nullptr, nullptr, cache_.data() + keys_at_[layer], cache_.data() + values_at_[layer], block_bytes_,
+          config_.kv_type == SL_Q8_0, op.i[1], op.i[2], op.i[3], padded, op.i[4], op.f[0], op.f[1]};
 }
 
 void Engine::make_attend_scratch() {
@@ -96,16 +119,14 @@ void Engine::store_keys(const Attend& a, const float* k, const float* v) {
   const int64_t values = static_cast<int64_t>(rows_.position.size()) * row_width;
   const int64_t cost = values * 4 / static_cast<int64_t>(rows_.pieces.size());
   split(pool_, static_cast<int64_t>(rows_.pieces.size()), cost, [&](int64_t begin, int64_t end) {
-    alignas(64) uint16_t halves[kMaxHead];
     for (int64_t p = begin; p < end; p++) {
       const Piece& piece = rows_.pieces[static_cast<size_t>(p)];
       for (int64_t i = 0; i < piece.rows * a.kv_heads; i++) {
         const int64_t row = i / a.kv_heads, head = i % a.kv_heads, token = piece.offset + row;
         const int64_t from = (piece.row + row) * row_width + head * a.width;
-        bodies_.to_half(v + from, a.values_of(piece.block, head) + token * a.padded, a.width);
-        bodies_.to_half(k + from, halves, a.width);
-        uint16_t* keys = a.keys_of(piece.block, head) + token;
-        for (int32_t d = 0; d < a.width; d++) keys[d * kBlock] = halves[d];
+        uint8_t *keys = a.keys_of(piece.block, head), *values = a.values_of(piece.block, head);
+        if (a.q8) store_q8(bodies_, a, k + from, v + from, token, keys, values);
+        else store_half(bodies_, a, k + from, v + from, token, keys, values);
       }
     }
   });

@@ -9,24 +9,30 @@ namespace sealift {
 constexpr int kBlock = 32;        // tokens in a cache block: SL_BLOCK
 constexpr int kSplit = 8;         // blocks under one maximum; a property of positions, never of the batch
 constexpr int kLine = 16;         // floats in 64 bytes: the padding unit of value rows
+constexpr int kGroup = 32;       // 8-bit keys and values of a head that share a scale
 constexpr int kScores = kSplit * kBlock + kLine;  // floats between two queries' scores; not a power of two: cache sets
 
-// One ATTEND over one layer of the cache. Halves are IEEE binary16 bits.
-// keys   [kv_heads, width, 32] per block: transposed, so that 32 scores are one run of multiply-adds without a sum across
-// values [kv_heads, 32, padded] per block: padded = width rounded up to kLine; the padding holds zeros
+// One ATTEND over one layer of the cache. Per block and head, numbers being IEEE binary16 bits or, if `q8`, int8:
+// keys   [width, 32]: transposed, so that 32 scores are one run of multiply-adds without a sum across
+// values [32, padded]: padded = width rounded up to kLine; the padding holds zeros
+// With q8 their scales follow, float32, one for kGroup numbers of a head: of keys [groups, 32], of values [32, groups].
 struct Attend {
   const float* q;         // [rows, heads * width]
   float* out;             // [rows, heads * width]
-  uint16_t* keys;         // of block 0; the next block's are `stride` further
-  uint16_t* values;
-  int64_t stride;         // halves that one block of all layers takes
+  uint8_t* keys;          // of block 0; the next block's are `stride` further
+  uint8_t* values;
+  int64_t stride;         // bytes that one block of all layers takes
+  bool q8;
   int32_t heads, kv_heads, width, padded;
   int64_t window;         // tokens; 0: all
   float scale, cap;       // cap 0: none
 
   int32_t group() const { return heads / kv_heads; }
-  uint16_t* keys_of(int64_t block, int64_t head) const { return keys + block * stride + head * width * kBlock; }
-  uint16_t* values_of(int64_t block, int64_t head) const { return values + block * stride + head * padded * kBlock; }
+  int32_t groups() const { return (width + kGroup - 1) / kGroup; }
+  int64_t key_bytes() const { return (q8 ? width + 4 * groups() : 2 * width) * kBlock; }      // of one block and head
+  int64_t value_bytes() const { return (q8 ? padded + 4 * groups() : 2 * padded) * kBlock; }
+  uint8_t* keys_of(int64_t block, int64_t head) const { return keys + block * stride + head * key_bytes(); }
+  uint8_t* values_of(int64_t block, int64_t head) const { return values + block * stride + head * value_bytes(); }
   // floats of one partial result: [padded] sums, then max, then weight
   int64_t record() const { return padded + kLine; }
   int64_t first_key(int64_t position) const { return window > 0 && position >= window ? position - window + 1 : 0; }
@@ -49,6 +55,9 @@ struct Bodies {
   void (*add)(const float* a, const float* b, float* out, int64_t n);
   void (*softcap)(const float* a, float cap, float* out, int64_t n);
   void (*to_half)(const float* x, uint16_t* out, int64_t n);
+  // Per kGroup values (the last group may be shorter): d = max|x| / 127, q = x / d rounded. d is NaN, and q 0, where a value
+  // is not finite. d [groups of n]
+  void (*to_q8)(const float* x, int8_t* q, float* d, int64_t n);
   // Attends to the keys of split `split` (blocks split * kSplit ..) into parts[q], q = row in tile * group + head in group.
   // Rows that see nothing of the split leave their part untouched. scratch: attend_scratch() floats.
   void (*attend_split)(const Attend&, const AttendTile&, int32_t kv_head, int64_t split, float* parts, float* scratch);

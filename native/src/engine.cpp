@@ -19,8 +19,6 @@ int32_t resolve_isa(int32_t isa) {
   return isa == SL_ISA_BEST ? best_isa() : isa;
 }
 
-int64_t padded(int64_t width) { return (width + kLine - 1) / kLine * kLine; }
-
 const sl_config& checked(const sl_config& config) {
   check_config(config);
   return config;
@@ -82,13 +80,15 @@ void Engine::hold_vector(const sl_tensor* tensors, int32_t index) {
 
 void Engine::make_cache() {
   for (int32_t at : plan_.attends) {
-    const sl_op& op = plan_.ops[static_cast<size_t>(at)];
-    const int64_t lanes = int64_t{op.i[2]} * kBlock;  // heads * tokens
-    keys_at_.push_back(block_halves_);
-    values_at_.push_back(block_halves_ + lanes * op.i[3]);
-    block_halves_ += lanes * (op.i[3] + padded(op.i[3]));
+    keys_at_.push_back(0);
+    values_at_.push_back(0);
+    const Attend a = cache_of(plan_.ops[static_cast<size_t>(at)]);
+    keys_at_.back() = block_bytes_;
+    values_at_.back() = block_bytes_ + a.kv_heads * a.key_bytes();
+    block_bytes_ = values_at_.back() + a.kv_heads * a.value_bytes();
   }
-  cache_ = Memory<uint16_t>(config_.n_blocks * block_halves_);
+  block_bytes_ = (block_bytes_ + 63) / 64 * 64;  // whole cache lines: two threads may write two blocks
+  cache_ = Memory<uint8_t>(config_.n_blocks * block_bytes_);
   cache_.prefer_huge_pages();
 }
 

@@ -82,9 +82,9 @@ class Engine {
   std::vector<std::vector<float>> vectors_;       // per tensor
   std::vector<size_t> siblings_;                  // [ops] ops that run together from this one on; 1 for most
   std::vector<std::vector<Product>> products_;    // [ops] of the linear ops that run together, at the first
-  Memory<uint16_t> cache_;                        // [n_blocks, block_halves_]: a block's keys and values of all layers
-  int64_t block_halves_ = 0;
-  std::vector<int64_t> keys_at_, values_at_;      // per cache layer: where they begin in a block
+  Memory<uint8_t> cache_;                         // [n_blocks, block_bytes_]: a block's keys and values of all layers
+  int64_t block_bytes_ = 0;
+  std::vector<int64_t> keys_at_, values_at_;      // per cache layer: bytes before them in a block
   std::vector<RopeTable> ropes_;
   std::vector<int32_t> rope_of_op_;
   std::vector<Memory<float>> buffers_;

@@ -263,6 +263,8 @@ void check_config(const sl_config& config) {
   in_range("max_rows", config.max_rows, kMaxRows);
   in_range("max_seqs", config.max_seqs, kMaxRows);
   in_range("max_outputs", config.max_outputs, kMaxRows);
+  if (config.kv_type != SL_F16 && config.kv_type != SL_Q8_0)
+    refuse("config kv_type is " + str(config.kv_type) + ", expected 1 (F16) or 8 (Q8_0)");
 }
 
 void check_tensor(const sl_tensor& t, int32_t index) {

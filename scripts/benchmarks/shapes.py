@@ -15,7 +15,7 @@ from gguf import GGMLQuantizationType as Type
 
 Bytes = npt.NDArray[np.uint8]
 LAYERS, WIDTH, HEADS, KV_HEADS, HEAD, FF, VOCAB = 16, 2048, 32, 8, 64, 8192, 128256
-FORMATS = ("Q4_0", "Q4_1", "Q8_0", "Q4_K_M", "Q5_K_M", "Q6_K", "F16")
+FORMATS = ("Q4_0", "Q4_1", "Q8_0", "Q4_K_M", "Q5_K_M", "Q6_K", "F16", "BF16")
 # Fields of one block in the file's order: bytes of random bits, or a float16 that is the given part of the deviation.
 BLOCKS: dict[Type, tuple[int, tuple[int | float, ...]]] = {
     Type.Q4_0: (32, (1 / 4.6, 16)),
@@ -57,9 +57,9 @@ def write(path: Path, kind: str, *, layers: int = LAYERS, vocab: int = VOCAB) ->
     for name, (rows, cols) in shapes(layers, vocab).items():
         if rows == 1:
             writer.add_tensor(name, np.ones(cols, np.float32))
-        elif kind == "F16":
+        elif kind in ("F16", "BF16"):
             values = rng.standard_normal((rows, cols), np.float32) / np.float32(np.sqrt(cols))
-            writer.add_tensor(name, values.astype(np.float16))
+            writer.add_tensor(name, gguf.quants.quantize(values, Type[kind]), raw_dtype=Type[kind])
         else:
             chosen = kind_of(name, kind, layers)
             writer.add_tensor(name, blocks(chosen, rows, cols, rng), raw_dtype=chosen)

@@ -16,6 +16,7 @@ SHAPES = {
     "grouped": Shape(),
     "padded heads": Shape(heads=3, kv_heads=1, head_dim=40, kind="F16", pairing="adjacent"),
     "window and cap": Shape(heads=2, kv_heads=2, head_dim=48, window=70, softcap=5.0, act="gelu", kind="Q4_0"),
+    "8-bit keys and values": Shape(heads=6, kv_heads=2, head_dim=40, window=300, kind="F16", kv_type="q8_0"),
     "many heads to one": Shape(heads=10, kv_heads=1, head_dim=16, kind="Q5_1", bias=True),
 }
 
@@ -129,7 +130,7 @@ def poisoned(model: Tiny) -> Tiny:
     """The same model with a last token whose embedding overflows a float16 key or value."""
     values = {name: array.copy() for name, array in model.values.items()}
     values["embed"][-1] = 3e38
-    return bound(model.plan, values, {})
+    return bound(model.plan, values, {}, model.kv_type)
 
 
 def test_numbers_out_of_range_cost_only_their_own_sequence(model: Tiny) -> None:

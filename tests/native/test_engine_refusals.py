@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from native.engine import Batch, Engine, Sampling
+from native.engine import Batch, Engine, Sampling, block_bytes
 from native.errors import InputError, LibraryError, MemoryShortError, NativeError, PlanError, UnsupportedError
 from native.library import SlConfig, SlTensor, check, compare, library
 from tests.peers.tiny_plan import VOCAB, Shape, Tiny, alone, tiny
@@ -20,7 +20,7 @@ MODEL = tiny(Shape(bias=True))
 OPS = MODEL.plan.encode()
 ROPE, ATTEND = (int(np.flatnonzero(OPS["kind"] == kind)[0]) for kind in (4, 5))
 LINEAR, GLU, PICK = (int(np.flatnonzero(OPS["kind"] == kind)[0]) for kind in (3, 6, 9))
-CONFIG = dict(threads=1, n_blocks=8, max_rows=64, max_seqs=4, max_outputs=16, isa=0)
+CONFIG = dict(threads=1, n_blocks=8, max_rows=64, max_seqs=4, max_outputs=16, isa=0, kv_type=1)
 
 
 def given_tensors(model: Tiny) -> list[SlTensor]:
@@ -268,6 +268,15 @@ def test_a_missing_tensor_and_an_unknown_instruction_set() -> None:
         Engine(MODEL.plan, MODEL.weights, isa="sse9", **sizes)
 
 
+def test_an_unknown_kv_type() -> None:
+    sizes = dict(threads=1, n_blocks=8, max_rows=64, max_seqs=4, max_outputs=16)
+    with pytest.raises(InputError, match=r"kv type 'q4_0'.*f16, q8_0"):
+        Engine(MODEL.plan, MODEL.weights, kv_type="q4_0", **sizes)  # type: ignore[arg-type]
+    for number in (0, 2, 30, -1):
+        with pytest.raises(InputError, match=f"kv_type is {number}, expected 1"):
+            create(OPS, given_tensors(MODEL), {**CONFIG, "kv_type": number})
+
+
 def test_the_weights_may_go_once_the_engine_is_made() -> None:
     own = {name: dataclasses.replace(w, buffer=memoryview(bytearray(w.buffer))) for name, w in MODEL.weights.items()}
     with Engine(MODEL.plan, own, threads=1, n_blocks=8, max_rows=64, max_seqs=4, max_outputs=16) as made:
@@ -288,6 +297,14 @@ def test_what_the_engine_says_it_holds(engine: Engine) -> None:
     engine.step(GOOD)
     spent = engine.op_times() - before
     assert len(spent) == len(MODEL.plan.ops) and (spent >= 0).all() and spent.sum() > 0
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("head_dim", [32, 72, 40, 96])
+def test_bytes_of_a_block_are_known_before_there_is_an_engine(head_dim: int, kv_type: str) -> None:
+    model = tiny(Shape(heads=4, kv_heads=1, head_dim=head_dim, kind="F32", kv_type=kv_type))
+    with model.engine() as made:
+        assert made.info.bytes_per_block == block_bytes(model.plan, kv_type)
 
 
 def _swapped(layout: str) -> str:

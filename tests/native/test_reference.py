@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from native.errors import PlanError
 from native.plan import Plan, PlanBuilder
-from native.reference import Reference, reference
+from native.reference import KEPT, Reference, reference
 
 Array = npt.NDArray[np.float64]
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}  # float64 against float64, sums of at most 32 terms of size 1
@@ -196,9 +196,22 @@ def test_float16_cache_rounds_keys_and_values() -> None:
     plan, weights = decoder()
     tokens = [1, 2, 3, 4, 5]
     exact = reference(plan, weights, tokens)
-    rounded = Reference(plan, weights, cache_type=np.float16).step(tokens)
+    rounded = Reference(plan, weights, cache_type="f16").step(tokens)
     difference = np.abs(exact - rounded).max()
     assert 0 < difference < 2**-11 * 100  # float16 has 11 bits; widths and weights here amplify by far less than 100
+
+
+def test_eight_bit_cache_rounds_by_half_a_step() -> None:
+    """Per 32 values at most max|x| / 254; zeros stay; the last group of a head of 40 has its own scale."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((5, 2, 40)) * 10.0 ** rng.integers(-3, 4, (5, 2, 40))
+    x[0] = 0
+    kept = KEPT["q8_0"](x)
+    assert (kept[0] == 0).all()
+    for part in (slice(0, 32), slice(32, 40)):
+        most = np.abs(x[..., part]).max(axis=-1, keepdims=True)
+        assert (np.abs(x - kept)[..., part] <= most / 254 * (1 + 2**-10)).all()
+        assert np.allclose(np.abs(kept[..., part]).max(axis=-1, keepdims=True), most, rtol=2**-20)
 
 
 def test_weights_are_checked_against_the_plan() -> None:

@@ -32,6 +32,7 @@ class Shape:
     pairing: Literal["adjacent", "halves"] = "halves"
     kind: str = "Q8_0"  # number format of the matrices
     bias: bool = False
+    kv_type: str = "f16"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +40,16 @@ class Tiny:
     plan: Plan
     weights: dict[str, Weight]
     values: dict[str, Floats]  # the exact values of the weights, [rows, cols]
+    kv_type: str = "f16"
 
     def engine(
-        self, *, threads: int = 1, isa: str = "best", n_blocks: int = 128, max_rows: int = 1024, max_seqs: int = 8
+        self,
+        *,
+        threads: int = 1,
+        isa: str = "best",
+        n_blocks: int = 128,
+        max_rows: int = 1024,
+        max_seqs: int = 8,
     ) -> Engine:
         return Engine(
             self.plan,
@@ -52,6 +60,7 @@ class Tiny:
             max_seqs=max_seqs,
             max_outputs=max_rows,
             isa=isa,
+            kv_type=self.kv_type,
         )
 
 
@@ -63,12 +72,13 @@ def weight(values: Floats, kind: str = "F32") -> tuple[Weight, Floats]:
     return Weight(buffer=raw.data.cast("B"), type=int(number), rows=len(values), cols=values.shape[1]), exact
 
 
-def bound(plan: Plan, values: dict[str, Floats], kinds: dict[str, str]) -> Tiny:
+def bound(plan: Plan, values: dict[str, Floats], kinds: dict[str, str], kv_type: str = "f16") -> Tiny:
     made = {name: weight(array, kinds.get(name, "F32")) for name, array in values.items()}
     return Tiny(
         plan=plan,
         weights={name: pair[0] for name, pair in made.items()},
         values={name: pair[1] for name, pair in made.items()},
+        kv_type=kv_type,
     )
 
 
@@ -117,7 +127,7 @@ def tiny(shape: Shape, seed: int = 0) -> Tiny:
         x = p.add(x, p.linear(p.glu(gate, up, act=shape.act), matrix(f"{layer}.down", HIDDEN, 128)))
     last = p.rms_norm(p.pick(x), vector("norm", HIDDEN), group=HIDDEN, eps=1e-5)
     p.softcap(p.linear(last, matrix("head", VOCAB, HIDDEN)), 30.0)
-    return bound(p.build(), values, kinds)
+    return bound(p.build(), values, kinds, shape.kv_type)
 
 
 def step(engine: Engine, parts: Iterable[tuple[list[int], int, npt.NDArray[np.int32]]]) -> list[Floats]:

@@ -78,7 +78,7 @@ def test_answers_are_llama_cpps(arch: str, tmp_path: Path) -> None:
     assert digest == vector["embedding"], "numpy or the model maker makes other random numbers: make the vectors again"
     spec, plan, _ = load(gguf)
     tokens = vector["tokens"]
-    logits = Reference(plan, by_name(gguf, plan, spec), cache_type=np.float16).step(tokens)
+    logits = Reference(plan, by_name(gguf, plan, spec), cache_type="f16").step(tokens)
     rows = np.arange(len(tokens) - 1)
     logprobs = logits[rows, tokens[1:]] - np.log(np.exp(logits[:-1]).sum(axis=-1))
     np.testing.assert_allclose(logprobs, vector["logprobs"], rtol=0, atol=3e-3)

@@ -27,7 +27,7 @@ def test_engine_means_what_the_reference_means(arch: str, tied: bool, tmp_path: 
     spec, plan, weights = load(gguf)
     tokens = np.random.default_rng(3).integers(0, spec.vocab, TOKENS).tolist()
     exact = {name: np.frombuffer(one.buffer, np.float32).reshape(one.rows, one.cols) for name, one in weights.items()}
-    expected = Reference(plan, exact, cache_type=np.float16).step(tokens)
+    expected = Reference(plan, exact, cache_type="f16").step(tokens)
     found = []
     blocks = -(-TOKENS // BLOCK)
     with Engine(plan, weights, threads=1, n_blocks=blocks, max_rows=40, max_seqs=1, max_outputs=40) as engine:
