@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <new>
 #include <string>
 
 #include "errors.h"
@@ -88,7 +89,9 @@ void Engine::make_cache() {
     values_at_.push_back(block_halves_ + lanes * op.i[3]);
     block_halves_ += lanes * (op.i[3] + padded(op.i[3]));
   }
-  cache_ = Memory<uint16_t>(config_.n_blocks * block_halves_);
+  int64_t halves = 0;  // four numbers of the plan and the config: their product may leave 64 bits
+  if (__builtin_mul_overflow(int64_t{config_.n_blocks}, block_halves_, &halves)) throw std::bad_alloc();
+  cache_ = Memory<uint16_t>(halves);
   cache_.prefer_huge_pages();
 }
 
