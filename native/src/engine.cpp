@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <new>
 #include <string>
 
 #include "errors.h"
@@ -88,7 +89,9 @@ void Engine::make_cache() {
     block_bytes_ = values_at_.back() + a.kv_heads * a.value_bytes();
   }
   block_bytes_ = (block_bytes_ + 63) / 64 * 64;  // whole cache lines: two threads may write two blocks
-  cache_ = Memory<uint8_t>(config_.n_blocks * block_bytes_);
+  int64_t bytes = 0;  // numbers of the plan and the config: their product may leave 64 bits
+  if (__builtin_mul_overflow(int64_t{config_.n_blocks}, block_bytes_, &bytes)) throw std::bad_alloc();
+  cache_ = Memory<uint8_t>(bytes);
   cache_.prefer_huge_pages();
 }
 

@@ -16,6 +16,7 @@ class Memory {
  public:
   Memory() = default;
   explicit Memory(int64_t count) : count_(count) {
+    if (count < 0 || count > INT64_MAX / static_cast<int64_t>(2 * sizeof(T))) throw std::bad_alloc();
     base_.reset(std::calloc(static_cast<size_t>(count) * sizeof(T) + kAlign, 1));
     if (!base_) throw std::bad_alloc();
   }

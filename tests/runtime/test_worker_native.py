@@ -6,9 +6,6 @@ Models are small and random; what is compared is the bits of every log probabili
 from __future__ import annotations
 
 import asyncio
-import queue
-import random
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,88 +15,13 @@ from runtime.engine import resources
 from runtime.engine.link import Ended, Link, Load, Stream, Token
 from runtime.engine.native_runner import context_bytes, open_native, plan_memory, weight_bytes
 from runtime.engine.pace import SMALLEST, Pace
-from runtime.engine.protocol import Frames, Message, sampling_to_json
-from runtime.engine.sampling import Sampling
-from runtime.engine.worker import Inbox, Loop
 from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory
 from runtime.loaded import GenerateRequest, ModelSource, load_model
 from runtime.models.load import load
+from tests.peers.house import N_CTX, House, alone, asks
 from tests.peers.model_maker import make_model
 
 WAIT = 60.0
-N_CTX = 256
-Bits = list[tuple[int, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    prompt: list[int]
-    count: int
-    sampling: Sampling
-
-
-def asks(seed: int, number: int = 8) -> list[Ask]:
-    rng = random.Random(seed)
-    shared = [rng.randrange(256) for _ in range(96)]
-    found = []
-    for id in range(number):
-        tail = [rng.randrange(256) for _ in range(rng.randint(1, 60))]
-        sampling = Sampling(
-            temperature=rng.choice([0.0, 1.0]), seed=id, top_logprobs=2, repeat_penalty=rng.choice([1.0, 1.2]), top_k=50
-        )
-        found.append(
-            Ask(prompt=(shared if rng.random() < 0.7 else []) + tail, count=rng.randint(1, 70), sampling=sampling)
-        )
-    return found
-
-
-class House:
-    """A worker's loop in this process."""
-
-    def __init__(
-        self, path: Path, *, parallel: int = 2, max_seqs: int = 8, max_rows: int = 512, threads: int = 1
-    ) -> None:
-        load = Load(
-            path=str(path), n_ctx=N_CTX, threads=threads, parallel=parallel, max_seqs=max_seqs, max_rows=max_rows
-        )
-        self.inbox: Inbox = queue.SimpleQueue()
-        self.out: dict[int, Bits] = {}
-        self.open: set[int] = set()
-        self.loop = Loop(open_native(load), self.inbox, self.said)
-
-    def said(self, frame: bytes) -> None:
-        for message in Frames().feed(frame):
-            assert message["op"] == "step"
-            for id, token, logprob, _, finish, *_ in message["out"]:
-                if token is not None:
-                    self.out[id].append((token, logprob))
-                if finish is not None:
-                    self.open.remove(id)
-
-    def add(self, id: int, ask: Ask) -> None:
-        self.out[id] = []
-        self.open.add(id)
-        message: Message = {
-            "op": "add", "id": id, "tokens": list(ask.prompt), "sampling": sampling_to_json(ask.sampling),
-            "max_tokens": ask.count, "ends": [], "client": "",
-        }  # fmt: skip
-        self.inbox.put((0, message))
-
-    def drain(self) -> None:
-        while self.open:
-            self.loop.turn()
-        assert self.loop.scheduler.idle and self.loop.scheduler.pool.n_used == 0
-
-
-def alone(path: Path, wanted: list[Ask]) -> list[Bits]:
-    """Each in an engine that has seen nothing before, in one chunk."""
-    found = []
-    for ask in wanted:
-        house = House(path)
-        house.add(0, ask)
-        house.drain()
-        found.append(house.out[0])
-    return found
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3"])
@@ -117,14 +39,7 @@ def test_same_bits_alone_and_with_others(
     wanted = asks(max_rows)
     expected = alone(model, wanted)
     house = House(model, max_seqs=max_seqs, max_rows=max_rows, parallel=parallel, threads=threads)
-    rng = random.Random(threads)
-    for id, ask in enumerate(wanted):
-        house.add(id, ask)
-        for _ in range(rng.randint(0, 6)):
-            if house.open:
-                house.loop.turn()
-    house.drain()
-    assert [house.out[id] for id in range(len(wanted))] == expected
+    assert house.come(wanted, threads) == expected
     if (max_seqs, parallel) == (8, 1):
         assert house.loop.scheduler.preemptions > 0, "the pool was meant to be too small"
 
