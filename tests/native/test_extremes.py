@@ -148,7 +148,7 @@ def run(plan: Plan, values: dict[str, Floats], isa: str, tokens: list[int] | Non
     with bound(plan, values, {}).engine(isa=isa) as engine:
         found = alone(engine, tokens)
     with np.errstate(all="ignore"):
-        return found, Reference(plan, values, cache_type=np.float16).step(tokens)
+        return found, Reference(plan, values, cache_type="f16").step(tokens)
 
 
 def magnitudes(n: int, low: float, high: float, seed: int) -> Floats:
