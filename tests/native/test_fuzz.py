@@ -33,7 +33,7 @@ def create(ops: Any, tensors: list[tuple[Any, int, int, int]], **config: int) ->
     made = (SlTensor * max(1, len(tensors)))(
         *(SlTensor(raw.ctypes.data, raw.nbytes, rows, cols, kind, 0) for raw, kind, rows, cols in tensors)
     )
-    sizes = dict(threads=1, n_blocks=2, max_rows=4, max_seqs=2, max_outputs=2, isa=0) | config
+    sizes = dict(threads=1, n_blocks=2, max_rows=4, max_seqs=2, max_outputs=2, isa=0, kv_type=1) | config
     handle = ctypes.c_void_p()
     status = library().sl_create(
         ops.ctypes.data, len(ops), made, len(tensors), ctypes.byref(SlConfig(**sizes)), ctypes.byref(handle)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from native.engine import Batch, Sampling, sample
 from native.errors import InputError, NativeError
+from tests.peers.philox import philox
 from tests.peers.tiny_plan import VOCAB, Shape, tiny
 
 Floats = NDArray[np.float32]
@@ -123,16 +124,6 @@ def test_frequencies_are_the_exact_probabilities(way: Sampling) -> None:
         pairs.append((counts[rest].sum(), max(expected[rest].sum() * DRAWS, 1.0)))
     statistic = sum((found - wanted) ** 2 / wanted for found, wanted in pairs)
     assert statistic <= CHI_SQUARE[len(pairs) - 1]
-
-
-def philox(counter: list[int], key: list[int]) -> list[int]:
-    """Philox4x32-10, from the paper."""
-    c, k = list(counter), list(key)
-    for _ in range(10):
-        x, y = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [(y >> 32) ^ c[1] ^ k[0], y & 0xFFFFFFFF, (x >> 32) ^ c[3] ^ k[1], x & 0xFFFFFFFF]
-        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    return c
 
 
 def test_the_generator_is_philox() -> None:

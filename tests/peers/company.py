@@ -103,7 +103,8 @@ class Stage:
                 self.free.append(block)
 
     def _step(self) -> None:
-        chosen, left = [], self.max_rows
+        chosen: list[tuple[Guest, int]] = []
+        left = self.max_rows
         for i in self.rng.permutation(len(self.live)):
             guest = self.live[i]
             n = min(guest.chunk, len(guest.tokens) - guest.done, left)
