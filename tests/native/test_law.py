@@ -14,7 +14,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from native.engine import Engine
 from native.library import KV_TYPES, isa_names
@@ -46,7 +46,9 @@ def prompts(rng: np.random.Generator, company: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("company", [0, 1, 7, 15])
 @pytest.mark.parametrize("isa", isa_names())
-@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(
+    max_examples=6, derandomize=True, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
 @given(model=models())
 def test_any_model_in_any_company(isa: str, company: int, model: Model) -> None:
     made, rng = make(model), np.random.default_rng([model.seed, company])
