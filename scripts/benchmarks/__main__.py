@@ -72,7 +72,7 @@ def run(section: str, ask: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"machine": describe(ask.threads), "limits": [], "players": {}}
     before = Clock.now()
     with scratch(ask.work) as folder:
-        limits = Limits(Path(folder), ask.threads)
+        limits = Limits(ask.threads)
         loads = [os.getloadavg()[0]]
         result["comparisons"] = {}
         for number, model in enumerate(models):
