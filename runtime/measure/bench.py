@@ -23,7 +23,7 @@ from native.weight import TYPES
 from runtime.engine import resources
 from runtime.measure.machine import describe, resident
 from runtime.measure.subject import Subject
-from runtime.measure.work import MAX_ROWS, Product, Work, products
+from runtime.measure.work import ARITHMETIC, MAX_ROWS, Product, Work, kind_of, products
 
 FORMAT = 1
 LENGTHS = (32, 128, 512, 2048)  # tokens of a prompt
@@ -31,7 +31,6 @@ SEQUENCES = (1, 2, 4, 8, 16)
 PROMPT, STEPS = 32, 32  # tokens before a decode, uncounted; steps of one turn
 TURNS = 5
 BUDGET_S, QUICK_S = 45.0, 10.0
-FLOATS = {"F32", "F16", "BF16"}  # formats whose products are taken in floating point
 ROOM = 0.25  # of the free memory: the most that measuring the limits may take
 
 Tell = Callable[[str], None]
@@ -172,10 +171,8 @@ def speed(row: dict[str, Any], matrices: list[Product], best: Limits) -> dict[st
 
 def least_seconds(product: Product, best: Limits) -> float:
     """For one row at the machine's limit; 0 where it is not known."""
-    if TYPES[product.weight.type] in FLOATS:
-        limit = max(best.float_ops or 0, (best.bf16_ops or 0) if product.weight.type != 0 else 0)
-    else:
-        limit = best.integer_ops or 0
+    rates = [getattr(best, name) for name in ARITHMETIC[kind_of(product.weight)]]
+    limit = next((rate for rate in rates if rate), None)
     return product.operations / limit if limit else 0.0
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from native.engine import BLOCK, Batch, Sampling
 from native.ops import Linear, Pick
 from native.plan import Plan
-from native.weight import Weight
+from native.weight import TYPES, Weight
 from runtime.measure.subject import Subject
 
 MAX_ROWS = 512  # tokens of one step
@@ -78,6 +79,13 @@ class Work:
             )
 
 
+ARITHMETIC = {  # by which rates of native.limits a product is bound, the best first
+    "integer": ("integer_ops",),
+    "half": ("bf16_ops", "float_ops"),
+    "single": ("float_ops",),
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Product:
     """One linear op: its place in the plan, its matrix, and whether only a prompt's last row gets that far."""
@@ -102,11 +110,23 @@ def products(plan: Plan, weights: Mapping[str, Weight]) -> list[Product]:
     ]
 
 
-def costs(plan: Plan, weights: Mapping[str, Weight]) -> dict[str, int]:
-    """What one token costs at least: bytes of the file's matrices that a decode step reads, and operations of a prefill
-    row; what comes after the pick is done for a prompt's last token only."""
+def costs(plan: Plan, weights: Mapping[str, Weight]) -> dict[str, Any]:
+    """What one token costs at least: bytes of the file's matrices that a decode step reads, operations of a prefill row
+    (what comes after the pick is done for a prompt's last token only) and of an answer's; and `arithmetic`: the rates
+    of native.limits that bound most of them, best first."""
     found = products(plan, weights)
+    kinds = {name: 0 for name in ARITHMETIC}
+    for one in found:
+        kinds[kind_of(one.weight)] += one.operations
     return {
         "bytes_per_token": sum(one.weight.buffer.nbytes for one in found),
         "operations_per_token": sum(one.operations for one in found if not one.last_only),
+        "operations_per_answer": sum(one.operations for one in found),
+        "arithmetic": ARITHMETIC[max(kinds, key=lambda name: kinds[name])],
     }
+
+
+def kind_of(weight: Weight) -> str:
+    """A key of ARITHMETIC."""
+    name = TYPES[weight.type]
+    return "single" if name == "F32" else "half" if name in ("F16", "BF16") else "integer"
