@@ -61,6 +61,7 @@ def eval_(
     ),
     windows: int | None = typer.Option(None, min=1, help="Score no more windows than this [all]."),
     reference: bool = typer.Option(False, "--reference", help="Score with the slow reference too, and compare."),
+    kv_type: str = typer.Option("f16", "--kv-type", help="How keys and values are kept: f16 or q8_0."),
     threads: int = THREADS,
     as_json: bool = JSON,
 ) -> None:
@@ -68,7 +69,7 @@ def eval_(
 
     Windows lie next to one another and the second half of each is scored, as llama-perplexity does. With --reference
     the same tokens are scored by plain arithmetic in float32: a ratio of 1 says that packed weights, 8-bit activations
-    and 16-bit keys and values cost nothing. Examples:
+    and few bits for keys and values cost nothing. Examples:
 
     \b
         sealift eval demo book.txt
@@ -78,7 +79,9 @@ def eval_(
     from runtime.measure.subject import find
 
     text = read_text(file)
-    asked = Asked(context=context, stride=stride, windows=windows, threads=threads, reference=reference)
+    asked = Asked(
+        context=context, stride=stride, windows=windows, threads=threads, kv_type=kv_type, reference=reference
+    )
     with line_of_progress() as tell:
         result = evaluate(find(model), text, asked, lambda *now: tell(_so_far(*now)))
     if as_json:

@@ -42,6 +42,7 @@ class Asked:
     stride: int | None = None
     windows: int | None = None
     threads: int = 0
+    kv_type: str = "f16"
     reference: bool = False
 
 
@@ -84,7 +85,7 @@ def evaluate(subject: Subject, text: str, asked: Asked, progress: Progress) -> d
             progress(who, found, len(many))
         return {**asdict(found), "seconds": time.monotonic() - started}
 
-    with EngineScorer(subject, context=context, threads=asked.threads) as scorer:
+    with EngineScorer(subject, context=context, threads=asked.threads, kv_type=asked.kv_type) as scorer:
         info = scorer.engine.info
         result: dict[str, Any] = {
             "model": subject.name,
@@ -92,6 +93,7 @@ def evaluate(subject: Subject, text: str, asked: Asked, progress: Progress) -> d
             "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "context": context,
             "stride": asked.stride,
+            "kv_type": asked.kv_type,
             "isa": info.isa,
             "threads": info.threads,
             "engine": run("engine", scorer),

@@ -105,15 +105,16 @@ def _score(total: float, squares: float, count: int, text: int, number: int) -> 
 
 
 class EngineScorer:
-    """Through the native engine, as a server runs it: packed weights, rounded activations, float16 cache. The token
+    """Through the native engine, as a server runs it: packed weights, rounded activations, a rounded cache. The token
     that really follows is the only one its sampler may choose, and the engine says how likely it was."""
 
-    def __init__(self, subject: Subject, *, context: int, threads: int) -> None:
+    def __init__(self, subject: Subject, *, context: int, threads: int, kv_type: str = "f16") -> None:
         self._vocab = subject.spec.vocab
         self._outputs = max(1, min(context, OUTPUT_BYTES // (4 * self._vocab)))
         self.engine = subject.engine(
-            threads=threads, tokens=context, max_rows=min(ROWS, context), max_seqs=1, max_outputs=self._outputs
-        )
+            threads=threads, tokens=context, kv_type=kv_type,
+            max_rows=min(ROWS, context), max_seqs=1, max_outputs=self._outputs,
+        )  # fmt: skip
 
     def __call__(self, window: Window) -> Doubles:
         unscored = len(window.tokens) - 1 - window.scored  # these rows' answers are known to nobody
@@ -163,7 +164,7 @@ class ReferenceScorer:
         self._weights = {name: native.dequantize(weight) for name, weight in subject.weights.items()}
 
     def __call__(self, window: Window) -> Doubles:
-        run = Reference(self._plan, self._weights, dtype=np.float32, cache_type=np.float32)
+        run = Reference(self._plan, self._weights, dtype=np.float32)
         following = np.asarray(window.tokens[-window.scored :])
         last = len(window.tokens) - 1
         logits: npt.NDArray[Any] = run.step(window.tokens[:-1], range(last - window.scored, last))

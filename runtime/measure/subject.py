@@ -44,7 +44,7 @@ class Subject:
             return Digest.of_stream(file)
 
     def engine(self, *, threads: int, tokens: int, **most: Any) -> native.Engine:
-        """With room for `tokens` tokens of keys and values. `most`: max_rows, max_seqs, max_outputs.
+        """With room for `tokens` tokens of keys and values. `most`: max_rows, max_seqs, max_outputs; kv_type.
 
         Raises OutOfMemory before anything is taken, with the numbers.
         """

@@ -109,7 +109,7 @@ def test_verb_prints_json(model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     words = ["eval", str(model), str(tmp_path / "text"), "--context", "64", "--windows", "1"]
     assert sealift.run([*words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert set(result) == {"model", "digest", "text_sha256", "context", "stride", "isa", "threads", "engine"}
+    assert set(result) == {"model", "digest", "text_sha256", "context", "stride", "kv_type", "isa", "threads", "engine"}
     assert set(result["engine"]) == {*Score.__slots__, "seconds"}
     assert result["engine"]["windows"] == 1
     assert str(tmp_path) not in json.dumps(result)
