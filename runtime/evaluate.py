@@ -24,6 +24,7 @@ from runtime.measure.perplexity import (
     Score,
     Scorer,
     Window,
+    require_memory,
     score,
     windows,
 )
@@ -65,6 +66,8 @@ def evaluate(subject: Subject, text: str, asked: Asked, progress: Progress) -> d
     """What `sealift eval --json` prints. Raises RequestRefused, TokenizerError, OutOfMemory, ModelRefused."""
     from runtime.text.tokenizer import Tokenizer
 
+    if asked.reference:
+        require_memory(subject)
     tokenizer = Tokenizer.from_gguf(subject.file.metadata)
     bos = tokenizer.bos if tokenizer.add_bos else None
     context = min(asked.context, subject.spec.context)

@@ -24,10 +24,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from manifests.display import size_text
 from native import engine as native
 from native.engine import BLOCK, Batch, Sampling
 from native.reference import Reference
-from runtime.errors import ModelRefused, RequestRefused
+from runtime.engine import resources
+from runtime.errors import ModelRefused, OutOfMemory, RequestRefused
 from runtime.measure.subject import Subject
 
 CONTEXT = 512  # tokens, as llama-perplexity's default
@@ -174,6 +176,15 @@ class ReferenceScorer:
         if not np.isfinite(found).all():
             raise ModelRefused("the reference produced values that are not numbers")
         return found
+
+
+def require_memory(subject: Subject) -> None:
+    """Raises OutOfMemory where the reference's weights would not fit."""
+    needed = 4 * sum(weight.rows * weight.cols for weight in subject.weights.values())
+    available = resources.memory_available()
+    if available is not None and needed > available:
+        text = f"the reference needs {size_text(needed)} for weights in float32, {size_text(available)} are free"
+        raise OutOfMemory(text, hint="score without --reference")
 
 
 def _steps(first: int, end: int, most: int) -> Iterator[tuple[int, int]]:

@@ -13,7 +13,8 @@ import pytest
 
 import sealift
 from runtime import evaluate
-from runtime.errors import ModelNotFound, RequestRefused
+from runtime.engine import resources
+from runtime.errors import ModelNotFound, OutOfMemory, RequestRefused
 from runtime.evaluate import Asked
 from runtime.measure import perplexity
 from runtime.measure.perplexity import EngineScorer, Score, Window, score, windows
@@ -117,6 +118,12 @@ def test_verb_prints_json(model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "perplexity, engine" in out
     assert "engine / reference" in out
+
+
+def test_a_reference_that_does_not_fit_is_refused_first(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "memory_available", lambda: 1000)
+    with pytest.raises(OutOfMemory, match="1 KB are free"):
+        result_of(subject, context=64, reference=True)
 
 
 @pytest.mark.parametrize("content", [b"caf\xe9 " * 100, b"x" * 2000])
