@@ -43,6 +43,7 @@ __all__ = [
     "StepResult",
     "Weight",
     "block_bytes",
+    "dequantize",
     "sample",
 ]
 
@@ -261,6 +262,15 @@ def sample(logits: Floats, sampling: Sampling, position: int) -> tuple[int, floa
     )
     check(status)
     return token.value, logprob.value, [(int(i), float(p)) for i, p in zip(ids, logprobs, strict=True) if i >= 0]
+
+
+def dequantize(weight: Weight) -> Floats:
+    """[rows, cols]: the exact values."""
+    view = np.frombuffer(weight.buffer, np.uint8)
+    values = np.empty((weight.rows, weight.cols), np.float32)
+    given = SlTensor(view.ctypes.data, view.nbytes, weight.rows, weight.cols, weight.type, 0)
+    check(library().sl_dequantize(ctypes.byref(given), values.ctypes.data))
+    return values
 
 
 class _Samplings:

@@ -72,6 +72,13 @@ class SlInfo(ctypes.Structure):
     )
 
 
+class SlRates(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_double) for name in ("read_bytes", "integer_ops", "float_ops", "bf16_ops")),
+        ("instruction", ctypes.c_char * 16),
+    )
+
+
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "sl_tensor": SlTensor,
     "sl_op": SlOp,
@@ -79,6 +86,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "sl_sampling": SlSampling,
     "sl_batch": SlBatch,
     "sl_info": SlInfo,
+    "sl_rates": SlRates,
 }
 
 _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
@@ -92,6 +100,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sl_step": (ctypes.c_int, (_p, _p)),
     "sl_get_info": (ctypes.c_int, (_p, _p)),
     "sl_op_times": (ctypes.c_int, (_p, _p, _i32)),
+    "sl_limits": (ctypes.c_int, (_i32, _i64, _p)),
     "sl_linear": (ctypes.c_int, (_p, _i32, _i32, _p, _i32, _p)),
     "sl_dequantize": (ctypes.c_int, (_p, _p)),
     "sl_sample": (ctypes.c_int, (_p, _i32, _p, _i32, _p, _p, _p, _p)),

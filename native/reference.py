@@ -1,4 +1,5 @@
 """What a plan means: each op once, in numpy and float64. Slow on purpose; every kernel is measured against it.
+Over whole texts (runtime/measure) it runs in float32 instead: the same lines, each slot rounded.
 
 One sequence, its own plain cache, no batching. Weights are given as [rows, cols] arrays of their exact values; a vector
 is [1, n]. Slots are [rows of the step, width].
@@ -34,23 +35,27 @@ class Step:
     weights: Weights
     cache: dict[int, tuple[Doubles, Doubles]]  # layer -> keys and values so far, [positions, kv_heads, head_dim]
     cache_type: str | None
+    dtype: npt.DTypeLike
     slots: dict[int, Doubles] = field(default_factory=dict)
 
     def weight(self, name: str) -> Doubles:
-        return np.asarray(self.weights[name], np.float64)
+        return np.asarray(self.weights[name], self.dtype)
 
 
 class Reference:
     """One sequence that grows step by step. After a step, `slots` holds every slot's values: the trace to compare with.
 
     `cache_type` "f16" or "q8_0" rounds keys and values as the engine's cache of that type does; None does not.
+    `dtype`: of every slot and product.
     """
 
-    def __init__(self, plan: Plan, weights: Weights, *, cache_type: str | None = None) -> None:
+    def __init__(
+        self, plan: Plan, weights: Weights, *, cache_type: str | None = None, dtype: npt.DTypeLike = np.float64
+    ) -> None:
         plan.verify({name: (array.shape[0], array.shape[1]) for name, array in weights.items()})
         self.plan = plan
         self.weights = weights
-        self.cache_type = cache_type
+        self.cache_type, self.dtype = cache_type, dtype
         self.length = 0
         self.slots: dict[int, Doubles] = {}
         self._cache: dict[int, tuple[Doubles, Doubles]] = {}
@@ -65,9 +70,10 @@ class Reference:
             weights=self.weights,
             cache=self._cache,
             cache_type=self.cache_type,
+            dtype=self.dtype,
         )
         for op in self.plan.ops:
-            step.slots[op.out] = MEANING[type(op)](op, step)
+            step.slots[op.out] = np.asarray(MEANING[type(op)](op, step), self.dtype)
         self.length += n
         self.slots = step.slots
         return step.slots[self.plan.ops[-1].out]
@@ -75,7 +81,7 @@ class Reference:
 
 def embed(op: Embed, step: Step) -> Doubles:
     rows = np.asarray(step.weights[op.weight])[step.tokens]
-    return rows.astype(np.float64) * op.scale
+    return np.asarray(rows.astype(step.dtype) * op.scale)
 
 
 def rms_norm(op: RmsNorm, step: Step) -> Doubles:
@@ -115,17 +121,19 @@ def rope(op: Rope, step: Step) -> Doubles:
 
 def attend(op: Attend, step: Step) -> Doubles:
     n = len(step.positions)
-    q = step.slots[op.q].reshape(n, op.kv_heads, op.heads // op.kv_heads, op.head_dim)
-    keys, values = _remember(op, step)
-    scores = np.einsum("nkgd,pkd->nkgp", q, keys) * op.scale
+    q = step.slots[op.q].reshape(n, op.kv_heads, op.heads // op.kv_heads, op.head_dim).transpose(1, 2, 0, 3)
+    keys, values = (
+        side.transpose(1, 0, 2)[:, None] for side in _remember(op, step)
+    )  # [kv_heads, 1, positions, head_dim]
+    scores = q @ keys.swapaxes(2, 3) * op.scale  # [kv_heads, group, n, positions]
     if op.softcap:
         scores = op.softcap * np.tanh(scores / op.softcap)
-    distance = step.positions[:, None] - np.arange(len(keys))  # [n, positions], 0 is the row itself
+    distance = step.positions[:, None] - np.arange(keys.shape[2])  # [n, positions], 0 is the row itself
     seen = (distance >= 0) & ((distance < op.window) if op.window else True)
-    scores = np.where(seen[:, None, None, :], scores, -np.inf)
+    scores = np.where(seen, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return np.asarray(np.einsum("nkgp,pkd->nkgd", weights, values).reshape(n, -1))
+    return np.asarray((weights @ values).transpose(2, 0, 1, 3).reshape(n, -1))
 
 
 def _remember(op: Attend, step: Step) -> tuple[Doubles, Doubles]:
@@ -133,7 +141,7 @@ def _remember(op: Attend, step: Step) -> tuple[Doubles, Doubles]:
     grown = []
     for side, slot in enumerate((op.k, op.v)):
         new = step.slots[slot].reshape(-1, op.kv_heads, op.head_dim)
-        new = KEPT[step.cache_type](new)
+        new = np.asarray(KEPT[step.cache_type](new), step.dtype)
         grown.append(np.concatenate([step.cache[op.layer][side], new]) if op.layer in step.cache else new)
     step.cache[op.layer] = (grown[0], grown[1])
     return step.cache[op.layer]

@@ -1,4 +1,5 @@
-"""The verbs of this room: serve, run, ps, stop, show. Arguments and printing only.
+"""The verbs of this room: serve, run, ps, stop, show; bench and eval are in commands_measure.py. Arguments and printing
+only.
 
 `transfers_factory` is set by the door (sealift.py): given a store, it makes what pulls and pushes for `serve --online`.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from runtime import commands_measure
 from runtime.errors import ModelNotFound, RequestRefused, ServerRefused
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command("ps")(ps)
     app.command("stop")(stop)
     app.command("show")(show)
+    commands_measure.register(app)
 
 
 def serve(

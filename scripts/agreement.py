@@ -2,6 +2,7 @@
 
     python scripts/agreement.py MODEL.gguf                                  our engine against our reference
     python scripts/agreement.py MODEL.gguf --peer /path/to/venv/bin/python  also llama.cpp (that Python has llama_cpp)
+    python scripts/agreement.py MODEL.gguf --peer … --text FILE             the perplexity llama.cpp gives a text
 
 Prints, for each pair, the share of positions with the same top token, the mean and largest KL divergence of the
 second's next-token distribution from the first's (nats), and the mean absolute difference of the log-probability of the
@@ -29,7 +30,10 @@ from native.engine import BLOCK, Batch, Engine
 from native.plan import Plan
 from native.reference import reference
 from native.weight import Weight
+from runtime.evaluate import read_text
+from runtime.measure.perplexity import windows
 from runtime.models import load
+from runtime.text.tokenizer import Tokenizer
 
 Doubles = npt.NDArray[np.float64]
 TEXT = (
@@ -50,6 +54,24 @@ np.savez(out, tokens=np.array(tokens), logits=np.array(model.scores[: len(tokens
 """
 
 
+WINDOWS = """
+import json, sys
+import numpy as np
+from llama_cpp import Llama
+path, threads = sys.argv[1:3]
+losses = []
+for tokens, scored in json.load(sys.stdin):
+    if not losses:
+        model = Llama(path, n_ctx=len(tokens), logits_all=True, verbose=False, n_threads=int(threads))
+    model.reset()
+    model.eval(tokens)
+    for row in range(len(tokens) - 1 - scored, len(tokens) - 1):
+        logits = model.scores[row].astype(np.float64)
+        losses.append(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[tokens[row + 1]])
+print(json.dumps(losses))
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="How far two computations of one model agree.")
     parser.add_argument("model", type=Path)
@@ -59,7 +81,15 @@ def main() -> None:
     parser.add_argument("--no-engine", action="store_true", help="leave our native engine out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--text", type=Path, help="a text whose perplexity under llama.cpp is asked for")
+    parser.add_argument("--context", type=int, default=512, help="tokens of its windows")
+    parser.add_argument("--windows", type=int, help="the most that are scored")
     ask = parser.parse_args()
+    if ask.text:
+        if not ask.peer:
+            parser.error("--text is for llama.cpp: name a --peer; for ours: sealift eval MODEL TEXT")
+        print(json.dumps(peer_perplexity(ask)))
+        return
     model = Gguf.open(ask.model)
     spec, plan, weights = load(model)
     rng = np.random.default_rng(0)
@@ -102,6 +132,19 @@ def run_peer(ask: argparse.Namespace, tokens: list[int], *, bos: bool) -> tuple[
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         with np.load(out) as saved:
             return saved["tokens"].tolist(), saved["logits"].astype(np.float64)
+
+
+def peer_perplexity(ask: argparse.Namespace) -> dict[str, Any]:
+    """llama.cpp on the very tokens that `sealift eval` scores."""
+    tokenizer = Tokenizer.from_gguf(Gguf.open(ask.model).metadata)
+    tokens = tokenizer.encode(read_text(ask.text), special=False)
+    bos = tokenizer.bos if tokenizer.add_bos else None
+    many = windows(tokens, context=ask.context, stride=None, bos=bos)[: ask.windows]
+    question = json.dumps([(window.tokens, window.scored) for window in many])
+    command = [ask.peer, "-c", WINDOWS, str(ask.model), str(ask.threads)]
+    done = subprocess.run(command, check=True, input=question, stdout=subprocess.PIPE, text=True)
+    losses = np.array(json.loads(done.stdout))
+    return {"model": ask.model.name, "perplexity": float(np.exp(losses.mean())), "tokens": len(losses)}
 
 
 def run_engine(plan: Plan, weights: dict[str, Weight], tokens: list[int], threads: int) -> Doubles:

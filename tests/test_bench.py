@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import gguf
 import numpy as np
@@ -16,10 +17,10 @@ import pytest
 
 from manifests.gguf import Gguf
 from runtime.models.load import load
-from scripts.benchmarks import crossing, engine, report, server, shapes
+from scripts.benchmarks import crossing, engine, figures, line, plot, report, server, shapes
 from scripts.benchmarks.machine import Limits
 from scripts.benchmarks.player import Player
-from scripts.benchmarks.turns import Comparison, compare
+from scripts.benchmarks.turns import Comparison, compare, summary
 from tests.peers.model_maker import Size, make_model
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,8 @@ class KnownLimits(Limits):
         self.readings: list[dict[str, Any]] = []
 
     def measure(self) -> dict[str, Any]:
-        self.readings.append({"read_bytes": READ, "integer_ops": DOTS, "instruction": "none"})
+        rates = {"read_bytes": READ, "integer_ops": DOTS, "float_ops": None, "bf16_ops": None}
+        self.readings.append({**rates, "instruction": "none"})
         return self.readings[-1]
 
 
@@ -93,6 +95,87 @@ def test_engine_section(pair: list[Player], model: Path) -> None:
     assert results[0]["extra"]["shares"]["sealift"] == pytest.approx(speed / DOTS)
 
 
+def test_figures_have_each_player_and_the_limit(pair: list[Player], tmp_path: Path) -> None:
+    found = engine.lengths(pair, runs=1, limits=KnownLimits())
+    assert [one["extra"]["place"] for one in found] == [
+        16,
+        32,
+        64,
+        128,
+        256,
+        512,
+        1024,
+    ]  # the model's own context ends it
+    assert {one["extra"]["top"] for one in found} == {DOTS / pair[0].ask("facts")["operations_per_token"]}
+    together = engine.batches(pair, runs=1, limits=KnownLimits())
+    facts = pair[0].ask("facts")
+    for one in together:
+        reading = READ * one["extra"]["place"] / facts["bytes_per_token"]
+        assert one["extra"]["top"] == pytest.approx(min(reading, DOTS / facts["operations_per_answer"]))
+    for section, results in (("lengths", found), ("batches", together)):
+        shown = figures.write(tmp_path, section, {"comparisons": {"tiny & <all>": results}})
+        assert shown[0].endswith(f"({section}-tiny & <all>.svg)")
+        root = ElementTree.fromstring((tmp_path / f"{section}-tiny & <all>.svg").read_text())
+        words = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert {"sealift", "llama.cpp", "limit", "1,000"} & set(words) >= {"sealift", "llama.cpp", "limit"}
+        assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 2 * len(results)
+
+
+def test_memory_section(pair: list[Player]) -> None:
+    one = engine.memory(pair)
+    assert one["work"] == "resident with 1024 tokens of context"
+    sizes = {name: held["median"] for name, held in one["seconds"].items()}
+    assert all(size > 1e6 for size in sizes.values())
+    assert line.inverse(one) == pytest.approx(sizes["sealift"] / sizes["llama.cpp"])
+    assert report.memory([("tiny", one)])[2].count(" MB ") == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "expected"),
+    [
+        (0, 2205, False, [0, 500, 1000, 1500, 2000]),
+        (0, 9, False, [0, 2, 4, 6, 8]),
+        (10, 1000, True, [10, 20, 50, 100, 200, 500, 1000]),
+        (1, 10000, True, [1, 10, 100, 1000, 10000]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, log: bool, expected: list[float]) -> None:
+    assert plot.ticks(low, high, log=log) == pytest.approx(expected)
+
+
+def test_a_plot_stays_in_its_picture() -> None:
+    points = ((1.0, 5.0, 4.0, 6.0), (16.0, 900.0, 800.0, 1000.0))
+    for log in (True, False):
+        text = plot.svg("t", across="a", up="u", series=[plot.Series(name="sealift", points=points)], log=log)
+        for one in ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}circle"):
+            assert plot.LEFT <= float(one.attrib["cx"]) <= plot.WIDTH - plot.RIGHT
+            assert plot.TOP <= float(one.attrib["cy"]) <= plot.HEIGHT - plot.BOTTOM
+    with pytest.raises(ValueError):
+        plot.svg("t", across="a", up="u", series=[])
+
+
+def test_the_line_is_passed_missed_or_not_measured() -> None:
+    def found(work: str, ours: float, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+        turns: list[Any] = [
+            {"who": who, "turn": n, "round": 0, "seconds": seconds, "load": 0.0}
+            for n, (who, seconds) in enumerate((("sealift", ours), ("llama.cpp", 1.0)))
+        ]
+        one = summary(work, turns, amount=1, unit="x", against="llama.cpp")
+        return {**one, "extra": extra or {}}
+
+    results = {
+        "engine": {"comparisons": {"1b-Q4_K_M": [found(line.PREFILL, 1 / 2.2), found(line.ONE, 1)]}},
+        "busy": {"comparisons": {"1b-Q4_K_M": [found(line.BESIDE, 1, {"of_quiet": {"sealift": 0.5}})]}},
+        "memory": {"comparisons": {"1b-Q4_K_M": [found("resident with 4096 tokens of context", 1.1)]}},
+    }
+    rows = {row[:2]: row[2:] for row in line.rows(results)}
+    assert rows["1b-Q4_K_M", line.PREFILL] == ("at least 2.20 ×", "2.20 ×", "passed")
+    assert rows["1b-Q4_K_M", line.ONE] == ("at least 1.05 ×", "1.00 ×", "**missed**")
+    assert rows["1b-Q4_K_M", line.BESIDE] == ("at least 40%", "50%", "passed")
+    assert rows["1b-Q4_K_M", "resident with 4096 tokens of context"] == ("at most 1.00 ×", "1.10 ×", "**missed**")
+    assert rows["1b-Q8_0", line.PREFILL] == ("at least 3.50 ×", "–", "not measured")
+
+
 def test_busy_section_ends_its_neighbour(pair: list[Player], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "STEPS_BUSY", 2)
     started: list[subprocess.Popen[bytes]] = []
@@ -109,8 +192,8 @@ def test_busy_section_ends_its_neighbour(pair: list[Player], monkeypatch: pytest
     assert [process.returncode is not None for process in started] == [True]
 
 
-def test_limits_are_measured(tmp_path: Path) -> None:
-    reading = Limits(tmp_path, 1).measure()
+def test_limits_are_measured() -> None:
+    reading = Limits(1).measure()
     assert reading["read_bytes"] > 0
     assert reading["integer_ops"] is None or reading["integer_ops"] > 0
     assert (reading["integer_ops"] is None) == (reading["instruction"] is None)
@@ -139,6 +222,9 @@ def test_command_writes_json_without_paths(model: Path, tmp_path: Path) -> None:
     text = out.read_text()
     assert str(ROOT) not in text + done.stdout
     assert str(tmp_path) not in text + done.stdout
+    words = ["engine", "--from", str(out), "--work", str(tmp_path / "nowhere")]
+    again = subprocess.run([*command[:3], *words], cwd=ROOT, capture_output=True, text=True)
+    assert again.stdout == done.stdout, again.stderr  # made of what was measured, which takes no model
     section = json.loads(text)["engine"]
     assert set(section) == {"machine", "limits", "players", "comparisons", "load", "others", "stolen"}
     assert set(section["comparisons"]) == {"tiny"}

@@ -215,10 +215,12 @@ def test_json_is_json_and_nothing_else(side: Path, words: tuple[str, ...], capsy
 
 
 def test_every_verb_with_json_is_tested() -> None:
-    """`ps` needs a server and `pull`, `push` a registry: their rooms' tests and tests/test_isolation.py run these."""
+    """`ps` needs a server, `pull` and `push` a registry, `bench` and `eval` a model that runs: their rooms' tests and
+    tests/test_isolation.py run these."""
     have = {verb for verb, command in VERBS.items() if "--json" in options_of(command)}
     tested = {verb for verb in VERBS for words in JSON_VERBS if " ".join(words).startswith(verb)}
-    assert have == {verb for verb in tested if "--json" in options_of(VERBS[verb])} | {"ps", "pull", "push"}
+    elsewhere = {"ps", "pull", "push", "bench", "eval"}
+    assert have == {verb for verb in tested if "--json" in options_of(VERBS[verb])} | elsewhere
 
 
 # -- the shell

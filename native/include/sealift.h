@@ -121,6 +121,15 @@ typedef struct sl_info {
   int32_t vocab, layers, threads, isa;           /* layers: cache layers; isa: the one chosen */
 } sl_info;
 
+/* What the machine can do at most, per second, on the threads asked for. 0: it has no such instruction. */
+typedef struct sl_rates {
+  double read_bytes;    /* from memory far larger than the caches */
+  double integer_ops;   /* u8 x s8 summed in s32, two operations a product, with the widest instruction it has */
+  double float_ops;     /* float32 multiply-adds, two operations each */
+  double bf16_ops;      /* bf16 products summed in float32, two operations each */
+  char instruction[16]; /* the one behind integer_ops, "" if none */
+} sl_rates;
+
 typedef struct sl_engine sl_engine;
 
 int32_t sl_abi(void);
@@ -139,6 +148,8 @@ int sl_get_info(const sl_engine *engine, sl_info *out);
  * each gets a share of their time by the bytes of its weight. */
 int sl_op_times(const sl_engine *engine, int64_t *times, int32_t n_ops);
 
+/* Measures the machine, which takes about a second; `bytes` (1 MiB to 64 GiB) are allocated and read by all threads together. */
+int sl_limits(int32_t threads, int64_t bytes, sl_rates *out);
 /* For tests and the bench: y[n, rows] = x[n, cols] . weight^T through the packed kernel of one instruction set. */
 int sl_linear(const sl_tensor *weight, int32_t isa, int32_t threads, const float *x, int32_t n, float *y);
 /* y[rows, cols]: the exact values of a tensor. */

@@ -11,6 +11,7 @@
 #include "engine.h"
 #include "errors.h"
 #include "formats.h"
+#include "rates.h"
 
 struct sl_engine {
   sealift::Engine engine;
@@ -98,6 +99,9 @@ std::string layout() {
   FIELD(sl_info, weight_bytes); FIELD(sl_info, kv_bytes); FIELD(sl_info, scratch_bytes); FIELD(sl_info,
   bytes_per_block);
   FIELD(sl_info, vocab); FIELD(sl_info, layers); FIELD(sl_info, threads); FIELD(sl_info, isa);
+  SIZE(sl_rates);
+  FIELD(sl_rates, read_bytes); FIELD(sl_rates, integer_ops); FIELD(sl_rates, float_ops); FIELD(sl_rates, bf16_ops);
+  FIELD(sl_rates, instruction);
   return text;
 }
 
@@ -150,6 +154,15 @@ int sl_op_times(const sl_engine* engine, int64_t* times, int32_t n_ops) {
     const std::vector<int64_t>& spent = engine->engine.op_times();
     need(n_ops == static_cast<int64_t>(spent.size()), "sl_op_times: n_ops is not the number of ops of the plan");
     std::memcpy(times, spent.data(), spent.size() * sizeof(int64_t));
+  });
+}
+
+int sl_limits(int32_t threads, int64_t bytes, sl_rates* out) {
+  return guarded([&] {
+    need(out, "sl_limits: out must not be null");
+    need(threads >= 1 && threads <= sealift::kMaxThreads, "sl_limits: threads out of range");
+    need(bytes >= int64_t{1} << 20 && bytes <= int64_t{1} << 36, "sl_limits: bytes out of range");
+    *out = sealift::measure_limits(threads, bytes);
   });
 }
 

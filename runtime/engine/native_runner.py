@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def open_native(load: Load) -> Opened:
     )
     max_seqs = load.max_seqs
     max_rows = max(load.max_rows, max_seqs + SMALLEST)
-    engine = _engine(
+    engine = make_engine(
         plan, weights, threads=load.threads or resources.cores(), n_blocks=memory.parallel * blocks_for(n_ctx),
         max_rows=max_rows, max_seqs=max_seqs, isa=load.isa,
     )  # fmt: skip
@@ -113,14 +114,10 @@ def open_native(load: Load) -> Opened:
     )
 
 
-def _engine(
-    plan: Plan, weights: Mapping[str, Weight], *, threads: int, n_blocks: int, max_rows: int, max_seqs: int, isa: str
-) -> native.Engine:
+def make_engine(plan: Plan, weights: Mapping[str, Weight], *, max_outputs: int = 0, **sizes: Any) -> native.Engine:
+    """`sizes`: as of native.Engine. `max_outputs` 0: one for each sequence. Raises RuntimeFailure."""
     try:
-        return native.Engine(
-            plan, weights, threads=threads, isa=isa,
-            n_blocks=n_blocks, max_rows=max_rows, max_seqs=max_seqs, max_outputs=max_seqs,
-        )  # fmt: skip
+        return native.Engine(plan, weights, max_outputs=max_outputs or sizes["max_seqs"], **sizes)
     except MemoryShortError as error:
         raise OutOfMemory(str(error), hint=error.hint) from error
     except NativeError as error:

@@ -1,10 +1,16 @@
 """Measures sealift on this machine, section by section, in turn with its peers.
 
 engine    prefill and decode, one sequence and several, beside llama.cpp
+lengths   prefill against the length of the prompt, with its figure
+batches   decode against sequences at once, with its figure
+memory    what each process holds at 4,096 tokens of context, beside llama.cpp
 busy      decode while another process keeps one core busy, beside llama.cpp
 http      tokens a second through the streaming API with 1 and 16 clients, beside the engine alone
 start     from the start of `sealift serve` to a first token
 crossing  export, verify and import, beside sha256sum and cp
+
+`plots` means lengths and batches. After `engine` the line to pass stands at the end: what was asked for, and what was
+measured in this run or the one of --from.
 """
 
 from __future__ import annotations
@@ -18,29 +24,37 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import crossing, engine, report, server, shapes
+from scripts.benchmarks import crossing, engine, figures, line, report, server, shapes
 from scripts.benchmarks.machine import Clock, Limits, describe, scratch, shares
 from scripts.benchmarks.player import our_player, peer_player
 from scripts.benchmarks.turns import Comparison
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ("engine", "busy", "http", "start", "crossing")
+SECTIONS = ("engine", "lengths", "batches", "memory", "busy", "http", "start", "crossing")
+PLOTS = "plots"
+DOCS = ROOT / "docs" / "benchmarks"
 CROSSED = "made:1b-q6_k"  # about 1 GB
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # players and folders go too
     ask = arguments()
-    sections = ask.what or list(SECTIONS)
-    results: dict[str, Any] = {}
-    for section in sections:
-        results[section] = run(section, ask)
-        text = report.markdown(section, results[section])
-        print(f"## {section}\n\n{text}", flush=True)
-        if ask.write_docs:
-            report.write_page(ROOT / "docs" / "benchmarks", section, text)
+    earlier: dict[str, Any] = json.loads(ask.earlier.read_text()) if ask.earlier else {}
+    results = dict(earlier)
+    for section in ask.what:
+        results[section] = earlier.get(section) or run(section, ask)
+        show(section, report.markdown(section, results[section]), results[section], ask)
         if ask.json:
             ask.json.write_text(json.dumps(results, indent=1) + "\n")
+    if "engine" in results:  # most of the line is about it
+        show("line", "\n".join(report.table(line.rows(results))) + "\n", {}, ask)
+
+
+def show(section: str, text: str, result: dict[str, Any], ask: argparse.Namespace) -> None:
+    print(f"## {section}\n\n{text}", flush=True)
+    if ask.write_docs:
+        drawn = figures.write(DOCS, section, result) if section in figures.SECTIONS else []
+        report.write_page(DOCS, section, text + "".join(f"\n{one}\n" for one in drawn))
 
 
 def arguments() -> argparse.Namespace:
@@ -49,30 +63,33 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", nargs="*", metavar="SECTION", help="all, if none is named")
     parser.add_argument(
         "--model", action="append", default=[], metavar="GGUF",
-        help="a file, or made:1b-FORMAT (random weights, made in build/models); repeatable [scripts/model]",
+        help="a file, made:1b-FORMAT (random weights, made in build/models) or made:1b-all; repeatable [scripts/model]",
     )  # fmt: skip
     parser.add_argument("--cross", default=CROSSED, metavar="GGUF", help=f"the file that crosses [{CROSSED}]")
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that can import llama_cpp")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[one a core]")
     parser.add_argument("--runs", type=int, default=5, help="turns of each player [5]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    parser.add_argument("--write-docs", action="store_true", help="make the tables in docs/benchmarks anew")
+    parser.add_argument("--from", type=Path, dest="earlier", metavar="FILE", help="sections in FILE are not run again")
+    parser.add_argument("--write-docs", action="store_true", help="make docs/benchmarks anew, figures too")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="for temporary files [build]")
     ask = parser.parse_args()
-    unknown = [section for section in ask.what if section not in SECTIONS]
+    unknown = [section for section in ask.what if section not in (*SECTIONS, PLOTS)]
     if unknown:
-        parser.error(f"{unknown[0]!r} is no section; expected {', '.join(SECTIONS)}")
+        parser.error(f"{unknown[0]!r} is no section; expected {', '.join(SECTIONS)} or {PLOTS}")
+    named = [one for what in ask.what for one in (figures.SECTIONS if what == PLOTS else (what,))]
+    ask.what = list(dict.fromkeys(named)) or list(SECTIONS)
     return ask
 
 
 def run(section: str, ask: argparse.Namespace) -> dict[str, Any]:
     """{machine, limits, load, others, stolen, players, comparisons: {model: [Comparison]}}"""
     names = [ask.cross] if section == "crossing" else ask.model or [default_model()]
-    models = [resolve(name) for name in names]
+    models = [model for name in names for model in resolve(name)]
     result: dict[str, Any] = {"machine": describe(ask.threads), "limits": [], "players": {}}
     before = Clock.now()
     with scratch(ask.work) as folder:
-        limits = Limits(Path(folder), ask.threads)
+        limits = Limits(ask.threads)
         loads = [os.getloadavg()[0]]
         result["comparisons"] = {}
         for number, model in enumerate(models):
@@ -97,7 +114,8 @@ def measure(
         return server.through_http(model, folder, threads=ask.threads, runs=ask.runs), {}
     if section == "start":
         return [server.start(model, folder, threads=ask.threads, runs=ask.runs, peer=ask.peer)], {}
-    with our_player(model, threads=ask.threads, sequences=max(engine.TOGETHER)) as ours:
+    whole = {"sequences": 1, "each": engine.FULL} if section == "memory" else {"sequences": max(engine.TOGETHER)}
+    with our_player(model, threads=ask.threads, **whole) as ours:
         if not ask.peer:
             return engine_section(section, [ours], limits, ask), {}
         with peer_player(ask.peer, model, threads=ask.threads) as peer:
@@ -106,9 +124,12 @@ def measure(
 
 
 def engine_section(section: str, players: list[Any], limits: Limits, ask: argparse.Namespace) -> list[Comparison]:
+    if section == "memory":
+        return [engine.memory(players)]
     if section == "busy":
         return engine.busy(players, runs=ask.runs)
-    return engine.measure(players, runs=ask.runs, limits=limits)
+    works = {"lengths": engine.lengths, "batches": engine.batches, "engine": engine.measure}
+    return works[section](players, runs=ask.runs, limits=limits)
 
 
 def default_model() -> str:
@@ -116,13 +137,17 @@ def default_model() -> str:
     return script.stdout.strip()
 
 
-def resolve(name: str) -> Path:
+def resolve(name: str) -> list[Path]:
+    """One file, or all of a shape's."""
     if name.startswith("made:"):
-        return shapes.made(ROOT / "build" / "models", name.removeprefix("made:"))
+        made = ROOT / "build" / "models"
+        shape, _, kind = name.removeprefix("made:").partition("-")
+        kinds = shapes.FORMATS if kind == "all" else (kind,)
+        return [shapes.made(made, f"{shape}-{one}") for one in kinds]
     path = Path(name)
     if not path.is_file():
         raise SystemExit(f"bench: {name} is no file; name a GGUF, or made:1b-FORMAT")
-    return path
+    return [path]
 
 
 if __name__ == "__main__":

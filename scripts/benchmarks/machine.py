@@ -1,41 +1,33 @@
-"""What machine this is and what it can do at most: measured by limits.cpp, before and after each section."""
+"""What this machine can do at most, measured before and after each section, and who else used it meanwhile."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-SOURCE = Path(__file__).with_name("limits.cpp")
-FLAGS = ["-std=c++20", "-O3", "-march=native", "-pthread"]
+from native import limits
+from runtime.measure.machine import describe
+
+__all__ = ["Clock", "Limits", "describe", "scratch", "shares"]
 
 
 class Limits:
-    """Compiled once; `measure` adds a reading of {read_bytes, integer_ops, instruction} (per second) and keeps it.
+    """`measure` adds a reading of native.limits (per second), with the load then, and keeps it.
 
     The limit of a run is its best reading: what the machine can do when its neighbours let it.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        self._program, self._threads = folder / "limits", threads
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self.readings: list[dict[str, Any]] = []
-        compiler = os.environ.get("CXX", "c++")
-        try:
-            subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(self._program)], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise SystemExit(f"bench: cannot compile limits.cpp: {error}") from None
 
     def measure(self) -> dict[str, Any]:
-        output = subprocess.run([str(self._program), str(self._threads)], check=True, stdout=subprocess.PIPE).stdout
-        reading: dict[str, Any] = json.loads(output)
-        self.readings.append({**reading, "load": os.getloadavg()[0]})
+        reading = {**asdict(limits.measure(self._threads)), "load": os.getloadavg()[0]}
+        self.readings.append(reading)
         return reading
 
     def best(self, key: str) -> float | None:
@@ -71,25 +63,6 @@ def shares(before: Clock, after: Clock) -> dict[str, float]:
     total = (after.wall - before.wall) * (os.cpu_count() or 1)
     others = (after.busy - before.busy) - (after.ours - before.ours)
     return {"others": max(0.0, others / total), "stolen": (after.stolen - before.stolen) / total}
-
-
-def describe(threads: int) -> dict[str, Any]:
-    """The machine without its name or paths."""
-    return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": threads,
-        "python": platform.python_version(),
-        "kernel": platform.release().split("-")[0],
-    }
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    numbers = ", ".join(f"{key} {facts[key]}" for key in ("cpu family", "model") if key in facts)
-    return f"{facts.get('model name', platform.machine())} ({numbers})"
 
 
 def scratch(folder: Path | None) -> tempfile.TemporaryDirectory[str]:

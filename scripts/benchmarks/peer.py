@@ -18,7 +18,7 @@ from typing import Any
 import llama_cpp as llama  # type: ignore[import-not-found]
 
 BATCH = 512  # tokens
-TOKENS_EACH = 1024  # context of one sequence
+TOKENS_EACH = 1024  # context of one sequence, at least
 STRIDE = 7919  # a prime: token ids spread over the vocabulary, the same ones for every player
 
 
@@ -37,7 +37,7 @@ class Peer:
         return {"name": f"llama-cpp-python {llama.__version__}", "features": features, "resident": resident()}
 
     def prefill(self, tokens: int) -> float:
-        context = self._context(1)
+        context = self._context(1, tokens)
         llama.llama_memory_clear(llama.llama_get_memory(context), True)
         started = time.perf_counter()
         self._feed(context, sequences=1, position=0, each=tokens)
@@ -73,10 +73,14 @@ class Peer:
             if status:
                 sys.exit(f"llama_decode says {status}")
 
-    def _context(self, sequences: int) -> Any:
-        if sequences not in self._contexts:
+    def _context(self, sequences: int, tokens: int = 0) -> Any:
+        """One that holds `tokens` in each sequence; a larger one takes the place of a smaller one."""
+        size = max(TOKENS_EACH, tokens) * sequences
+        if sequences not in self._contexts or size > llama.llama_n_ctx(self._contexts[sequences]):
+            if sequences in self._contexts:
+                llama.llama_free(self._contexts.pop(sequences))
             params = llama.llama_context_default_params()
-            params.n_ctx = TOKENS_EACH * sequences
+            params.n_ctx = size
             params.n_batch = params.n_ubatch = BATCH
             params.n_seq_max = sequences
             params.n_threads = params.n_threads_batch = self._threads

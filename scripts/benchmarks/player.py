@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from runtime.measure.work import EACH
+
 HERE = Path(__file__).parent
 
 
@@ -63,8 +65,10 @@ class Player:
         self.close()
 
 
-def our_player(model: Path, *, threads: int, sequences: int) -> Player:
-    command = [sys.executable, "-m", "scripts.benchmarks.ours", str(model), str(threads), str(sequences)]
+def our_player(model: Path, *, threads: int, sequences: int, each: int = EACH) -> Player:
+    """With room for `sequences` sequences of `each` tokens."""
+    numbers = map(str, (threads, sequences, each))
+    command = [sys.executable, "-m", "scripts.benchmarks.ours", str(model), *numbers]
     return Player("sealift", command)
 
 

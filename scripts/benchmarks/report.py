@@ -8,7 +8,8 @@ from typing import Any
 
 from scripts.benchmarks.turns import Comparison, Spread
 
-PAGES = {"engine": "cpu.md", "busy": "cpu.md", "http": "cpu.md", "start": "cpu.md", "crossing": "crossing.md"}
+CPU = ("line", "engine", "lengths", "batches", "memory", "busy", "http", "start")
+PAGES = {**dict.fromkeys(CPU, "cpu.md"), "crossing": "crossing.md"}
 
 
 def markdown(section: str, result: dict[str, Any]) -> str:
@@ -55,6 +56,17 @@ def engine(found: list[tuple[str, Comparison]]) -> list[str]:
     return table(rows)
 
 
+def memory(found: list[tuple[str, Comparison]]) -> list[str]:
+    """A sample's `seconds` are bytes here."""
+    rows: list[tuple[str, ...]] = [("model", "work", "sealift", "llama.cpp", "ours by theirs")]
+    for model, one in found:
+        sizes = {name: held["median"] for name, held in one["seconds"].items()}
+        cells = [f"{sizes[name] / 1e6:.0f} MB" if name in sizes else "–" for name in ("sealift", "llama.cpp")]
+        both = len(sizes) == 2
+        rows.append((model, one["work"], *cells, f"{sizes['sealift'] / sizes['llama.cpp']:.2f} ×" if both else "–"))
+    return table(rows)
+
+
 def busy(found: list[tuple[str, Comparison]]) -> list[str]:
     rows = [("model", "work", "sealift t/s", "llama.cpp t/s", "ratio", "sealift: of quiet", "llama.cpp: of quiet")]
     for model, one in found:
@@ -91,7 +103,16 @@ def crossing(found: list[tuple[str, Comparison]]) -> list[str]:
     return table(rows)
 
 
-TABLES = {"engine": engine, "busy": busy, "http": http, "start": start, "crossing": crossing}
+TABLES = {
+    "engine": engine,
+    "lengths": engine,
+    "batches": engine,
+    "memory": memory,
+    "busy": busy,
+    "http": http,
+    "start": start,
+    "crossing": crossing,
+}
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

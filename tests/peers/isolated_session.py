@@ -139,6 +139,8 @@ def live(session: Session) -> dict[str, Any]:
     run("cp", "mine", "second")
     run("verify")
     run("audit")
+    run("bench", "mine", "--quick")
+    run("eval", "mine", "Modelfile", "--context", "16")
     answers: dict[str, Any] = {}
     message = {"model": "mine", "stream": False, "messages": [{"role": "user", "content": "Hello"}]}
     with session.serving() as port:

@@ -1,0 +1,158 @@
+"""Perplexity: which tokens are scored, what is made of their probabilities, and that speed costs no accuracy."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sealift
+from runtime import evaluate
+from runtime.engine import resources
+from runtime.errors import ModelNotFound, OutOfMemory, RequestRefused
+from runtime.evaluate import Asked
+from runtime.measure import perplexity
+from runtime.measure.perplexity import EngineScorer, Score, Window, score, windows
+from runtime.measure.subject import Subject, find
+from tests.peers.model_maker import Size, make_model
+
+ROOT = Path(__file__).parents[2]
+TEXT = "The lamp would not light, so the keeper climbed the stairs with a can of oil and found a nest in the lens. " * 4
+COST = 0.005  # of the reference's perplexity: the line of the issue
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("eval") / "tiny.gguf", quant="F32", size=Size(context=256))
+
+
+@pytest.fixture(scope="module")
+def subject(model: Path) -> Subject:
+    return find(str(model))
+
+
+def result_of(subject: Subject, text: str = TEXT, **asked: Any) -> dict[str, Any]:
+    return evaluate.evaluate(subject, text, Asked(**asked), lambda *now: None)
+
+
+def test_windows_are_those_of_llama_perplexity() -> None:
+    """perplexity.cpp: chunks of n_ctx; tokens n_ctx/2 + 1 .. n_ctx - 1 count; each chunk's first one becomes BOS."""
+    many = windows(range(1300), context=512, stride=None, bos=-1)
+    assert [list(window.tokens) for window in many] == [[-1, *range(1, 512)], [-1, *range(513, 1024)]]
+    assert [window.tokens[-window.scored :][0] for window in many] == [257, 512 + 257]
+    assert [window.scored for window in many] == [255, 255]
+    assert list(windows(range(8), context=8, stride=None, bos=None)[0].tokens) == [*range(8)]
+
+
+@pytest.mark.parametrize("stride", [1, 3, 15])
+def test_with_a_stride_every_later_token_is_scored_once(stride: int) -> None:
+    many = windows(range(100), context=16, stride=stride, bos=None)
+    scored = [token for window in many for token in window.tokens[-window.scored :]]
+    assert scored == [*range(16 - stride, 16 - stride + len(scored))]
+    assert 100 - stride < scored[-1] + 1 <= 100
+
+
+@pytest.mark.parametrize(("tokens", "context", "stride"), [(7, 8, None), (100, 7, None), (100, 16, 16), (100, 16, 0)])
+def test_windows_refused(tokens: int, context: int, stride: int | None) -> None:
+    with pytest.raises(RequestRefused):
+        windows(range(tokens), context=context, stride=stride, bos=None)
+
+
+def test_score_from_probabilities() -> None:
+    chances = {0: [0.5, 0.25], 1: [0.125, 0.5]}
+    many = [Window(tokens=[7, number, number], scored=2) for number in chances]
+    found = list(score(many, lambda window: np.log(chances[window.tokens[1]]), lambda token: 3))
+    bits = [1, 2, 3, 1]
+    assert [one.windows for one in found] == [1, 2]
+    assert found[0].perplexity == pytest.approx(2**1.5)
+    last = found[1]
+    assert (last.perplexity, last.tokens, last.bytes) == (pytest.approx(2**1.75), 4, 12)
+    assert last.bits_per_byte == pytest.approx(sum(bits) / 12)
+    deviation = math.log(2) * float(np.std(bits)) / math.sqrt(3)
+    assert last.error == pytest.approx(last.perplexity * deviation)
+
+
+def test_engine_and_reference_agree_on_exact_weights(subject: Subject) -> None:
+    result = result_of(subject, context=64, reference=True)
+    assert result["engine"]["tokens"] == result["reference"]["tokens"] > 100
+    assert result["ratio"] == pytest.approx(result["engine"]["perplexity"] / result["reference"]["perplexity"])
+    assert result["ratio"] == pytest.approx(1, abs=1e-4)  # a float16 cache is all that differs
+
+
+def test_the_ratio_and_its_error() -> None:
+    found = evaluate.compared(np.array([0.1, 0.3, 0.2, 0.2]))
+    assert found["ratio"] == pytest.approx(math.exp(0.2))
+    assert found["ratio_error"] == pytest.approx(math.exp(0.2) * math.sqrt(0.02 / 4) / math.sqrt(3))
+
+
+def test_small_steps_give_the_same_bits(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window(tokens=[1 + n % 200 for n in range(100)], scored=40)
+    found = []
+    for rows, outputs in ((512, 64 << 20), (7, 5 * 4 * subject.spec.vocab)):
+        monkeypatch.setattr(perplexity, "ROWS", rows)
+        monkeypatch.setattr(perplexity, "OUTPUT_BYTES", outputs)
+        with EngineScorer(subject, context=100, threads=1) as scorer:
+            found.append(scorer(window))
+    assert found[0].tobytes() == found[1].tobytes()
+
+
+def test_a_context_beyond_the_models_is_cut_to_it(subject: Subject) -> None:
+    assert result_of(subject, TEXT * 4, context=4096)["context"] == 256
+
+
+def test_verb_prints_json(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text").write_text(TEXT)
+    words = ["eval", str(model), str(tmp_path / "text"), "--context", "64", "--windows", "1"]
+    assert sealift.run([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) == {"model", "digest", "text_sha256", "context", "stride", "kv_type", "isa", "threads", "engine"}
+    assert set(result["engine"]) == {*Score.__slots__, "seconds"}
+    assert result["engine"]["windows"] == 1
+    assert str(tmp_path) not in json.dumps(result)
+    assert sealift.run([*words, "--reference"]) == 0
+    out = capsys.readouterr().out
+    assert "perplexity, engine" in out
+    assert "engine / reference" in out
+
+
+def test_a_reference_that_does_not_fit_is_refused_first(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "memory_available", lambda: 1000)
+    with pytest.raises(OutOfMemory, match="1 KB are free"):
+        result_of(subject, context=64, reference=True)
+
+
+@pytest.mark.parametrize("content", [b"caf\xe9 " * 100, b"x" * 2000])
+def test_texts_refused(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "MAX_TEXT", 1999)
+    (tmp_path / "text").write_bytes(content)
+    with pytest.raises(RequestRefused):
+        evaluate.read_text(tmp_path / "text")
+    with pytest.raises(RequestRefused):
+        evaluate.read_text(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["absent", "absent.gguf", "/absent/file.gguf"])
+def test_models_that_are_not_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEALIFT_MODELS", str(tmp_path))
+    with pytest.raises(ModelNotFound):
+        find(name)
+    with pytest.raises(RequestRefused):
+        find("no name!")
+
+
+@pytest.mark.skipif(not os.environ.get("SEALIFT_TEST_MODEL"), reason="needs a real model in SEALIFT_TEST_MODEL")
+def test_speed_costs_no_accuracy_on_a_real_model() -> None:
+    """Within 0.5 % of the float32 reference, as far as so short a text can tell: two standard errors of the ratio."""
+    result = result_of(
+        find(os.environ["SEALIFT_TEST_MODEL"]),
+        (ROOT / "LICENSE").read_text(), context=256, windows=4, reference=True,
+    )  # fmt: skip
+    assert result["engine"]["tokens"] == 4 * 127
+    assert 1 < result["reference"]["perplexity"] < 50
+    assert 0 < result["ratio_error"] < COST
+    assert abs(result["ratio"] - 1) < COST + 2 * result["ratio_error"]
