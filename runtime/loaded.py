@@ -40,7 +40,7 @@ class ModelSource:
 
     `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then a running
     worker with a larger one will do as well; it is cut to what the model was trained for. `threads` 0: one a core.
-    `parallel`: full contexts that the key/value pool holds; 0: as many as fit well.
+    `parallel`: full contexts that the key/value pool holds; 0: as many as fit well. `max_rows`: of one step.
     """
 
     name: str
@@ -51,6 +51,7 @@ class ModelSource:
     n_ctx: int = 0
     threads: int = 0
     parallel: int = 0
+    max_rows: int = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,11 @@ class LoadedModel:
     @property
     def pid(self) -> int:
         return self._link.pid
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no step has begun, or that were put back: in line though the batch may have places."""
+        return self._link.waiting
 
     async def died(self) -> None:
         """Returns when the worker has gone."""
@@ -303,6 +309,7 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND) -> Loaded
         threads=source.threads,
         parallel=source.parallel,
         max_seqs=MAX_SEQS,
+        max_rows=source.max_rows,
     )
     try:
         link = await Link.start(load, command)

@@ -148,7 +148,7 @@ class Manager:
         entry = self._fitting(source)
         if entry is None:
             entry = await self._enter_slowly(source)
-        elif entry.users >= entry.model.max_seqs and self._pending >= self.max_queue:
+        elif (entry.users >= entry.model.max_seqs or entry.model.waiting) and self._pending >= self.max_queue:
             raise ServerBusy()
         else:
             self._take(entry)
@@ -208,9 +208,9 @@ class Manager:
 
     @property
     def _pending(self) -> int:
-        """Users that wait: for a load, or because their model's batch is full."""
+        """Users that wait: for a load, because their model's batch is full, or for memory in its key/value pool."""
         loads = sum(arrival.waiting for arrival in self._arrivals.values())
-        return loads + sum(max(0, entry.users - entry.model.max_seqs) for entry in self._entries)
+        return loads + sum(max(entry.model.waiting, entry.users - entry.model.max_seqs) for entry in self._entries)
 
     # -- coming and going of models
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import runtime
 from runtime.engine.protocol import (
@@ -84,9 +84,10 @@ class Ready:
     unconfined: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """One chosen token. `cached` and `queue_ns` describe the whole sequence and do not change after the first;
+class Token(NamedTuple):
+    """One chosen token; a tuple because there are so many.
+
+    `cached` and `queue_ns` describe the whole sequence and do not change after the first;
     `age_ns` is the time from the sequence's arrival in the worker until this token was computed, by its own clock."""
 
     id: int
@@ -141,6 +142,7 @@ class Link:
         self._outbox: bytearray = bytearray()
         self._streams: dict[int, Stream] = {}
         self._next_id = 0
+        self._waiting = 0
         self._loaded: asyncio.Future[Ready] = self._loop.create_future()
         self._closing = False
         self._pulse: asyncio.TimerHandle | None = None  # runs while a sequence is open
@@ -186,6 +188,12 @@ class Link:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def waiting(self) -> int:
+        """Sequences in the worker's line: what it said last, never more than there are, and while there is a line those
+        sent since."""
+        return self._waiting
+
     def submit(
         self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = ""
     ) -> tuple[int, Stream]:
@@ -198,6 +206,7 @@ class Link:
              "max_tokens": max_tokens, "ends": list(ends), "client": client}
         )  # fmt: skip
         stream = self._streams[id] = Stream()
+        self._waiting += self._waiting > 0
         if self._pulse is None:
             self._feel()
         return id, stream
@@ -262,6 +271,7 @@ class Link:
     def _handle(self, message: Message) -> None:
         op = message["op"]
         if op == "step":
+            self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
             for entry in message["out"]:
                 self._deliver(entry)
         elif op == "refused":
@@ -301,13 +311,14 @@ class Link:
         stream = self._streams.get(id)
         if stream is None:  # cancelled while this was under way
             return
-        facts = dict(zip(("cached", "queue_ns", "age_ns"), map(int, numbers), strict=True))
+        cached, queue_ns, age_ns = map(int, numbers)
         if token is not None:
-            pairs = tuple((int(other), float(value)) for other, value in top)
-            stream.put(Token(id=int(token), logprob=float(logprob), top=pairs, **facts))
+            pairs = tuple((int(other), float(value)) for other, value in top) if top else ()
+            stream.put(Token(int(token), float(logprob), pairs, cached, queue_ns, age_ns))
         if finish is not None:
             failure = RuntimeFailure(NOT_NUMBERS) if finish == "error" else None
-            self._end(id, Ended(reason=str(finish), failure=failure, **facts))
+            ended = Ended(reason=str(finish), cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure)
+            self._end(id, ended)
 
     def _end(self, id: int, ended: Ended) -> None:
         stream = self._streams.pop(id, None)

@@ -1,54 +1,49 @@
 """How many rows the next step may have, so that nobody who decodes waits long for someone else's prompt.
 
-A step's time is a fixed part (the weights are read once, whatever the rows) and a part for each row; both are learnt
-from the steps themselves, by a line through the newest of them. Prompts fill a step up to STALL, or up to twice the
-fixed part where that is longer (a large model, a busy machine): answers then flow at half their pace while a prompt is
-read, and the prompt is not starved. A sequence alone gets whole steps: nobody waits for it.
+A step's time is a base (the weights are read once, whatever the rows) and a part for each row of a prompt. Both are
+learnt from the steps: the base from those without prompts; a row's part from the newest that had some, the dearest of
+them, because a row costs more the more tokens lie before it, and prompts take turns. Prompts fill a step up to TARGET,
+or to nearly twice the base where that is longer (a large model, a busy machine): answers then flow at half their pace
+while a prompt is read, and the prompt is not starved. A sequence alone gets whole steps: nobody waits for it.
 No clock in here: the worker brings the times.
 """
 
 from __future__ import annotations
 
-STALL_NS = 150_000_000
+from collections import deque
+
+STALL_NS = 150_000_000  # nobody shall wait longer for a token because of a prompt
+TARGET = 2 / 3  # of STALL: what is aimed at; the rest is for what could not be known, such as a busy neighbour
+NEARLY_TWO = 1.8  # times the base that a step may take where that is longer
 SMALLEST = 8  # rows of prompt that are always allowed
-KEPT = 0.95  # of the older steps' weight in the line, at each new one
-CHEAPEST = 0.05  # a row costs at least this part of its share, whatever noise says
-SPREAD = 0.05  # variance of the steps' rows, over their mean square, below which a line through them is noise
+NEWEST = 4  # steps that say what a row costs
+KEPT = 0.8  # of the older steps' weight in the base, at each new one
+CHEAPEST = 0.05  # a prompt's rows cost at least this part of their step, whatever noise says
 
 
 class Pace:
     def __init__(self, *, max_rows: int, stall_ns: int = STALL_NS) -> None:
         self._max_rows = max_rows
-        self._stall_ns = stall_ns
-        self._allowed: float = stall_ns  # for the last step
-        self._leap = SMALLEST  # rows that are surely not too slow; the next step has at most twice as many
-        self._n = self._x = self._y = self._xx = self._xy = (
-            0.0  # weighted sums over steps: 1, rows, ns, rows^2, rows*ns
-        )
+        self._target = TARGET * stall_ns
+        self._base = 0.0  # ns; 0: not known yet, and then all of a step's time is its rows'
+        self._each: deque[float] = deque(maxlen=NEWEST)  # ns
+        self._leap = SMALLEST  # rows of prompt in the last step that had some; the next has at most twice as many
 
     def rows(self, running: int, waiting: int) -> int:
         """For the step to come, given the sequences that run and wait now."""
         if running + waiting <= 1:
             return self._max_rows
-        least = running + SMALLEST
-        if not self._n:
-            return min(self._max_rows, least)
-        fixed, each = self._line(running)
-        self._allowed = max(self._stall_ns, 2 * fixed)
-        most = running + int((self._allowed - fixed) / each)
-        return min(self._max_rows, max(least, min(most, 2 * self._leap)))
+        prompt = SMALLEST
+        if self._each:
+            allowed = max(self._target, NEARLY_TWO * self._base)
+            fitting = int((allowed - self._base) / max(self._each))
+            prompt = max(SMALLEST, min(fitting, 2 * self._leap))
+        return min(self._max_rows, running + prompt)
 
-    def took(self, rows: int, ns: int) -> None:
-        self._leap = rows if ns <= 2 * self._allowed else max(SMALLEST, rows // 4)
-        news = (1, rows, ns, rows * rows, rows * ns)
-        sums = (self._n, self._x, self._y, self._xx, self._xy)
-        self._n, self._x, self._y, self._xx, self._xy = (KEPT * old + new for old, new in zip(sums, news, strict=True))
-
-    def _line(self, rows: int) -> tuple[float, float]:
-        """(ns of a step with `rows`, ns of one row more). While the steps are all alike, a row is taken to cost
-        little: a step of twice the rows, the most that follows, will tell."""
-        share = max(self._y, 1.0) / self._x
-        spread = self._xx - self._x * self._x / self._n
-        slope = (self._xy - self._x * self._y / self._n) / spread if spread > SPREAD * self._xx else 0.0
-        each = min(max(slope, CHEAPEST * share), share)
-        return max(0.0, self._y / self._n + each * (rows - self._x / self._n)), each
+    def took(self, rows: int, prompt: int, ns: int) -> None:
+        """A step of `rows`, `prompt` of which were not of sequences that decode."""
+        if not prompt:
+            self._base = KEPT * self._base + (1 - KEPT) * ns if self._base else float(ns)
+            return
+        self._each.append(max(ns - self._base, CHEAPEST * ns, 1.0) / prompt)
+        self._leap = max(SMALLEST, prompt)

@@ -13,7 +13,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def cores() -> int:
-    """Threads worth starting: cores this process may run on, cut to the control group's quota."""
+    """Threads worth starting: cores this process may run on (a cpuset has already cut them), cut to the quota."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not Linux
@@ -23,12 +23,17 @@ def cores() -> int:
 
 
 def _quota() -> int | None:
-    """cpu.max is "quota period" in microseconds, or "max period"; a fraction of a core counts as one."""
-    for folder in _groups():
-        words = _text(folder / "cpu.max").split()
-        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
-            return max(1, -(-int(words[0]) // int(words[1])))
-    return None
+    """The least of this group's and those above it; a fraction of a core counts as one. In microseconds: cpu.max is
+    "quota period" or "max period" (version 2); version 1 has a file for each, and -1 for no limit."""
+    pairs = [_text(folder / "cpu.max").split() for folder in _groups()]
+    for folder in _groups_v1("cpu"):
+        pairs.append([_text(folder / name).strip() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")])
+    found = [
+        max(1, -(-int(pair[0]) // int(pair[1])))
+        for pair in pairs
+        if len(pair) == 2 and pair[0].isdigit() and pair[1].isdigit() and int(pair[1])
+    ]
+    return min(found) if found else None
 
 
 def memory_available() -> int | None:
@@ -58,9 +63,24 @@ def _groups() -> list[Path]:
     """This process's control group and those above it, innermost first (cgroup v2)."""
     for line in _text(PROC / "self" / "cgroup").splitlines():
         if line.startswith("0::"):
-            group = CGROUP / line[3:].strip().lstrip("/")
-            return [folder for folder in (group, *group.parents) if folder == CGROUP or CGROUP in folder.parents]
+            return _upwards(CGROUP, line[3:])
     return []
+
+
+def _groups_v1(controller: str) -> list[Path]:
+    """The same in version 1, where each controller has a tree of its own: "4:cpu,cpuacct:/a/b". Inside a container the
+    path is often the host's and the tree begins at the container's group: then its root alone is found."""
+    for line in _text(PROC / "self" / "cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if number.isdigit() and controller in names.split(","):
+            return [folder for name in (names, controller) for folder in _upwards(CGROUP / name, path)]
+    return []
+
+
+def _upwards(root: Path, path: str) -> list[Path]:
+    group = root / path.strip().lstrip("/")
+    return [folder for folder in (group, *group.parents) if folder == root or root in folder.parents]
 
 
 def _text(path: Path) -> str:

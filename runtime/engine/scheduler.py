@@ -2,14 +2,18 @@
 
 Policy, in this order, under a budget of rows:
 1. every sequence that decodes gets one row, oldest first;
-2. sequences in prefill get what is left, oldest first, in chunks that end on a block border;
-3. waiting sequences are admitted while places, rows and blocks last: preempted ones first, then one client after the
-   other (round-robin), each client's in order of arrival. A head that does not fit waits and nobody overtakes it.
-When blocks run out the youngest sequence is preempted: its blocks go (published ones stay matchable), its tokens stay.
+2. sequences in prefill get what is left, in chunks that end on a block border: first those of the client that was last
+   served, or came, longest ago, each client's oldest first;
+3. waiting sequences (`line.py` says who is next) are admitted while places, rows and blocks last, and even before 2
+   where their client runs nothing, or two less than another. A head that does not fit waits and nobody overtakes it;
+   but a client that runs at least two sequences more than the head's gives up its youngest.
+When blocks run out the youngest sequence of the client with most of them is preempted. A preempted sequence goes back
+to its client's line: its blocks go (published ones stay matchable), its tokens stay.
 
 Refuses a prompt that can never fit, by name. Invariants:
-* The oldest sequence always advances, because it may preempt all others and the pool holds one full context. So every
-  sequence ends.
+* The oldest running sequence advances in one of as many steps as there are clients, because it may preempt all others,
+  no other preempts it, and the pool holds one full context. So every sequence ends.
+* Giving up a place makes the clients' numbers more equal, so it cannot go round in circles.
 * Every added sequence ends in exactly one Outcome with `finish`, unless it is cancelled, which ends it at once.
 * No clock, no threads, no text. The choice of rows changes when a token is computed, never which token (law of batch
   invariance, proved on the engine).
@@ -17,13 +21,14 @@ Refuses a prompt that can never fit, by name. Invariants:
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Literal
 
 from runtime.engine.blocks import BLOCK, BlockPool, blocks_for
+from runtime.engine.line import Line
 from runtime.engine.sequence import Sequence
 from runtime.errors import ContextExceeded, RequestRefused
 
@@ -52,6 +57,11 @@ class Step:
     @property
     def rows(self) -> int:
         return sum(part.count for part in self.parts)
+
+    @property
+    def prompt_rows(self) -> int:
+        """Rows of sequences that do not decode; before `commit`, which changes who does."""
+        return sum(part.count for part in self.parts if not part.sequence.decoding)
 
     @property
     def outputs(self) -> tuple[Part, ...]:
@@ -86,17 +96,18 @@ class Scheduler:
         self.max_rows = max_rows
         self.preemptions = 0
         self._running: list[Sequence] = []  # by arrival
-        self._preempted: list[Sequence] = []  # by arrival
-        self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()  # client -> its line; first client is next
+        self._waiting = Line()
+        self._steps = 0
+        self._fed: dict[str, int] = {}  # client -> the step in which a prompt of its last had rows, or it came
 
     @property
     def idle(self) -> bool:
-        return not (self._running or self._preempted or self._waiting)
+        return not (self._running or self._waiting)
 
     @property
     def counts(self) -> tuple[int, int]:
         """Sequences running, and waiting (the preempted included)."""
-        return len(self._running), len(self._preempted) + sum(map(len, self._waiting.values()))
+        return len(self._running), len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
         """Raises ContextExceeded when no token could follow the prompt, RequestRefused when there is no prompt."""
@@ -104,7 +115,8 @@ class Scheduler:
             raise RequestRefused("the prompt is empty", hint="a prompt needs at least one token")
         if len(sequence.tokens) >= self.n_ctx:
             raise ContextExceeded(hint=f"the prompt has {len(sequence.tokens)} tokens and the context {self.n_ctx}")
-        self._waiting.setdefault(sequence.client, deque()).append(sequence)
+        self._waiting.add(sequence)
+        self._fed.setdefault(sequence.client, self._steps)
 
     def cancel(self, id: int) -> bool:
         """Ends a sequence without an outcome; False when it has ended already. Never call it within a step."""
@@ -112,38 +124,31 @@ class Scheduler:
             if sequence.id == id:
                 self._retire(sequence)
                 return True
-        for sequence in self._preempted:
+        for sequence in self._waiting:
             if sequence.id == id:
-                self._preempted.remove(sequence)
+                self._waiting.remove(sequence)
                 return True
-        for client, line in self._waiting.items():
-            for sequence in line:
-                if sequence.id == id:
-                    line.remove(sequence)
-                    if not line:
-                        del self._waiting[client]
-                    return True
         return False
 
     def schedule(self, rows: int | None = None) -> Step | None:
         """The next step with at most `rows` rows (at least one for each sequence that decodes); None when idle."""
         left = max(1, min(rows or self.max_rows, self.max_rows))
         parts: dict[Sequence, Part] = {}
+        admitted: list[int] = []
         for sequence in [s for s in self._running if s.decoding]:
             self._plan(sequence, 1, parts)
-        for sequence in [s for s in self._running if not s.decoding]:
+        entered: list[Sequence] = []
+        while self._behind() and (one := self._enter(parts, admitted)):
+            entered.append(one)  # it may need one row only: preempted, and its blocks found again
+        prompts = [sequence for sequence in self._running if not sequence.decoding or sequence in entered]
+        for sequence in sorted(prompts, key=lambda s: (self._fed[s.client], s.arrival)):
             self._plan(sequence, left - _rows(parts), parts)
-        admitted = []
-        while _rows(parts) < left and len(self._running) < self.max_seqs:
-            entered = self._admit()
-            if entered is None:
-                break
-            if not entered.preempted:
-                admitted.append(entered.id)
-            self._plan(entered, left - _rows(parts), parts)
+        while _rows(parts) < left and (one := self._enter(parts, admitted)):
+            self._plan(one, left - _rows(parts), parts)
         if not parts:
             assert self.idle, "there is work and nothing was scheduled"
             return None
+        self._remember(parts)
         return Step(parts=tuple(parts.values()), admitted=tuple(admitted))
 
     def commit(self, step: Step, chosen: Seq[Chosen]) -> list[Outcome]:
@@ -172,8 +177,9 @@ class Scheduler:
         for sequence in self._running:
             assert len(sequence.table) == blocks_for(sequence.computed), "table and computed differ"
             assert len(sequence.keys) == sequence.computed // BLOCK, "keys and computed differ"
-        for sequence in self._preempted:
+        for sequence in self._waiting:
             assert not sequence.table and not sequence.keys and sequence.computed == 0
+        assert {s.client for s in (*self._running, *self._waiting)} <= self._fed.keys()
 
     # -- one sequence in a step
 
@@ -194,8 +200,18 @@ class Scheduler:
                 count = len(sequence.table) * BLOCK - sequence.computed
         if count > 0:
             parts[sequence] = Part(sequence=sequence, start=sequence.computed, count=count)
-        elif sequence.decoding:  # it is the youngest and holds what others may need
+        elif sequence.decoding:  # it may take from nobody, and holds what others may need
             self._preempt(sequence, parts)
+
+    def _remember(self, parts: dict[Sequence, Part]) -> None:
+        """Whose turn it was: the first prompt's client, and who had a block's rows or all it needed; a few rows that
+        others left are no turn. Clients that have gone are forgotten."""
+        self._steps += 1
+        prompts = [part for part in parts.values() if not part.sequence.decoding]
+        for number, part in enumerate(prompts):
+            if number == 0 or part.count >= min(BLOCK, part.sequence.remaining):
+                self._fed[part.sequence.client] = self._steps
+        self._fed = {s.client: self._fed[s.client] for s in (*self._running, *self._waiting)}
 
     def _match(self, sequence: Sequence) -> None:
         """Takes from the cache every block that comes next. Also between chunks: another may have computed it since."""
@@ -226,16 +242,29 @@ class Scheduler:
 
     # -- coming and going
 
+    def _behind(self) -> bool:
+        """Whether the next in line shall not wait until prompts under way leave rows: its client runs nothing, or at
+        least two sequences less than another."""
+        if not self._waiting:
+            return False
+        running = self._by_client()
+        has = running[self._waiting.head(running).client]
+        return has == 0 or has + 2 <= max(running.values())
+
+    def _enter(self, parts: dict[Sequence, Part], admitted: list[int]) -> Sequence | None:
+        """Admits the next in line, in a place that another client gives up where it must be; None: it cannot be."""
+        while (entered := self._admit()) is None:
+            if not self._give_up_a_place(parts):
+                return None
+        if not entered.preempted:
+            admitted.append(entered.id)
+        return entered
+
     def _admit(self) -> Sequence | None:
         """The next in line, with its cached prefix in its table; None when there is none or it does not fit now."""
-        client = None
-        if self._preempted:
-            sequence = self._preempted[0]
-        elif self._waiting:
-            client, line = next(iter(self._waiting.items()))
-            sequence = line[0]
-        else:
+        if not self._waiting or len(self._running) >= self.max_seqs:
             return None
+        sequence = self._waiting.head(self._by_client())
         self._match(sequence)
         promised = sum(blocks_for(len(s.tokens)) - len(s.table) for s in self._running)
         needed = blocks_for(len(sequence.tokens) + 1) - len(sequence.table)
@@ -244,35 +273,42 @@ class Scheduler:
             if not sequence.preempted:
                 sequence.n_cached = 0
             return None
-        if client is None:
-            self._preempted.pop(0)
-        else:
-            self._leave_line(client)
+        self._waiting.leave(sequence)
         self._running.append(sequence)
         self._running.sort(key=_arrival)
         return sequence
 
-    def _leave_line(self, client: str) -> None:
-        line = self._waiting[client]
-        line.popleft()
-        if line:
-            self._waiting.move_to_end(client)
-        else:
-            del self._waiting[client]
+    def _give_up_a_place(self, parts: dict[Sequence, Part]) -> bool:
+        """For the head of the line, which finds no place or no blocks: where another client has at least two more."""
+        if not self._waiting:
+            return False
+        running = self._by_client()
+        victim = max(self._running, key=lambda s: (running[s.client], s.arrival))
+        if running[victim.client] < running[self._waiting.head(running).client] + 2:
+            return False
+        self._preempt(victim, parts)
+        return True
 
     def _preempt_younger(self, sequence: Sequence, parts: dict[Sequence, Part]) -> bool:
-        youngest = self._running[-1]
-        if youngest is sequence:
+        """For blocks. None but the oldest takes them from a client that has at least two sequences less."""
+        younger = self._running[self._running.index(sequence) + 1 :]
+        if not younger:
             return False
-        self._preempt(youngest, parts)
+        running = self._by_client()
+        victim = max(younger, key=lambda s: (running[s.client], s.arrival))
+        if sequence is not self._running[0] and running[sequence.client] >= running[victim.client] + 2:
+            return False
+        self._preempt(victim, parts)
         return True
+
+    def _by_client(self) -> Counter[str]:
+        return Counter(sequence.client for sequence in self._running)
 
     def _preempt(self, sequence: Sequence, parts: dict[Sequence, Part]) -> None:
         parts.pop(sequence, None)
         self._retire(sequence)
         sequence.preempted = True
-        self._preempted.append(sequence)
-        self._preempted.sort(key=_arrival)
+        self._waiting.add(sequence)
         self.preemptions += 1
 
     def _retire(self, sequence: Sequence) -> None:

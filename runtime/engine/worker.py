@@ -105,6 +105,7 @@ class Loop:
         self._arrivals = 0
         self._arrived: dict[int, int] = {}  # monotonic ns
         self._queued: dict[int, int] = {}  # ns spent in line
+        self._said = 0  # sequences in line, as the server was last told
 
     def turn(self) -> None:
         """Takes all control messages (waits for one when there is nothing to do), then computes one step."""
@@ -113,20 +114,27 @@ class Loop:
         if step is None:  # all that was left has been cancelled
             self.scheduler.check()
             return
-        now = time.monotonic_ns()
+        now, prompt = time.monotonic_ns(), step.prompt_rows
         for id in step.admitted:
             self._queued[id] = now - self._arrived[id]
         chosen = self._runner.run(rows_of(step))
         done = time.monotonic_ns()
-        self._pace.took(step.rows, done - now)
-        out = [self._entry(outcome, done) for outcome in self.scheduler.commit(step, chosen)]
-        if out:
-            self._send(encode({"op": "step", "out": out}))
+        self._pace.took(step.rows, prompt, done - now)
+        self._tell([self._entry(outcome, done) for outcome in self.scheduler.commit(step, chosen)])
         if self.scheduler.idle:
             self.scheduler.check()
 
+    def _tell(self, out: list[list[Any]]) -> None:
+        """One frame, where there is news."""
+        _, waiting = self.scheduler.counts
+        if out or waiting != self._said:
+            self._said = waiting
+            self._send(encode({"op": "step", "out": out, "waiting": waiting}))
+
     def _control(self) -> None:
         while True:
+            if self.scheduler.idle:
+                self._tell([])  # those who waited may all have been cancelled
             try:
                 arrived, message = self._inbox.get(block=self.scheduler.idle)
             except queue.Empty:

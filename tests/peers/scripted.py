@@ -42,6 +42,7 @@ class Script:
 
 class ScriptedModel:
     max_seqs = 16
+    waiting = 0
     alive = True
 
     def __init__(self, script: Script, source: ModelSource, tokenizer: Tokenizer) -> None:

@@ -256,7 +256,7 @@ JSON = st.recursive(
 )
 ENTRY = st.tuples(st.integers(0, 1), *[JSON] * (OUT_FIELDS - 1)).map(list)
 HOSTILE = st.fixed_dictionaries(
-    {"op": st.sampled_from(["step", "ready", "failed", "refused", "load", ""])},
+    {"op": st.sampled_from(["step", "ready", "failed", "refused", "load", ""]), "waiting": st.integers() | JSON},
     optional={"out": st.lists(ENTRY | JSON, max_size=3) | JSON, "id": JSON, "kind": JSON, "error": JSON, "hint": JSON},
 )
 
@@ -286,6 +286,7 @@ def test_a_worker_that_says_anything_costs_only_itself(messages: list[dict[str, 
         if link._loaded.done():
             link._loaded.exception()
         assert not faults
+        assert 0 <= link.waiting <= len(streams), "a line that turns others away with 503"
         for stream in streams:
             assert [isinstance(item, Ended) for item in await stream.take()].count(True) == 1
 

@@ -26,7 +26,7 @@ from runtime.errors import ContextExceeded, RequestRefused, WorkerDied
 from runtime.events import Event, Finish, TextDelta, TokenInfo
 from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling, _Answer
 from runtime.text.tokenizer import Tokenizer
-from tests.peers.fake_engine import VOCAB, answer
+from tests.peers.fake_engine import VOCAB, FakeEngine, answer
 from tests.peers.fake_worker import STEP_NS, Slow
 
 COMMAND = (sys.executable, "-m", "tests.peers.fake_worker")
@@ -139,6 +139,35 @@ def test_the_time_in_line_begins_when_a_request_comes_and_is_not_the_prompts() -
     assert (first, second) == (1, 2)
     assert 0 <= queued <= age - STEP_NS
     assert STEP_NS <= later_queued <= later_age - STEP_NS
+
+
+def test_the_worker_says_how_many_wait_in_its_line_and_when_they_are_cancelled() -> None:
+    """Two that need the whole pool and a third, in a batch that has places for all; and no frame without news."""
+    inbox: Inbox = queue.SimpleQueue()
+    frames: list[tuple[list[int], int]] = []
+
+    def said(frame: bytes) -> None:
+        for message in Frames().feed(frame):
+            frames.append(([entry[0] for entry in message["out"]], message["waiting"]))
+
+    engine = FakeEngine(n_blocks=2, max_rows=32, max_seqs=4)
+    loop = Loop(
+        Opened(runner=engine, n_ctx=64, n_blocks=2, vocab=VOCAB, max_seqs=4, max_rows=32, facts={}), inbox, said
+    )
+    for id in range(3):
+        message = {"op": "add", "id": id, "tokens": [id] * 60, "max_tokens": 4, "ends": [], "client": ""}
+        inbox.put((0, message | {"sampling": sampling_to_json(Sampling(seed=0))}))
+    while len(frames) < 3:
+        loop.turn()
+    assert frames == [([], 2), ([0], 2), ([0], 2)]
+    inbox.put((0, {"op": "cancel", "id": 1}))
+    loop.turn()
+    assert frames[3:] == [([0], 1)]
+    for id in (0, 2, 3):  # 3: nobody, so that there is something to wake up for
+        inbox.put((0, {"op": "cancel", "id": id}))
+    inbox.put((0, message | {"id": 4, "sampling": sampling_to_json(Sampling(seed=0))}))
+    loop.turn()
+    assert frames[4:] == [([], 0)]
 
 
 SOME_NS = st.integers(-(2**70), 2**70) | st.integers(0, 10**10)

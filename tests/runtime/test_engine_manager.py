@@ -24,6 +24,7 @@ class FakeModel:
         self.source, self.name, self.digest = source, source.name, source.digest
         self.n_ctx = min(source.n_ctx or 4096, self.n_ctx_train)
         self.max_seqs = 2
+        self.waiting = 0
         self.dead = asyncio.Event()
         self.closed = 0
 
@@ -251,6 +252,22 @@ def test_the_queue_has_an_end() -> None:
         for one in held:
             await one.__aexit__(None, None, None)
         await visit(house, source("a"))
+
+    play(scene, max_queue=3)
+
+
+def test_who_waits_for_memory_in_a_batch_with_places_counts_as_waiting() -> None:
+    async def scene(house: House) -> None:
+        async with house.manager.use(source("a")):
+            house.made[0].waiting = 2
+            await visit(house, source("a"))
+            house.made[0].waiting = 3
+            with pytest.raises(ServerBusy):
+                await visit(house, source("a"))
+            with pytest.raises(ServerBusy):
+                await visit(house, source("b"))
+            house.made[0].waiting = 0
+            await visit(house, source("a"))
 
     play(scene, max_queue=3)
 

@@ -180,17 +180,51 @@ def test_limits_of_the_control_group_count(tmp_path: Path, monkeypatch: pytest.M
     assert resources.memory_available() == 2_500_000
 
 
+V1 = "cpu,cpuacct/d/cpu.cfs_"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "350000 100000", "a/cpu.max": "150000 100000"}, 2),  # the least of those above
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000"}, 8),
+        ("0::/a/b\n", {"a/b/cpu.max": "nonsense", "a/cpu.max": "300000 0"}, 8),
+        ("0::/\n", {"cpu.max": "1000 100000"}, 1),  # a hundredth of a core is one thread
+        ("4:cpu,cpuacct:/d\n0::/\n", {V1 + "quota_us": "250000", V1 + "period_us": "100000"}, 3),
+        ("4:cpu,cpuacct:/d\n", {V1 + "quota_us": "-1", V1 + "period_us": "100000"}, 8),
+        # in a container: the host's path, of which only the root is mounted, under the controller's own name
+        ("4:cpu,cpuacct:/docker/d\n", {"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
+        ("5:cpuset:/d\n", {"cpuset/d/cpu.cfs_quota_us": "100000", "cpuset/d/cpu.cfs_period_us": "100000"}, 8),
+        ("", {}, 8),
+    ],
+)  # fmt: skip
+def test_threads_follow_the_quota_of_both_versions_of_control_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str], cores: int
+) -> None:
+    """The eight cores of this machine are what a cpuset left of it: the kernel has cut the affinity already."""
+    monkeypatch.setattr(resources, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(resources, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    files = {f"cgroup/{name}": text for name, text in files.items()} | {"proc/self/cgroup": groups}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert resources.cores() == cores
+
+
 @pytest.mark.parametrize(
     ("fixed", "each", "slowest"),
-    [(100, 10, 1000), (900, 1, 1800), (10, 100, 1000), (5000, 50, 10_000), (0, 2000, 1000), (100, 1, 1000)],
+    [(100, 10, 1000), (900, 1, 1627), (10, 100, 1000), (5000, 50, 9360), (0, 2000, 1000), (100, 1, 1000)],
 )
 def test_pace_finds_the_rows_that_fit_and_starves_nobody(fixed: int, each: int, slowest: int) -> None:
-    """A machine whose steps take `fixed` + `each` x rows, and the longest step allowed: the limit; twice the fixed part
-    where that is longer; the least rows where nothing fits."""
-    pace = Pace(max_rows=512, stall_ns=1000)
-    for rows in (4, 4, 4, *[0] * 30):
-        rows = rows or pace.rows(4, 1)
-        pace.took(rows, fixed + each * rows)
+    """A machine whose steps take `fixed` + `each` x rows, and the longest step aimed at: the target; twice the step
+    without a prompt where that is longer; the least rows where nothing fits."""
+    pace = Pace(max_rows=512, stall_ns=1500)
+    for _ in range(3):
+        pace.took(4, 0, fixed + each * 4)
+    for _ in range(30):
+        rows = pace.rows(4, 1)
+        pace.took(rows, rows - 4, fixed + each * rows)
     rows = pace.rows(4, 1)
     assert rows == 4 + SMALLEST or (fixed + each * rows) <= 1.1 * slowest
     assert rows == 512 or fixed + each * (rows + 2) >= 0.9 * slowest
@@ -200,13 +234,13 @@ def test_pace_finds_the_rows_that_fit_and_starves_nobody(fixed: int, each: int, 
 def test_pace_grows_by_doubling_and_takes_a_slow_step_back() -> None:
     pace = Pace(max_rows=512, stall_ns=1000)
     assert pace.rows(2, 0) == 2 + SMALLEST
-    pace.took(4, 100)
-    before = 4
+    pace.took(2, 0, 100)
+    before = 2 + SMALLEST
     for _ in range(8):
         rows = pace.rows(2, 1)
-        assert rows <= max(2 * before, 2 + SMALLEST)
-        pace.took(rows, 100 + rows // 10)
+        assert rows <= 2 * before
+        pace.took(rows, rows - 2, 100 + rows // 10)
         before = rows
     assert before > 256
-    pace.took(before, 100_000)
-    assert pace.rows(2, 1) <= before // 2
+    pace.took(before, before - 2, 100_000)
+    assert pace.rows(2, 1) == 2 + SMALLEST
