@@ -42,16 +42,30 @@ def serve(
     port: int | None = typer.Option(None, min=0, max=65535, help="Port to listen on, 0 for any [11434]."),
     online: bool = typer.Option(False, "--online", help="Let clients pull and push: opens outbound connections."),
     models: Path | None = typer.Option(None, help="The store to serve [SEALIFT_MODELS]."),
-    threads: int | None = typer.Option(None, min=0, max=1024, help="Threads of each model [one a core]."),
+    threads: int | None = typer.Option(
+        None, min=0, max=1024, help="Threads of each model [SEALIFT_NUM_THREADS, one a core that the system gives us]."
+    ),
     parallel: int | None = typer.Option(
         None, min=1, max=1024, help="Full contexts kept for each model [SEALIFT_NUM_PARALLEL, 1 to 4 as memory allows]."
     ),
     context_length: int | None = typer.Option(
-        None, min=4, help="Tokens of context where a request does not say [4096]."
+        None, min=4, max=1 << 24, help="Tokens of context where a request does not say [SEALIFT_CONTEXT_LENGTH, 4096]."
     ),
-    keep_alive: str | None = typer.Option(None, help="How long an idle model stays loaded: 5m, 1h, -1 for ever [5m]."),
-    max_queue: int | None = typer.Option(None, min=1, help="Requests that may wait [SEALIFT_MAX_QUEUE, 512]."),
-    max_loaded: int | None = typer.Option(None, min=1, help="Models loaded at once [SEALIFT_MAX_LOADED_MODELS, 3]."),
+    batch_rows: int | None = typer.Option(
+        None, min=32, max=8192, help="Tokens computed in one step, all requests together [SEALIFT_BATCH_ROWS, 512]."
+    ),
+    keep_alive: str | None = typer.Option(
+        None, help="How long an idle model stays loaded: 5m, 1h, -1 for ever [SEALIFT_KEEP_ALIVE, 5m]."
+    ),
+    load_timeout: str | None = typer.Option(
+        None, help="How long loading a model may take; 0 or -1: any time [SEALIFT_LOAD_TIMEOUT, 5m]."
+    ),
+    max_queue: int | None = typer.Option(
+        None, min=1, max=1 << 20, help="Requests that may wait; more are answered 503 [SEALIFT_MAX_QUEUE, 512]."
+    ),
+    max_loaded: int | None = typer.Option(
+        None, min=1, max=1024, help="Models loaded at once [SEALIFT_MAX_LOADED_MODELS, 3]."
+    ),
 ) -> None:
     """Serve the models of the store over the Ollama and OpenAI APIs.
 
@@ -65,21 +79,21 @@ def serve(
     from dataclasses import replace
 
     from manifests.store import Store
-    from runtime import serving
+    from runtime import serving, told
     from runtime.client import configured_address, parse_address
 
     address = parse_address(host) if host else configured_address()
     if port is not None:
         address = replace(address, port=port)
-    told = serving.resolve(
-        address, threads=threads or 0, parallel=parallel, context_length=context_length, keep_alive=keep_alive,
-        max_queue=max_queue, max_loaded=max_loaded,
+    what = told.resolve(
+        address, threads=threads, parallel=parallel, context_length=context_length, batch_rows=batch_rows,
+        keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue, max_loaded=max_loaded,
     )  # fmt: skip
     store = Store(models)
     if online and transfers_factory is None:
         raise RequestRefused("--online: this installation has no part that pulls and pushes")
     transfers = transfers_factory(store) if online and transfers_factory is not None else None
-    serving.serve(store, told, transfers=transfers, say=_say)
+    serving.serve(store, what, transfers=transfers, say=_say)
 
 
 def run(

@@ -1,4 +1,4 @@
-"""Runs the server: settings, the socket, uvicorn, and an orderly end.
+"""Runs the server: the socket, uvicorn, and an orderly end.
 
 On SIGTERM or SIGINT: the manager closes, which ends every model and gives each stream still open its error line; then
 uvicorn takes no new connections and leaves. Refuses an address that is taken, or not ours, before anything is loaded.
@@ -14,87 +14,24 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from manifests.home import own_version, setting
 from manifests.store import Store
 from runtime.api.app import create_app
-from runtime.api.durations import SECOND, keep_alive_setting
-from runtime.api.guard import is_loopback, parse_origins
-from runtime.api.state import Settings, Transfers
+from runtime.api.guard import is_loopback
+from runtime.api.state import Transfers
 from runtime.client import Address
-from runtime.errors import AddressRefused, RequestRefused
+from runtime.errors import AddressRefused
 from runtime.manager import Manager
+from runtime.told import Serve
 
 GRACE_S = 3  # seconds an open connection may take to finish after a signal
 HEAD_S = 60  # seconds a new connection has for its first request's head
 KEEP_OPEN_S = 75  # seconds an idle connection is kept; longer than common clients' and proxies' 60
 BACKLOG = 2048
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Serve:
-    """What `sealift serve` was told, every default filled in. Times in seconds, negative for ever."""
-
-    address: Address
-    keep_alive: float
-    load_timeout: float
-    max_loaded: int
-    max_queue: int
-    settings: Settings
-
-
-def number_setting(name: str, default: int) -> int:
-    """A whole number of 0 or more. Unlike Ollama, a bad one is refused and not passed over."""
-    text = setting(name)
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise RequestRefused(f"SEALIFT_{name} (or OLLAMA_{name}): expected a whole number, found {text[:40]!r}")
-    return int(text)
-
-
-def seconds_setting(name: str, default: str) -> float:
-    """`5m`, `300`; negative: for ever."""
-    try:
-        nanoseconds = keep_alive_setting(setting(name, default))
-    except RequestRefused as error:
-        raise RequestRefused(f"SEALIFT_{name} (or OLLAMA_{name}): {error}", hint="write 5m, 300 or -1") from None
-    return -1.0 if nanoseconds < 0 else nanoseconds / SECOND
-
-
-def resolve(
-    address: Address, *, threads: int, parallel: int | None, context_length: int | None, keep_alive: str | None,
-    max_queue: int | None, max_loaded: int | None,
-) -> Serve:  # fmt: skip
-    """Flags before environment before defaults."""
-    if address.scheme != "http":
-        raise RequestRefused(
-            f"{address.url}: this server does not speak TLS", hint="put a reverse proxy in front of it"
-        )
-    seconds = seconds_setting("KEEP_ALIVE", "5m")
-    if keep_alive is not None:
-        nanoseconds = keep_alive_setting(keep_alive)
-        seconds = -1.0 if nanoseconds < 0 else nanoseconds / SECOND
-    settings = Settings(
-        listening_on=address.host,
-        origins=parse_origins(setting("ORIGINS")),
-        context_length=number_setting("CONTEXT_LENGTH", 0) if context_length is None else context_length,
-        threads=threads or number_setting("NUM_THREADS", 0),
-        parallel=max(0, number_setting("NUM_PARALLEL", 0) if parallel is None else parallel),
-        version=own_version(),
-    )
-    return Serve(
-        address=address,
-        keep_alive=seconds,
-        load_timeout=seconds_setting("LOAD_TIMEOUT", "5m"),
-        max_loaded=number_setting("MAX_LOADED_MODELS", 0) if max_loaded is None else max_loaded,
-        max_queue=number_setting("MAX_QUEUE", 512) if max_queue is None else max_queue,
-        settings=settings,
-    )
 
 
 def bind(address: Address) -> socket.socket:

@@ -47,12 +47,13 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 | `SEALIFT_API_KEY` * | sent as a bearer token by `run`, `ps` and `stop`, for a proxy that asks for one |
 | `SEALIFT_ORIGINS` * | more web pages that may ask the server: a comma list such as `http://wiki.corp:*` |
 | `SEALIFT_CONTEXT_LENGTH` * | tokens of context where neither request nor Modelfile says; 4096 |
-| `SEALIFT_NUM_THREADS` * | threads of each model; one a core |
+| `SEALIFT_NUM_THREADS` * | threads of each model; one a core that affinity, cpuset and CPU quota leave |
 | `SEALIFT_NUM_PARALLEL` * | full contexts kept for each model; 1 to 4 as memory allows |
+| `SEALIFT_BATCH_ROWS` * | tokens computed in one step, all requests of a model together; 512 |
 | `SEALIFT_KEEP_ALIVE` * | how long an idle model stays loaded; `5m`, negative for ever |
-| `SEALIFT_LOAD_TIMEOUT` * | how long loading a model may take; `5m` |
+| `SEALIFT_LOAD_TIMEOUT` * | how long loading a model may take; `5m`, 0 or negative for ever |
 | `SEALIFT_MAX_LOADED_MODELS` * | models loaded at once; 3 |
-| `SEALIFT_MAX_QUEUE` * | requests that may wait; 512 |
+| `SEALIFT_MAX_QUEUE` * | requests that may wait, for a load or in a model's line; more are answered 503; 512 |
 | `SEALIFT_GO_TEMPLATE` * | true: a model's Go template goes before its GGUF's Jinja; false: after it |
 | `SEALIFT_NOHISTORY` * | true: what is typed in a chat is not remembered |
 | `SEALIFT_PASSPHRASE` | the passphrase of a private key, where there is no terminal |

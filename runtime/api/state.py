@@ -43,6 +43,7 @@ class Settings:
     context_length: int = 0
     threads: int = 0  # 0: one a core
     parallel: int = 0  # full contexts the cache of a model holds; 0: one to four, as memory allows
+    batch_rows: int = 512  # rows of one step, of all sequences together
     version: str = "0"  # sealift's own, sent in a header
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -13,7 +14,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -21,9 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.store import Store
+from runtime import told as settings
 from runtime.client import Client, parse_address
+from runtime.commands import serve as serve_verb
 from runtime.errors import AddressRefused, RequestRefused, ServerRefused, ServerUnreachable
-from runtime.serving import bind, number_setting, resolve, seconds_setting
+from runtime.serving import bind
+from runtime.told import MAX_QUEUE, Range, number_setting, resolve, seconds_setting
 from tests.peers.live import Live, live
 from tests.peers.scripted import Script, small_store
 
@@ -223,22 +226,47 @@ def test_flags_come_before_the_environment_before_defaults(monkeypatch: pytest.M
     monkeypatch.setenv("OLLAMA_KEEP_ALIVE", "-1")
     monkeypatch.setenv("OLLAMA_MAX_QUEUE", "7")
     monkeypatch.setenv("SEALIFT_CONTEXT_LENGTH", "2048")
-    nothing: dict[str, Any] = {
-        "parallel": None,
-        "context_length": None,
-        "keep_alive": None,
-        "max_queue": None,
-        "max_loaded": None,
-    }
-    told = resolve(parse_address(""), threads=0, **nothing)
+    told = resolve(parse_address(""))
     assert (told.keep_alive, told.max_queue, told.settings.context_length, told.settings.parallel) == (-1.0, 7, 2048, 0)
-    told = resolve(parse_address(""), threads=2, **nothing | {"keep_alive": "90", "max_queue": 3})
-    assert (told.keep_alive, told.max_queue, told.settings.threads) == (90.0, 3, 2)
+    told = resolve(parse_address(""), threads=2, keep_alive="90", load_timeout="0", max_queue=3, batch_rows=64)
+    assert (told.keep_alive, told.load_timeout, told.max_queue) == (90.0, 0.0, 3)
+    assert (told.settings.threads, told.settings.batch_rows) == (2, 64)
     with pytest.raises(RequestRefused, match="does not speak TLS"):
-        resolve(parse_address("https://h"), threads=0, **nothing)
+        resolve(parse_address("https://h"))
     monkeypatch.setenv("SEALIFT_MAX_QUEUE", "many")
     with pytest.raises(RequestRefused, match="SEALIFT_MAX_QUEUE"):
-        number_setting("MAX_QUEUE", 1)
+        number_setting(MAX_QUEUE)
     monkeypatch.setenv("SEALIFT_LOAD_TIMEOUT", "soon")
     with pytest.raises(RequestRefused, match="SEALIFT_LOAD_TIMEOUT"):
         seconds_setting("LOAD_TIMEOUT", "5m")
+    with pytest.raises(RequestRefused, match=r"--keep-alive: .*soon"):
+        seconds_setting("KEEP_ALIVE", "5m", "soon")
+
+
+RANGES = {
+    flag: getattr(settings, name)
+    for flag, name in {
+        "threads": "THREADS", "parallel": "PARALLEL", "context_length": "CONTEXT", "batch_rows": "BATCH_ROWS",
+        "max_queue": "MAX_QUEUE", "max_loaded": "MAX_LOADED",
+    }.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", RANGES)
+@pytest.mark.parametrize("prefix", ["SEALIFT", "OLLAMA"])
+def test_every_number_has_a_range_that_flag_and_environment_share(
+    flag: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of: Range = RANGES[flag]
+    option = inspect.signature(serve_verb).parameters[flag].default
+    assert option.max == of.high and option.min in (of.low, of.also)
+    for value in (of.low, of.high):
+        monkeypatch.setenv(f"{prefix}_{of.name}", str(value))
+        assert number_setting(of) == value
+    for value in (of.low - 1, of.high + 1):
+        monkeypatch.setenv(f"{prefix}_{of.name}", str(value))
+        if value != of.also:
+            with pytest.raises(
+                RequestRefused, match=rf"SEALIFT_{of.name} \(or OLLAMA_{of.name}\): .* {of.low} to {of.high}"
+            ):
+                number_setting(of)

@@ -1,0 +1,101 @@
+"""What `sealift serve` is told: flags before environment (SEALIFT_X, then OLLAMA_X) before defaults.
+
+Refuses, by the name of who said it, what is no number, out of its range, or a kind of keys and values that the engine
+does not keep. Unlike Ollama, which passes over what it cannot read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from manifests.home import own_version, setting
+from runtime.api.durations import SECOND, keep_alive_setting
+from runtime.api.guard import parse_origins
+from runtime.api.state import Settings
+from runtime.client import Address
+from runtime.errors import RequestRefused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Of one number: its name in the environment, and what it may be. `also`: a value that stands for the default."""
+
+    name: str
+    low: int
+    high: int
+    default: int
+    also: int | None = None
+
+
+THREADS = Range(name="NUM_THREADS", low=1, high=1024, default=0, also=0)
+PARALLEL = Range(name="NUM_PARALLEL", low=1, high=1024, default=0, also=0)
+CONTEXT = Range(name="CONTEXT_LENGTH", low=4, high=1 << 24, default=0, also=0)
+BATCH_ROWS = Range(name="BATCH_ROWS", low=32, high=8192, default=512)
+MAX_QUEUE = Range(name="MAX_QUEUE", low=1, high=1 << 20, default=512)
+MAX_LOADED = Range(name="MAX_LOADED_MODELS", low=1, high=1024, default=0, also=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve:
+    """Every default filled in. Times in seconds, negative for ever."""
+
+    address: Address
+    keep_alive: float
+    load_timeout: float
+    max_loaded: int
+    max_queue: int
+    settings: Settings
+
+
+def number_setting(of: Range, flag: int | None = None) -> int:
+    """`flag`: what the command line says, whose range the command line has checked; None: nothing."""
+    if flag is not None:
+        return flag
+    who, text = f"SEALIFT_{of.name} (or OLLAMA_{of.name})", setting(of.name)
+    if not text:
+        return of.default
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise RequestRefused(f"{who}: expected a whole number, found {text[:40]!r}")
+    value = int(text)
+    if value != of.also and not of.low <= value <= of.high:
+        raise RequestRefused(f"{who}: expected a number from {of.low} to {of.high}, found {text}")
+    return value
+
+
+def seconds_setting(name: str, default: str, flag: str | None = None) -> float:
+    """`5m`, `300`; negative: for ever."""
+    who = f"SEALIFT_{name} (or OLLAMA_{name})" if flag is None else f"--{name.lower().replace('_', '-')}"
+    try:
+        nanoseconds = keep_alive_setting(setting(name, default) if flag is None else flag)
+    except RequestRefused as error:
+        raise RequestRefused(f"{who}: {error}", hint="write 5m, 300 or -1") from None
+    return -1.0 if nanoseconds < 0 else nanoseconds / SECOND
+
+
+def resolve(
+    address: Address, *, threads: int | None = None, parallel: int | None = None, context_length: int | None = None,
+    batch_rows: int | None = None, keep_alive: str | None = None, load_timeout: str | None = None,
+    max_queue: int | None = None, max_loaded: int | None = None,
+) -> Serve:  # fmt: skip
+    """Arguments are the flags. Raises RequestRefused."""
+    if address.scheme != "http":
+        raise RequestRefused(
+            f"{address.url}: this server does not speak TLS", hint="put a reverse proxy in front of it"
+        )
+    settings = Settings(
+        listening_on=address.host,
+        origins=parse_origins(setting("ORIGINS")),
+        context_length=number_setting(CONTEXT, context_length),
+        threads=number_setting(THREADS, threads),
+        parallel=number_setting(PARALLEL, parallel),
+        batch_rows=number_setting(BATCH_ROWS, batch_rows),
+        version=own_version(),
+    )
+    return Serve(
+        address=address,
+        keep_alive=seconds_setting("KEEP_ALIVE", "5m", keep_alive),
+        load_timeout=seconds_setting("LOAD_TIMEOUT", "5m", load_timeout),
+        max_loaded=number_setting(MAX_LOADED, max_loaded),
+        max_queue=number_setting(MAX_QUEUE, max_queue),
+        settings=settings,
+    )
