@@ -7,7 +7,9 @@ options (InputError), use after `close`. An Engine is used by one thread at a ti
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -281,27 +283,28 @@ class _Samplings:
         self.structs = (SlSampling * max(1, len(samplings)))(*(self._struct(s, vocab) for s in samplings))
 
     def _struct(self, s: Sampling, vocab: int) -> SlSampling:
-        history, bias_ids = _ints(s.history), _ints(list(s.bias))
-        bias_values = np.array(list(s.bias.values()), np.float32)
-        self.kept += [history, bias_ids, bias_values]
-        mask = None
+        history = bias_ids = bias_values = mask = None  # most have none of them, and arrays cost more than all the rest
+        if len(s.history):
+            history = self._keep(_ints(s.history))
+        if s.bias:
+            bias_ids = self._keep(_ints(list(s.bias)))
+            bias_values = self._keep(np.array(list(s.bias.values()), np.float32))
         if s.mask is not None:
             words = np.ascontiguousarray(s.mask, np.uint32)
             if words.shape != ((vocab + 31) // 32,):
                 raise InputError(f"mask of {list(words.shape)} words, expected [{(vocab + 31) // 32}]")
-            self.kept.append(words)
-            mask = words.ctypes.data
+            mask = self._keep(words)
         if not 0 <= s.seed < 1 << 64:
             raise InputError(f"seed {s.seed} is not in 0 .. 2^64-1")
         return SlSampling(
             seed=s.seed,
-            history=history.ctypes.data,
+            history=history,
             mask=mask,
-            bias_ids=bias_ids.ctypes.data,
-            bias_values=bias_values.ctypes.data,
-            n_history=len(history),
-            n_bias=len(bias_ids),
-            top_k=max(_INT32.min, min(_INT32.max, s.top_k)),
+            bias_ids=bias_ids,
+            bias_values=bias_values,
+            n_history=len(s.history),
+            n_bias=len(s.bias),
+            top_k=max(_LEAST, min(_MOST, s.top_k)),
             top_logprobs=_int32(s.top_logprobs),
             temperature=s.temperature,
             top_p=s.top_p,
@@ -312,23 +315,31 @@ class _Samplings:
             frequency_penalty=s.frequency_penalty,
         )
 
+    def _keep(self, array: npt.NDArray[Any]) -> int:
+        """Its address, good as long as this object lives."""
+        self.kept.append(array)
+        return array.ctypes.data
 
-_INT32 = np.iinfo(np.int32)
+
+_LEAST, _MOST = -(1 << 31), (1 << 31) - 1  # of an int32
 
 
 def _int32(value: int) -> int:
     """ctypes would cut what does not fit, silently."""
-    if not _INT32.min <= value <= _INT32.max:
+    if not _LEAST <= value <= _MOST:
         raise InputError(f"{value} does not fit 32 bits")
     return value
 
 
 def _ints(values: Ints) -> npt.NDArray[np.int32]:
     """One dimension, 32 bits, nothing cut."""
+    if isinstance(values, list) and values:  # several in every step: an array checks each number as it takes it
+        with contextlib.suppress(OverflowError, TypeError):  # refused below, in words
+            return np.frombuffer(array("i", values), np.int32)
     try:
         wide = np.asarray(values, np.int64)
     except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"expected integers, got {values!r:.60}") from error
-    if wide.ndim != 1 or (wide.size and (wide.min() < _INT32.min or wide.max() > _INT32.max)):
+    if wide.ndim != 1 or (wide.size and (wide.min() < _LEAST or wide.max() > _MOST)):
         raise InputError(f"expected one dimension of 32-bit integers, got {values!r:.60}")
     return np.ascontiguousarray(wide, np.int32)

@@ -15,14 +15,16 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from manifests.store import Store
 from runtime.api.app import create_app
 from runtime.api.guard import is_loopback
 from runtime.api.state import Transfers
+from runtime.api.transport import DIRECT
 from runtime.client import Address
 from runtime.errors import AddressRefused
 from runtime.manager import Manager
@@ -71,7 +73,7 @@ async def _serve(
     )
     app = create_app(store, manager, transfers=transfers, settings=told.settings)
     config = uvicorn.Config(
-        app, http=Http, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on",
+        Lend(app), http=Http, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on",
         timeout_keep_alive=KEEP_OPEN_S, timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     where = listener.getsockname()
@@ -96,6 +98,35 @@ class Http(H11Protocol):
     def _too_slow(self) -> None:
         if getattr(self, "cycle", None) is None:  # no request has begun
             self.transport.abort()
+
+
+class Lend:
+    """ASGI middleware, outermost: lends streams their connection (transport.DIRECT)."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        cycle = getattr(send, "__self__", None)
+        if isinstance(cycle, RequestResponseCycle) and scope["http_version"] == "1.1" and scope["method"] != "HEAD":
+            scope["extensions"] = {**scope.get("extensions", {}), DIRECT: _Body(cycle).write}
+        await self._app(scope, receive, send)
+
+
+class _Body:
+    """Chunks of HTTP/1.1 (RFC 9112, 7.1) on the connection of one answer. The head and the end are uvicorn's: it counts
+    no chunk between them, and chose this coding because the head names no length."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def write(self, chunk: bytes) -> bool:
+        """A client that reads too slowly is left to `send`, which waits for it; an empty chunk would be the last."""
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not chunk:
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        return True
 
 
 class _Server(uvicorn.Server):

@@ -9,6 +9,7 @@ import math
 import re
 import time
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 from runtime.errors import RequestRefused
@@ -74,7 +75,14 @@ def keep_alive_setting(text: str) -> int:
 
 
 def now_utc() -> str:
-    return rfc3339(time.time_ns(), utc=True)
+    """For every token of every stream: only the fraction is written anew within a second."""
+    seconds, rest = divmod(time.time_ns(), SECOND)
+    return f"{_utc_second(seconds)}{_fraction(rest)}Z"
+
+
+@lru_cache(maxsize=2)
+def _utc_second(seconds: int) -> str:
+    return rfc3339(seconds * SECOND, utc=True).removesuffix("Z")
 
 
 def rfc3339(nanoseconds: int, *, utc: bool = False) -> str:
@@ -83,9 +91,12 @@ def rfc3339(nanoseconds: int, *, utc: bool = False) -> str:
     moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=min(seconds, 253402214400))  # year 9999
     if not utc:
         moment = moment.astimezone()
-    fraction = f".{rest:09d}".rstrip("0").rstrip(".")
     zone = "Z" if utc or not moment.utcoffset() else moment.isoformat()[-6:]
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}{zone}"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{_fraction(rest)}{zone}"
+
+
+def _fraction(nanoseconds: int) -> str:
+    return f".{nanoseconds:09d}".rstrip("0").rstrip(".")
 
 
 def format_go(nanoseconds: int) -> str:

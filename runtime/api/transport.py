@@ -5,6 +5,10 @@
   the answer waits until it has ended. So does a client that takes nothing for PATIENCE_S: it holds its model.
 * `read_body` bounds a body. `in_thread` runs blocking work and yields what it reports.
 
+Between the first chunk and the last one an answer writes to the connection itself where the server lends it (DIRECT): a
+token then passes none of the layers above, and no timer is set. Whatever is not plain (a client that reads too slowly,
+HTTP/1.0, another server) goes the ordinary way, chunk by chunk.
+
 Invariant: a generator that was started is closed before the answer's call returns, whatever happens.
 """
 
@@ -33,7 +37,10 @@ JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 
+DIRECT = "sealift.direct"  # in scope["extensions"]: a Direct, where the server has one
+
 Chunks = AsyncGenerator[bytes, None]
+Direct = Callable[[bytes], bool]  # takes a chunk of a body that has begun, or answers False and has done nothing
 
 
 class Failure:
@@ -140,8 +147,11 @@ class Answer(Response):
         super().__init__(media_type=media_type)
         self._chunks, self._dialect, self._whole = chunks, dialect, whole
         self._started = False
+        self._direct: Direct = lambda chunk: False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if not self._whole:
+            self._direct = scope.get("extensions", {}).get(DIRECT, self._direct)
         work = asyncio.ensure_future(self._work(self._patient(send)))
         watch = asyncio.ensure_future(_gone(receive))
         try:
@@ -182,6 +192,8 @@ class Answer(Response):
             await self._fail(send, error)
 
     async def _send(self, send: Any, chunk: bytes, *, last: bool = False) -> None:
+        if self._started and not last and self._direct(chunk):
+            return
         if not self._started:
             self._started = True
             headers = [(b"content-type", str(self.media_type).encode())]

@@ -22,6 +22,8 @@ class StopFilter:
         """Text that may be shown now. After `matched` is set, always empty."""
         if self.matched is not None:
             return ""
+        if not self._stops:
+            return text
         buffer = self._held + text
         match = self._first(buffer)
         if match is not None:

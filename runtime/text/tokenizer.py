@@ -37,12 +37,13 @@ _BYTE_TEXT = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class Tokenizer:
-    """Made by `from_gguf`; safe to share between threads: nothing changes after construction."""
+    """Made by `from_gguf`; safe to share between threads: nothing changes after construction but what is remembered."""
 
     def __init__(self, *, vocab: Vocab, machine: tokenizers.Tokenizer, style: _Style) -> None:
         self._vocab = vocab
         self._machine = machine
         self._style = style
+        self._bytes: dict[int, bytes] = {}  # of tokens that were asked for: every answer asks for each of its own
         framing = [index for index, kind in enumerate(vocab.types) if kind in (CONTROL, UNKNOWN)]
         always = [index for index, kind in enumerate(vocab.types) if kind == USER_DEFINED]
         self._always = SpecialTexts({vocab.tokens[index]: index for index in always})
@@ -138,6 +139,12 @@ class Tokenizer:
 
     def token_bytes(self, index: int) -> bytes:
         """What the token adds to the text; one token may hold part of a character. Control tokens give their name."""
+        known = self._bytes.get(index)
+        if known is None:
+            known = self._bytes[index] = self._token_bytes(index)
+        return known
+
+    def _token_bytes(self, index: int) -> bytes:
         text, kind = self._vocab.tokens[index], self._vocab.types[index]
         if kind in (CONTROL, UNKNOWN, USER_DEFINED):
             return text.encode()

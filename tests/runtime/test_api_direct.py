@@ -1,0 +1,109 @@
+"""Streams write their chunks to the connection itself (serving.Lend); whoever reads slowly or speaks HTTP/1.0 is served
+the ordinary way. A real socket, and no model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from runtime import serving
+from runtime.api.transport import DIRECT, NDJSON, Answer
+
+COUNT, SIZE = 50, 100_000  # more than socket buffers hold
+
+
+class App:
+    """Streams `chunks`; counts what went directly."""
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self.chunks = chunks
+        self.direct = 0
+        self.refused = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        lent = scope.get("extensions", {}).get(DIRECT)
+        if lent is not None:
+
+            def counted(chunk: bytes) -> bool:
+                taken = bool(lent(chunk))
+                self.direct += taken
+                self.refused += not taken
+                return taken
+
+            scope["extensions"] = {DIRECT: counted}
+        await Answer(self._stream(), media_type=NDJSON)(scope, receive, send)
+
+    async def _stream(self) -> AsyncGenerator[bytes, None]:
+        for chunk in self.chunks:
+            await asyncio.sleep(0)
+            yield chunk
+
+
+def fetch(app: App, request: bytes, *, rest_s: float = 0.0) -> bytes:
+    """Everything the server answers to one request, read after `rest_s`."""
+
+    async def go() -> bytes:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            config = uvicorn.Config(serving.Lend(app), http=serving.Http, log_config=None, lifespan="off", ws="none")
+            server = uvicorn.Server(config)
+            running = asyncio.ensure_future(server.serve(sockets=[listener]))
+            reader, writer = await asyncio.open_connection(*listener.getsockname(), limit=1 << 14)
+            writer.write(request)
+            await asyncio.sleep(rest_s)
+            data = await reader.read()
+            writer.close()
+            server.should_exit = True
+            await running
+            return data
+
+    return asyncio.run(asyncio.wait_for(go(), 60))
+
+
+def get(version: str) -> bytes:
+    return f"GET / HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+
+
+def dechunked(body: bytes) -> list[bytes]:
+    found = []
+    while True:
+        head = re.match(rb"([0-9a-f]+)\r\n", body)
+        assert head, body[:40]
+        size = int(head[1], 16)
+        found.append(body[head.end() : head.end() + size])
+        body = body[head.end() + size :]
+        assert body.startswith(b"\r\n")
+        body = body[2:]
+        if not size:
+            assert not body
+            return found[:-1]
+
+
+def test_all_chunks_but_the_first_go_directly_and_read_as_chunks() -> None:
+    app = App([b"one\n", b"two\n", b"", b"three\n"])
+    head, _, body = fetch(app, get("1.1")).partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head.lower()
+    assert dechunked(body) == [b"one\n", b"two\n", b"three\n"]
+    assert app.direct == 2 and app.refused == 1  # the empty chunk, which would have ended the body
+
+
+def test_a_slow_reader_gets_every_byte_in_order() -> None:
+    chunks = [b"%07d" % n * (SIZE // 7) + b"\n" for n in range(COUNT)]
+    app = App(chunks)
+    _, _, body = fetch(app, get("1.1"), rest_s=0.3).partition(b"\r\n\r\n")
+    assert b"".join(dechunked(body)) == b"".join(chunks)
+    assert app.refused > 0, "the connection was full, and the chunks were piled up in memory"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_http_1_0_and_head_go_the_ordinary_way(method: str) -> None:
+    app = App([b"one\n", b"two\n"])
+    request = get("1.0") if method == "GET" else get("1.1").replace(b"GET", b"HEAD")
+    _, _, body = fetch(app, request).partition(b"\r\n\r\n")
+    assert body == (b"one\ntwo\n" if method == "GET" else b"")
+    assert app.direct == app.refused == 0
