@@ -54,6 +54,9 @@ def serve(
     batch_rows: int | None = typer.Option(
         None, min=32, max=8192, help="Tokens computed in one step, all requests together [SEALIFT_BATCH_ROWS, 512]."
     ),
+    kv_cache_type: str | None = typer.Option(
+        None, help="How keys and values are kept: f16, or q8_0 in half the memory [SEALIFT_KV_CACHE_TYPE, f16]."
+    ),
     keep_alive: str | None = typer.Option(
         None, help="How long an idle model stays loaded: 5m, 1h, -1 for ever [SEALIFT_KEEP_ALIVE, 5m]."
     ),
@@ -87,7 +90,8 @@ def serve(
         address = replace(address, port=port)
     what = told.resolve(
         address, threads=threads, parallel=parallel, context_length=context_length, batch_rows=batch_rows,
-        keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue, max_loaded=max_loaded,
+        kv_cache_type=kv_cache_type, keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue,
+        max_loaded=max_loaded,
     )  # fmt: skip
     store = Store(models)
     if online and transfers_factory is None:

@@ -40,7 +40,8 @@ class ModelSource:
 
     `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then a running
     worker with a larger one will do as well; it is cut to what the model was trained for. `threads` 0: one a core.
-    `parallel`: full contexts that the key/value pool holds; 0: as many as fit well. `max_rows`: of one step.
+    `parallel`: full contexts that the key/value pool holds; 0: as many as fit well. `max_rows`: of one step. `kv_type`:
+    how keys and values are kept. The last two are the server's, the same for all its models.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelSource:
     threads: int = 0
     parallel: int = 0
     max_rows: int = 512
+    kv_type: str = "f16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +312,7 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND) -> Loaded
         parallel=source.parallel,
         max_seqs=MAX_SEQS,
         max_rows=source.max_rows,
+        kv_type=source.kv_type,
     )
     try:
         link = await Link.start(load, command)

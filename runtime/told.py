@@ -31,6 +31,7 @@ THREADS = Range(name="NUM_THREADS", low=1, high=1024, default=0, also=0)
 PARALLEL = Range(name="NUM_PARALLEL", low=1, high=1024, default=0, also=0)
 CONTEXT = Range(name="CONTEXT_LENGTH", low=4, high=1 << 24, default=0, also=0)
 BATCH_ROWS = Range(name="BATCH_ROWS", low=32, high=8192, default=512)
+KV_TYPES = ("f16", "q8_0")  # native.library.KV_TYPES, which only workers load
 MAX_QUEUE = Range(name="MAX_QUEUE", low=1, high=1 << 20, default=512)
 MAX_LOADED = Range(name="MAX_LOADED_MODELS", low=1, high=1024, default=0, also=0)
 
@@ -62,6 +63,14 @@ def number_setting(of: Range, flag: int | None = None) -> int:
     return value
 
 
+def kv_type_setting(flag: str | None = None) -> str:
+    who = "--kv-cache-type" if flag is not None else "SEALIFT_KV_CACHE_TYPE (or OLLAMA_KV_CACHE_TYPE)"
+    text = setting("KV_CACHE_TYPE", KV_TYPES[0]) if flag is None else flag
+    if text not in KV_TYPES:
+        raise RequestRefused(f"{who}: keys and values are not kept as {text[:40]!r} here", hint="write f16 or q8_0")
+    return text
+
+
 def seconds_setting(name: str, default: str, flag: str | None = None) -> float:
     """`5m`, `300`; negative: for ever."""
     who = f"SEALIFT_{name} (or OLLAMA_{name})" if flag is None else f"--{name.lower().replace('_', '-')}"
@@ -74,8 +83,8 @@ def seconds_setting(name: str, default: str, flag: str | None = None) -> float:
 
 def resolve(
     address: Address, *, threads: int | None = None, parallel: int | None = None, context_length: int | None = None,
-    batch_rows: int | None = None, keep_alive: str | None = None, load_timeout: str | None = None,
-    max_queue: int | None = None, max_loaded: int | None = None,
+    batch_rows: int | None = None, kv_cache_type: str | None = None, keep_alive: str | None = None,
+    load_timeout: str | None = None, max_queue: int | None = None, max_loaded: int | None = None,
 ) -> Serve:  # fmt: skip
     """Arguments are the flags. Raises RequestRefused."""
     if address.scheme != "http":
@@ -89,6 +98,7 @@ def resolve(
         threads=number_setting(THREADS, threads),
         parallel=number_setting(PARALLEL, parallel),
         batch_rows=number_setting(BATCH_ROWS, batch_rows),
+        kv_type=kv_type_setting(kv_cache_type),
         version=own_version(),
     )
     return Serve(

@@ -50,6 +50,7 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 | `SEALIFT_NUM_THREADS` * | threads of each model; one a core that affinity, cpuset and CPU quota leave |
 | `SEALIFT_NUM_PARALLEL` * | full contexts kept for each model; 1 to 4 as memory allows |
 | `SEALIFT_BATCH_ROWS` * | tokens computed in one step, all requests of a model together; 512 |
+| `SEALIFT_KV_CACHE_TYPE` * | how keys and values are kept: `f16`, or `q8_0` in about half the memory |
 | `SEALIFT_KEEP_ALIVE` * | how long an idle model stays loaded; `5m`, negative for ever |
 | `SEALIFT_LOAD_TIMEOUT` * | how long loading a model may take; `5m`, 0 or negative for ever |
 | `SEALIFT_MAX_LOADED_MODELS` * | models loaded at once; 3 |

@@ -105,6 +105,7 @@ def source_of(server: Server, ask: Ask) -> ModelSource:
         threads=ask.options.num_thread or settings.threads,
         parallel=settings.parallel,
         max_rows=settings.batch_rows,
+        kv_type=settings.kv_type,
     )
 
 

@@ -44,6 +44,7 @@ class Settings:
     threads: int = 0  # 0: one a core
     parallel: int = 0  # full contexts the cache of a model holds; 0: one to four, as memory allows
     batch_rows: int = 512  # rows of one step, of all sequences together
+    kv_type: str = "f16"  # how keys and values are kept: f16 or q8_0
     version: str = "0"  # sealift's own, sent in a header
 
 

@@ -56,6 +56,7 @@ class Load:
 
     `n_ctx`, `threads`, `parallel` 0: the worker chooses. `parallel`: how many full contexts the key/value pool holds.
     `max_seqs`: sequences computed together; more than `parallel` may share the pool as long as their tokens fit.
+    `kv_type`: how keys and values are kept, of native.library.KV_TYPES.
     """
 
     path: str
@@ -64,6 +65,7 @@ class Load:
     parallel: int = 0
     max_seqs: int = 16
     max_rows: int = 512
+    kv_type: str = "f16"
     isa: str = "best"
 
 

@@ -27,7 +27,6 @@ from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen
 from runtime.errors import ModelRefused, OutOfMemory, RuntimeFailure
 from runtime.models.load import load as load_model
-from runtime.models.spec import ModelSpec
 
 assert native.BLOCK == BLOCK
 
@@ -72,9 +71,9 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def context_bytes(spec: ModelSpec, n_ctx: int) -> int:
-    """Keys and values in float16 of `n_ctx` tokens, whole blocks."""
-    return blocks_for(n_ctx) * BLOCK * sum(2 * 2 * layer.attention.kv_width for layer in spec.layers)
+def context_bytes(plan: Plan, n_ctx: int, kv_type: str = "f16") -> int:
+    """Keys and values of `n_ctx` tokens, whole blocks."""
+    return blocks_for(n_ctx) * native.block_bytes(plan, kv_type)
 
 
 def weight_bytes(plan: Plan, weights: Mapping[str, Weight]) -> int:
@@ -88,13 +87,16 @@ def open_native(load: Load) -> Opened:
     spec, plan, weights = load_model(gguf)
     n_ctx = min(load.n_ctx or DEFAULT_CONTEXT, spec.context)
     memory = plan_memory(
-        weight_bytes(plan, weights), context_bytes(spec, n_ctx), load.parallel, resources.memory_available()
+        weight_bytes(plan, weights),
+        context_bytes(plan, n_ctx, load.kv_type),
+        load.parallel,
+        resources.memory_available(),
     )
     max_seqs = load.max_seqs
     max_rows = max(load.max_rows, max_seqs + SMALLEST)
     engine = make_engine(
         plan, weights, threads=load.threads or resources.cores(), n_blocks=memory.parallel * blocks_for(n_ctx),
-        max_rows=max_rows, max_seqs=max_seqs, isa=load.isa,
+        max_rows=max_rows, max_seqs=max_seqs, isa=load.isa, kv_type=load.kv_type,
     )  # fmt: skip
     info = engine.info
     return Opened(

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.store import Store
+from native.library import KV_TYPES
 from runtime import told as settings
 from runtime.client import Client, parse_address
 from runtime.commands import serve as serve_verb
@@ -241,6 +242,19 @@ def test_flags_come_before_the_environment_before_defaults(monkeypatch: pytest.M
         seconds_setting("LOAD_TIMEOUT", "5m")
     with pytest.raises(RequestRefused, match=r"--keep-alive: .*soon"):
         seconds_setting("KEEP_ALIVE", "5m", "soon")
+
+
+def test_kinds_of_keys_and_values_that_are_not_kept_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tuple(KV_TYPES) == settings.KV_TYPES
+    assert resolve(parse_address("")).settings.kv_type == "f16"
+    monkeypatch.setenv("OLLAMA_KV_CACHE_TYPE", "q8_0")
+    assert resolve(parse_address("")).settings.kv_type == "q8_0"
+    assert resolve(parse_address(""), kv_cache_type="f16").settings.kv_type == "f16"
+    monkeypatch.setenv("OLLAMA_KV_CACHE_TYPE", "q4_0")
+    with pytest.raises(RequestRefused, match=r"SEALIFT_KV_CACHE_TYPE \(or OLLAMA_KV_CACHE_TYPE\): .*'q4_0'"):
+        resolve(parse_address(""))
+    with pytest.raises(RequestRefused, match=r"--kv-cache-type: .*'bf16'"):
+        resolve(parse_address(""), kv_cache_type="bf16")
 
 
 RANGES = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from manifests.gguf import Gguf
+from native.library import KV_TYPES
 from runtime.engine import resources
 from runtime.engine.link import Ended, Link, Load, Stream, Token
 from runtime.engine.native_runner import context_bytes, open_native, plan_memory, weight_bytes
@@ -152,9 +153,10 @@ def test_memory_is_planned_and_refused_with_the_numbers() -> None:
 
 
 def test_the_plan_is_what_the_engine_takes(model: Path) -> None:
-    spec, plan, weights = load(Gguf.open(model))
-    opened = open_native(Load(path=str(model), n_ctx=N_CTX, threads=1, parallel=3))
-    assert opened.facts["kv_bytes"] == 3 * context_bytes(spec, N_CTX)
+    _, plan, weights = load(Gguf.open(model))
+    for kv_type in KV_TYPES:
+        opened = open_native(Load(path=str(model), n_ctx=N_CTX, threads=1, parallel=3, kv_type=kv_type))
+        assert opened.facts["kv_bytes"] == 3 * context_bytes(plan, N_CTX, kv_type)
     planned = weight_bytes(plan, weights)
     # Norms are held as they are; a matrix of few rows is padded to a panel of 16: hence the slack of a tenth.
     assert 0.8 * opened.facts["weight_bytes"] <= planned <= 1.1 * opened.facts["weight_bytes"]
