@@ -17,7 +17,7 @@ import pytest
 
 from manifests.gguf import Gguf
 from runtime.models.load import load
-from scripts.benchmarks import crossing, engine, figures, line, plot, report, server, shapes
+from scripts.benchmarks import crossing, engine, figures, line, plot, report, server, shapes, waits
 from scripts.benchmarks.machine import Limits
 from scripts.benchmarks.player import Player
 from scripts.benchmarks.turns import Comparison, compare, summary
@@ -190,6 +190,21 @@ def test_busy_section_ends_its_neighbour(pair: list[Player], monkeypatch: pytest
     for one in (quiet, beside):
         check_comparison(one, ["sealift", "llama.cpp"], rounds=1)
     assert [process.returncode is not None for process in started] == [True]
+
+
+def test_waits_sections(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "CACHED", 320)
+    monkeypatch.setattr(waits, "LONG", 400)
+    found = waits.cached(model, threads=1, runs=2)
+    check_comparison(found, ["cold", "cached"], rounds=2)
+    assert found["extra"]["part_of_cold"] > 0
+    stalled = waits.stalls(model, threads=1, runs=1)
+    check_comparison(stalled, ["sealift"], rounds=1)
+    for spans in stalled["extra"].values():
+        assert spans["count"] > 0 and 0 < spans["median"] <= spans["p99"] <= spans["max"]
+    assert waits.spans([0.004, 0.001, 0.002, 0.003]) == {"count": 4, "median": 2.5, "p99": 4.0, "max": 4.0}
+    for name, one in (("cached", found), ("stalls", stalled)):
+        assert "| tiny " in "\n".join(report.TABLES[name]([("tiny", one)]))
 
 
 def test_limits_are_measured() -> None:

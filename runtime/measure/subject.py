@@ -50,7 +50,9 @@ class Subject:
         """
         scratch = 4 * most["max_outputs"] * self.spec.vocab
         needed = weight_bytes(self.plan, self.weights) + scratch
-        plan_memory(needed, context_bytes(self.spec, tokens), 1, resources.memory_available())
+        plan_memory(
+            needed, context_bytes(self.plan, tokens, most.get("kv_type", "f16")), 1, resources.memory_available()
+        )
         return make_engine(
             self.plan, self.weights, threads=threads or resources.cores(), n_blocks=blocks_for(tokens), **most
         )

@@ -6,6 +6,8 @@ batches   decode against sequences at once, with its figure
 memory    what each process holds at 4,096 tokens of context, beside llama.cpp
 busy      decode while another process keeps one core busy, beside llama.cpp
 http      tokens a second through the streaming API with 1 and 16 clients, beside the engine alone
+cached    the first token of a prompt whose beginning is in the prefix cache, beside the whole prompt
+stalls    the time from token to token of four answers while prompts of 4,000 tokens arrive
 start     from the start of `sealift serve` to a first token
 crossing  export, verify and import, beside sha256sum and cp
 
@@ -24,13 +26,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import crossing, engine, figures, line, report, server, shapes
+from scripts.benchmarks import crossing, engine, figures, line, report, server, shapes, waits
 from scripts.benchmarks.machine import Clock, Limits, describe, scratch, shares
 from scripts.benchmarks.player import our_player, peer_player
 from scripts.benchmarks.turns import Comparison
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ("engine", "lengths", "batches", "memory", "busy", "http", "start", "crossing")
+SECTIONS = ("engine", "lengths", "batches", "memory", "busy", "http", "cached", "stalls", "start", "crossing")
 PLOTS = "plots"
 DOCS = ROOT / "docs" / "benchmarks"
 CROSSED = "made:1b-q6_k"  # about 1 GB
@@ -112,6 +114,9 @@ def measure(
         return [crossing.measure(model, folder, runs=ask.runs)], {}
     if section == "http":
         return server.through_http(model, folder, threads=ask.threads, runs=ask.runs), {}
+    if section in ("cached", "stalls"):
+        measured = waits.cached if section == "cached" else waits.stalls
+        return [measured(model, threads=ask.threads, runs=ask.runs)], {}
     if section == "start":
         return [server.start(model, folder, threads=ask.threads, runs=ask.runs, peer=ask.peer)], {}
     whole = {"sequences": 1, "each": engine.FULL} if section == "memory" else {"sequences": max(engine.TOGETHER)}

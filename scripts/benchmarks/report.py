@@ -8,7 +8,7 @@ from typing import Any
 
 from scripts.benchmarks.turns import Comparison, Spread
 
-CPU = ("line", "engine", "lengths", "batches", "memory", "busy", "http", "start")
+CPU = ("line", "engine", "lengths", "batches", "memory", "busy", "http", "cached", "stalls", "start")
 PAGES = {**dict.fromkeys(CPU, "cpu.md"), "crossing": "crossing.md"}
 
 
@@ -85,6 +85,24 @@ def http(found: list[tuple[str, Comparison]]) -> list[str]:
     return table(rows)
 
 
+def cached(found: list[tuple[str, Comparison]]) -> list[str]:
+    rows = [("model", "work", "cold, s", "cached, s", "part of cold")]
+    for model, one in found:
+        cold, warm = (range_of(one["seconds"][name]) for name in ("cold", "cached"))
+        rows.append((model, one["work"], cold, warm, f"{one['extra']['part_of_cold']:.1%}"))
+    return table(rows)
+
+
+def stalls(found: list[tuple[str, Comparison]]) -> list[str]:
+    rows = [("model", "work", "prompt t/s", "ms between tokens", "median", "99 of 100 below", "longest")]
+    for model, one in found:
+        for when, name in (("quiet", "quiet_ms"), ("while a prompt is read", "during_ms")):
+            spans = one["extra"][name]
+            speed = range_of(one["rates"]["sealift"]) if name == "during_ms" else "–"
+            rows.append((model, one["work"], speed, when, *(short(spans[key]) for key in ("median", "p99", "max"))))
+    return table(rows)
+
+
 def start(found: list[tuple[str, Comparison]]) -> list[str]:
     rows = [("model", "what", "seconds")]
     for model, one in found:
@@ -110,6 +128,8 @@ TABLES = {
     "memory": memory,
     "busy": busy,
     "http": http,
+    "cached": cached,
+    "stalls": stalls,
     "start": start,
     "crossing": crossing,
 }
