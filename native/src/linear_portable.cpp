@@ -13,6 +13,7 @@ namespace {
 
 constexpr int LANES = 4;
 constexpr int TOKENS[] = {1, 4};
+constexpr int TOGETHER = 1;
 
 // Vectors of the compiler (gcc and clang), not of a machine: whatever it has for four numbers, SSE2 or NEON, or one by one.
 // Bytes: the four columns of a row in one word; column j is (word >> 8 j) & 255, whatever the byte order of the machine.
@@ -44,9 +45,10 @@ INLINE Floats add(Floats a, Floats b) { return a + b; }
 INLINE Floats sub(Floats a, Floats b) { return a - b; }
 INLINE Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
 
+INLINE Ints start(int32_t c) { return broadcast_f(static_cast<float>(c)); }
+
 template <int BITS, int GROUPS>
-INLINE Ints dot(int32_t c, const Bytes* w, const int8_t* x) {
-  Ints sum = broadcast_f(static_cast<float>(c));
+INLINE Ints dot(Ints sum, const Bytes* w, const int8_t* x) {
   UNROLL
   for (int g = 0; g < GROUPS; ++g) {
     UNROLL
@@ -56,6 +58,11 @@ INLINE Ints dot(int32_t c, const Bytes* w, const int8_t* x) {
     }
   }
   return sum;
+}
+
+template <int BITS, int GROUPS, int S>
+INLINE void dots(Ints (&sum)[S], const Bytes* w, const int8_t* x) {
+  for (int s = 0; s < S; ++s) sum[s] = dot<BITS, GROUPS>(sum[s], w, x + s * GROUP);
 }
 
 INLINE float f32_from_bits(uint32_t bits) {
