@@ -17,6 +17,7 @@ constexpr int LANES = 8;
 // 16 registers: the eight code vectors alone fill half, so they are re-read from the first level cache.
 constexpr int TOKENS[] = {1, 2, 4};
 constexpr int TOGETHER = 1;
+constexpr int PAIRED = 0;  // not here
 
 using Bytes = __m256i;
 using Ints = __m256i;
@@ -75,6 +76,10 @@ INLINE Ints dot(Ints sum, const Bytes* w, const int8_t* x) {
   return sum;
 }
 
+INLINE Ints pair_share(const Bytes*) { return start(0); }
+template <int S>
+INLINE void dots_paired(Ints (&)[S], Ints, const Bytes*, const int8_t*) {}
+
 template <int BITS, int GROUPS, int S>
 INLINE void dots(Ints (&sum)[S], const Bytes* w, const int8_t* x) {
   for (int s = 0; s < S; ++s) sum[s] = dot<BITS, GROUPS>(sum[s], w, x + s * GROUP);
@@ -113,14 +118,14 @@ INLINE int32_t fold(Ints v, bool max) {
   return _mm_cvtsi128_si32(max ? _mm_max_epi32(a, b) : _mm_add_epi32(a, b));
 }
 
-INLINE void quantize(const float* x, int8_t* q, float& d, int32_t (&sums)[2]) {
+INLINE void quantize(const float* x, float top, int8_t* q, float& d, int32_t (&sums)[2]) {
   // As integers, the bits of |x| sort like |x|, and NaN above infinity above every number.
   Ints largest = _mm256_setzero_si256();
   for (int i = 0; i < 4; ++i) {
     const Ints bits = _mm256_castps_si256(_mm256_loadu_ps(x + 8 * i));
     largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)));
   }
-  const QuantScale scale = quant_scale(fold(largest, true));
+  const QuantScale scale = quant_scale(fold(largest, true), top);
   d = scale.d;
   // Zeros and rows that are not finite get q = 0.
   const Ints live = _mm256_set1_epi32(scale.inverse == 0 ? 0 : -1);
