@@ -156,14 +156,14 @@ class Products {
     if (a.bits == 0 || b.bits == 0) return a.bits == b.bits;
     const bool super6 = a.form == Form::SUPER6;
     if (super6 != (b.form == Form::SUPER6) || a.has_min != b.has_min) return false;
-    return a.has_min || a.zero == b.zero;
+    return largest_q(a.bits) == largest_q(b.bits) && (a.has_min || a.zero == b.zero);
   }
 
   int form_of(const Format& format) {
     for (int i = 0; i < n_forms_; ++i)
       if (alike(*forms_[static_cast<size_t>(i)].format, format)) return i;
     const int64_t cols = products_[0].weight->cols_;
-    const int64_t token = format.bits == 0 ? cols * 4 : cols / GROUP * token_bytes(format.form);
+    const int64_t token = format.bits == 0 ? cols * 4 : cols / GROUP * token_bytes(format.form, format.has_min);
     forms_[static_cast<size_t>(n_forms_)] = {&format, token, bytes_};
     bytes_ += divide_up(token * tiles_.n, 64) * 64;
     return n_forms_++;

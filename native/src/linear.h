@@ -4,7 +4,8 @@
 // * Row r of y depends on row r of x alone: the same bits for every n, every position in the batch, every thread count.
 // * Each element of y is summed by one task, over k in ascending order.
 // * A row of x with a value that is not finite gives nothing finite in that row of y, and changes no other row.
-// Integer formats round x to 8 bits per 32 values (scale = largest magnitude / 127); F32, F16 and BF16 do not round x.
+// Integer formats round x to 8 bits per 32 values (scale = largest magnitude / 127, or / 120 for codes of 4 bits); F32, F16
+// and BF16 do not round x.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -16,6 +16,8 @@ namespace {
 constexpr int LANES = 8;
 // 16 registers: the eight code vectors alone fill half, so they are re-read from the first level cache.
 constexpr int TOKENS[] = {1, 2, 4};
+constexpr int TOGETHER = 1;
+constexpr int PAIRED = 0;  // not here
 
 using Bytes = __m256i;
 using Ints = __m256i;
@@ -48,11 +50,13 @@ INLINE Ints broadcast_i(const int8_t* p) {
 // n * 2 * (2^BITS - 1) * 127, so 8 (4 bits), 4 (5 bits) or 2 (6 bits) of them can be added before widening to int32.
 // 8-bit codes would saturate at once: they go back to signed (code - 128), the sign moves to x, and the pair stays below
 // 2 * 128 * 127 = 32512. Their zero point is gone then, and with it the correction c.
+INLINE Ints start(int32_t c) { return _mm256_set1_epi32(c); }
+
 template <int BITS, int GROUPS>
-INLINE Ints dot(int32_t c, const Bytes* w, const int8_t* x) {
+INLINE Ints dot(Ints sum, const Bytes* w, const int8_t* x) {
   constexpr int safe = BITS == 4 ? 8 : BITS == 5 ? 4 : BITS == 6 ? 2 : 1;
   constexpr int run = safe < GROUPS ? safe : GROUPS;
-  Ints sum = _mm256_set1_epi32(BITS == 8 ? 0 : c);
+  if constexpr (BITS == 8) sum = _mm256_setzero_si256();
   UNROLL
   for (int g = 0; g < GROUPS; g += run) {
     Ints pairs = _mm256_setzero_si256();
@@ -70,6 +74,15 @@ INLINE Ints dot(int32_t c, const Bytes* w, const int8_t* x) {
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
   return sum;
+}
+
+INLINE Ints pair_share(const Bytes*) { return start(0); }
+template <int S>
+INLINE void dots_paired(Ints (&)[S], Ints, const Bytes*, const int8_t*) {}
+
+template <int BITS, int GROUPS, int S>
+INLINE void dots(Ints (&sum)[S], const Bytes* w, const int8_t* x) {
+  for (int s = 0; s < S; ++s) sum[s] = dot<BITS, GROUPS>(sum[s], w, x + s * GROUP);
 }
 
 INLINE Floats zero_f() { return _mm256_setzero_ps(); }
@@ -105,14 +118,14 @@ INLINE int32_t fold(Ints v, bool max) {
   return _mm_cvtsi128_si32(max ? _mm_max_epi32(a, b) : _mm_add_epi32(a, b));
 }
 
-INLINE void quantize(const float* x, int8_t* q, float& d, int32_t (&sums)[2]) {
+INLINE void quantize(const float* x, float top, int8_t* q, float& d, int32_t (&sums)[2]) {
   // As integers, the bits of |x| sort like |x|, and NaN above infinity above every number.
   Ints largest = _mm256_setzero_si256();
   for (int i = 0; i < 4; ++i) {
     const Ints bits = _mm256_castps_si256(_mm256_loadu_ps(x + 8 * i));
     largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)));
   }
-  const QuantScale scale = quant_scale(fold(largest, true));
+  const QuantScale scale = quant_scale(fold(largest, true), top);
   d = scale.d;
   // Zeros and rows that are not finite get q = 0.
   const Ints live = _mm256_set1_epi32(scale.inverse == 0 ? 0 : -1);

@@ -15,9 +15,9 @@
 // Plain formats: [cols][L] values of 4 or 2 bytes. Every panel starts at a multiple of 64 bytes.
 //
 // Activations of a tile of T tokens (they, too, are read once, in order):
-//   integer formats, per 32 columns: i8 q[T][32], f32 d[T], then
-//     zero-point formats  i32 c[T] = -zero * sum(q)   (SUPER6: [2][T], one per 16 columns)
-//     formats with minima f32 s[T] = d * sum(q)
+//   integer formats, per 32 columns: i8 q[T][32], f32 d[T], i32 c[T] = -zero * sum(q) (SUPER6: [2][T], one per 16 columns),
+//     and formats with minima f32 s[T] = d * sum(q)
+//     In tiles that the body multiplies in pairs (linear_body.inc) the first 16 q are shifted, and c makes up for it.
 //   plain formats: f32 x[cols][T].
 //
 // Functions here are static: this header is compiled for every instruction set, and a shared copy could be the wrong one.
@@ -46,7 +46,12 @@ static constexpr int64_t chunk_bytes(int bits, Form form, bool has_min, int lane
 }
 
 // Bytes of one token's share of a packed tile, per 32 columns of an integer format.
-static constexpr int64_t token_bytes(Form form) { return form == Form::SUPER6 ? GROUP + 12 : GROUP + 8; }
+static constexpr int64_t token_bytes(Form form, bool has_min) {
+  return GROUP + (form == Form::SUPER6 || has_min ? 12 : 8);
+}
+
+// |q| of an activation at most. 120: with a code less 8 added it still is 8 bits, which multiplying in pairs needs.
+static constexpr float largest_q(int bits) { return bits == 4 ? 120 : 127; }
 
 static inline int64_t panel_bytes(const Format& f, int lanes, int64_t cols) {
   const int64_t bytes = f.bits == 0 ? cols * lanes * f.block_bytes
@@ -55,19 +60,20 @@ static inline int64_t panel_bytes(const Format& f, int lanes, int64_t cols) {
   return (bytes + 63) / 64 * 64;
 }
 
-// The activation scale of 32 values whose largest magnitude has these bits. inverse is 0 (and every q must be 0) when all of
-// them are below 2^-110, where 127 / largest would overflow, and when one is not finite: then d is NaN, so the result is too.
+// The activation scale of 32 values whose largest magnitude has these bits and becomes `top`. inverse is 0 (and every q must
+// be 0) when all of them are below 2^-110, where top / largest would overflow, and when one is not finite: then d is NaN, so
+// the result is too.
 struct QuantScale {
   float d, inverse;
 };
 
-static inline QuantScale quant_scale(int32_t largest_bits) {
+static inline QuantScale quant_scale(int32_t largest_bits, float top = 127) {
   constexpr int32_t INFINITE = 0x7f800000, SMALL = (127 - 110) << 23;
   if (largest_bits >= INFINITE) return {__builtin_nanf(""), 0};
   if (largest_bits < SMALL) return {0, 0};
   float largest;
   __builtin_memcpy(&largest, &largest_bits, 4);
-  return {largest / 127.0f, 127.0f / largest};
+  return {largest / top, top / largest};
 }
 
 // Writes the panel of rows first_row .. first_row + lanes - 1 of a tensor; rows beyond its end become zeros.

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int LANES = 4;
 constexpr int TOKENS[] = {1, 4};
+constexpr int TOGETHER = 1;
+constexpr int PAIRED = 0;  // not here
 
 // Vectors of the compiler (gcc and clang), not of a machine: whatever it has for four numbers, SSE2 or NEON, or one by one.
 // Bytes: the four columns of a row in one word; column j is (word >> 8 j) & 255, whatever the byte order of the machine.
@@ -44,9 +46,10 @@ INLINE Floats add(Floats a, Floats b) { return a + b; }
 INLINE Floats sub(Floats a, Floats b) { return a - b; }
 INLINE Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
 
+INLINE Ints start(int32_t c) { return broadcast_f(static_cast<float>(c)); }
+
 template <int BITS, int GROUPS>
-INLINE Ints dot(int32_t c, const Bytes* w, const int8_t* x) {
-  Ints sum = broadcast_f(static_cast<float>(c));
+INLINE Ints dot(Ints sum, const Bytes* w, const int8_t* x) {
   UNROLL
   for (int g = 0; g < GROUPS; ++g) {
     UNROLL
@@ -56,6 +59,15 @@ INLINE Ints dot(int32_t c, const Bytes* w, const int8_t* x) {
     }
   }
   return sum;
+}
+
+INLINE Ints pair_share(const Bytes*) { return start(0); }
+template <int S>
+INLINE void dots_paired(Ints (&)[S], Ints, const Bytes*, const int8_t*) {}
+
+template <int BITS, int GROUPS, int S>
+INLINE void dots(Ints (&sum)[S], const Bytes* w, const int8_t* x) {
+  for (int s = 0; s < S; ++s) sum[s] = dot<BITS, GROUPS>(sum[s], w, x + s * GROUP);
 }
 
 INLINE float f32_from_bits(uint32_t bits) {
@@ -79,7 +91,7 @@ INLINE void store(float* p, Floats a, int n) {
   for (int i = 0; i < n; ++i) p[i] = a[i];
 }
 
-INLINE void quantize(const float* x, int8_t* q, float& d, int32_t (&sums)[2]) {
+INLINE void quantize(const float* x, float top, int8_t* q, float& d, int32_t (&sums)[2]) {
   // As integers, the bits of |x| sort like |x|, and NaN above infinity above every number.
   int32_t largest = 0;
   for (int k = 0; k < GROUP; ++k) {
@@ -88,7 +100,7 @@ INLINE void quantize(const float* x, int8_t* q, float& d, int32_t (&sums)[2]) {
     bits &= 0x7fffffff;
     largest = bits > largest ? bits : largest;
   }
-  const QuantScale scale = quant_scale(largest);
+  const QuantScale scale = quant_scale(largest, top);
   d = scale.d;
   sums[0] = sums[1] = 0;
   for (int k = 0; k < GROUP; ++k) {

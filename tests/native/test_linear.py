@@ -5,7 +5,8 @@ Tolerances. eps = 2^-24. Integer formats compute sum_k W[r,k] x'[k], x' = x roun
   the minimum's share to the accumulator, are at most 7 roundings (scale products 2, conversion 1, multiply and add 2,
   minimum 2), each relative to a partial sum no larger than A = sum_k (|scale part| + |minimum part|) |x'|.
   So |error| <= (7 + cols / 32 * 2) eps A: only the additions to the accumulator are met again by every block.
-* x' against x: |x - x'| <= largest / 254 * (1 + 2^-10) per value, because d and 127 / largest are rounded themselves.
+* x' against x: |x - x'| <= largest / (2 top) * (1 + 2^-10) per value, because d and top / largest are rounded
+  themselves; top is the largest |q|, 120 for weights of 4 bits and 127 for others.
 Plain formats: at most one rounding per product and addition of a block of 32, one per block: (64 + cols / 32) eps A.
 """
 
@@ -27,6 +28,7 @@ from tests.peers.kernels import (
     parts,
     random_tensor,
     rounded,
+    top,
 )
 
 EPS = 2.0**-24
@@ -45,7 +47,7 @@ def bound(tensor: Tensor, x: NDArray[np.float64], steps: int | None = None) -> N
 
 
 def check_close(tensor: Tensor, x: NDArray[np.float32], isa: int, steps: int | None = None) -> None:
-    used = x.astype(np.float64) if tensor.kind in PLAIN else rounded(x)
+    used = x.astype(np.float64) if tensor.kind in PLAIN else rounded(x, tensor.kind)
     wanted = used @ exact(tensor).T
     error = np.abs(linear(tensor, x, isa=isa).astype(np.float64) - wanted)
     limit = bound(tensor, used, steps)
@@ -106,9 +108,9 @@ def test_rounding_x_costs_at_most_half_a_step(kind: str, isa: int) -> None:
     tensor = random_tensor(kind, 21, 1024, rng)
     x = (rng.standard_normal((6, 1024)) * 2.0 ** rng.integers(-8, 8, (6, 1024))).astype(np.float32)
     weights = exact(tensor)
-    step = np.repeat(np.abs(x).reshape(6, -1, 32).max(axis=-1), 32, axis=1) / 254 * (1 + 2.0**-10)
+    step = np.repeat(np.abs(x).reshape(6, -1, 32).max(axis=-1), 32, axis=1) / (2 * top(kind)) * (1 + 2.0**-10)
     error = np.abs(linear(tensor, x, isa=isa).astype(np.float64) - x.astype(np.float64) @ weights.T)
-    assert np.all(error <= step @ np.abs(weights).T + bound(tensor, rounded(x)))
+    assert np.all(error <= step @ np.abs(weights).T + bound(tensor, rounded(x, kind)))
 
 
 @pytest.mark.parametrize("isa", isas())

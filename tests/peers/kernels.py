@@ -123,14 +123,19 @@ def dequantize(tensor: Tensor, *, weight: SlTensor | None = None) -> NDArray[np.
     return y
 
 
-def rounded(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What the integer formats make of x [n, cols]: per 32 values q * d with d = max|x| / 127, in float32."""
+def top(kind: str) -> int:
+    """The largest |q| of an x that meets weights of this kind (`largest_q` in linear_layout.h)."""
+    return 120 if kind in ("Q4_0", "Q4_1", "Q4_K") else 127
+
+
+def rounded(x: NDArray[np.float32], kind: str) -> NDArray[np.float64]:
+    """What an integer format makes of x [n, cols]: per 32 values q * d with d = max|x| / top, in float32."""
     blocks = x.reshape(len(x), -1, 32)
     largest = np.abs(blocks).max(axis=-1, keepdims=True)
     live = largest >= np.float32(2.0**-110)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        inverse = np.where(live, np.float32(127) / largest, np.float32(0))
+        inverse = np.where(live, np.float32(top(kind)) / largest, np.float32(0))
         q = np.rint(blocks * inverse)
-    d = np.where(live, largest / np.float32(127), np.float32(0))
+    d = np.where(live, largest / np.float32(top(kind)), np.float32(0))
     product: NDArray[np.float64] = q.astype(np.float64) * d.astype(np.float64)
     return product.reshape(x.shape)
