@@ -123,14 +123,41 @@ def dequantize(tensor: Tensor, *, weight: SlTensor | None = None) -> NDArray[np.
     return y
 
 
-def rounded(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What the integer formats make of x [n, cols]: per 32 values q * d with d = max|x| / 127, in float32."""
+def is_fixed(kind: str, isa: int) -> bool:
+    """Whether a body multiplies this format in fixed point (linear_fixed.cpp)."""
+    return kind in ("F16", "BF16") and isa == ISAS["avx512-vnni"]
+
+
+def used_weights(tensor: Tensor, isa: int) -> NDArray[np.float64]:
+    """[rows, cols] as the body has them: exact, but for fixed point: per row and 32 columns multiples of 2^e to
+    nearest, e the least for which they are at most 2^15, and their sizes together (2^31 - 1) // 8191 (and -126)."""
+    values = exact(tensor)
+    if not is_fixed(tensor.kind, isa):
+        return values
+    groups = np.pad(values, [(0, 0), (0, -tensor.cols % 32)]).reshape(tensor.rows, -1, 32)
+    exponent = np.maximum(np.frexp(np.abs(groups).max(axis=-1, keepdims=True))[1] - 15, -126)
+    for _ in range(2):
+        sizes = np.abs(np.rint(np.ldexp(groups, -exponent))).sum(axis=-1, keepdims=True)
+        exponent = exponent + (sizes > (2**31 - 1) // 8191)
+    fixed: NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(groups, -exponent)), exponent)
+    return fixed.reshape(tensor.rows, -1)[:, : tensor.cols]
+
+
+def used_x(kind: str, x: NDArray[np.float32], isa: int) -> NDArray[np.float64]:
+    """x [n, cols] as the body has it for a weight of this format."""
+    if is_fixed(kind, isa):
+        return rounded(np.pad(x, [(0, 0), (0, -x.shape[1] % 32)]), 8191)[:, : x.shape[1]]
+    return x.astype(np.float64) if kind in PLAIN else rounded(x)
+
+
+def rounded(x: NDArray[np.float32], levels: int = 127) -> NDArray[np.float64]:
+    """What the integer formats make of x [n, cols]: per 32 values q * d with d = max|x| / levels, in float32."""
     blocks = x.reshape(len(x), -1, 32)
     largest = np.abs(blocks).max(axis=-1, keepdims=True)
     live = largest >= np.float32(2.0**-110)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        inverse = np.where(live, np.float32(127) / largest, np.float32(0))
+        inverse = np.where(live, np.float32(levels) / largest, np.float32(0))
         q = np.rint(blocks * inverse)
-    d = np.where(live, largest / np.float32(127), np.float32(0))
+    d = np.where(live, largest / np.float32(levels), np.float32(0))
     product: NDArray[np.float64] = q.astype(np.float64) * d.astype(np.float64)
     return product.reshape(x.shape)
