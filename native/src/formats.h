@@ -21,7 +21,7 @@ struct Codes {
   uint8_t mn[8];
 };
 
-enum class Form { FLAT, SUPER, SUPER6 };
+enum class Form { FLAT, SUPER, SUPER6, FIXED };  // FIXED: of panels only (linear_fixed.cpp)
 
 struct Format {
   int32_t type;          // sl_type

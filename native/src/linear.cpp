@@ -88,10 +88,13 @@ const LinearBody* linear_body(int isa) {
   }
 }
 
+const Format& panel_format(int32_t type, const LinearBody& body) {
+  return body.fixed && (type == SL_F16 || type == SL_BF16) ? FIXED : format_of(type);
+}
+
 void FreeBytes::operator()(uint8_t* p) const { std::free(p); }
 
 std::unique_ptr<Linear> pack_linear(const sl_tensor& tensor, int isa, Pool& pool) {
-  const Format& format = format_of(tensor.type);
   check_tensor(tensor);
   if (tensor.rows < 1 || tensor.cols < 1) throw Error(SL_INVALID, "a weight needs at least one row and one column");
   if (isa == SL_ISA_BEST || !isa_supported(isa)) {
@@ -99,6 +102,7 @@ std::unique_ptr<Linear> pack_linear(const sl_tensor& tensor, int isa, Pool& pool
   }
   auto weight = std::make_unique<Linear>();
   weight->body_ = linear_body(isa);
+  const Format& format = panel_format(tensor.type, *weight->body_);
   weight->format_ = &format;
   weight->rows_ = tensor.rows;
   weight->cols_ = tensor.cols;
@@ -153,7 +157,7 @@ class Products {
   int64_t panels_of(const Linear& weight) const { return divide_up(weight.rows_, tiles_.body.lanes); }
 
   static bool alike(const Format& a, const Format& b) {
-    if (a.bits == 0 || b.bits == 0) return a.bits == b.bits;
+    if (a.bits % 16 == 0 || b.bits % 16 == 0) return a.bits == b.bits;  // plain or fixed point
     const bool super6 = a.form == Form::SUPER6;
     if (super6 != (b.form == Form::SUPER6) || a.has_min != b.has_min) return false;
     return largest_q(a.bits) == largest_q(b.bits) && (a.has_min || a.zero == b.zero);
@@ -163,7 +167,8 @@ class Products {
     for (int i = 0; i < n_forms_; ++i)
       if (alike(*forms_[static_cast<size_t>(i)].format, format)) return i;
     const int64_t cols = products_[0].weight->cols_;
-    const int64_t token = format.bits == 0 ? cols * 4 : cols / GROUP * token_bytes(format.form, format.has_min);
+    const int64_t token =
+        format.bits == 0 ? cols * 4 : divide_up(cols, GROUP) * token_bytes(format.form, format.has_min);
     forms_[static_cast<size_t>(n_forms_)] = {&format, token, bytes_};
     bytes_ += divide_up(token * tiles_.n, 64) * 64;
     return n_forms_++;

@@ -129,6 +129,32 @@ INLINE void quantize(const float* x, float top, int8_t* q, float& d, int32_t (&s
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtepi32_epi8(qb));
 }
 
+#define SEALIFT_FIXED
+INLINE Ints add_i(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+INLINE Ints zero_i() { return _mm512_setzero_si512(); }
+INLINE Ints dot_pairs(Ints c, Bytes w, const uint8_t* x) {
+  return _mm512_dpwssd_epi32(c, w, broadcast_i(reinterpret_cast<const int8_t*>(x)));
+}
+INLINE Floats power_of_two(const uint8_t* e) {
+  const Ints exponent = _mm512_cvtepi8_epi32(load_128(e));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(exponent, _mm512_set1_epi32(127)), 23));
+}
+
+INLINE void quantize_fixed(const float* x, int count, int16_t* q, float& d) {
+  const __mmask32 given = count == 32 ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
+  const Floats a = _mm512_maskz_loadu_ps(static_cast<__mmask16>(given), x);
+  const Floats b = _mm512_maskz_loadu_ps(static_cast<__mmask16>(given >> 16), x + 16);
+  const __m512i abs = _mm512_set1_epi32(0x7fffffff);  // see quantize()
+  const Ints bits_a = _mm512_and_si512(_mm512_castps_si512(a), abs), bits_b = _mm512_and_si512(_mm512_castps_si512(b), abs);
+  const QuantScale scale = quant_scale(_mm512_reduce_max_epi32(_mm512_max_epi32(bits_a, bits_b)), FIXED_LEVELS);
+  d = scale.d;
+  const Floats inverse = broadcast_f(scale.inverse);
+  const __mmask16 live = scale.inverse == 0 ? 0 : 0xffff;
+  const Ints qa = _mm512_maskz_cvtps_epi32(live, mul(a, inverse)), qb = _mm512_maskz_cvtps_epi32(live, mul(b, inverse));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm512_cvtepi32_epi16(qa));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + 16), _mm512_cvtepi32_epi16(qb));
+}
+
 #include "linear_body.inc"
 
 }  // namespace

@@ -4,6 +4,8 @@
 
 namespace sealift {
 
+struct Format;
+
 // One call of a kernel: T tokens against one panel.
 struct Tile {
   const uint8_t* panel;  // linear_layout.h
@@ -18,6 +20,7 @@ using TileKernel = void (*)(const Tile&);
 
 struct LinearBody {
   int lanes;             // rows in a panel
+  bool fixed;            // F16 and BF16 become fixed point
   const int* tokens;     // tile heights a kernel exists for: ascending, tokens[0] == 1
   int n_tokens;
   TileKernel (*kernel)(int32_t type, int tokens);
@@ -29,6 +32,9 @@ struct LinearBody {
 const LinearBody* linear_body_portable();
 const LinearBody* linear_body_avx2();
 const LinearBody* linear_body_avx512_vnni();
+
+// What a tensor of this type is packed as for a body: its own format, or fixed point.
+const Format& panel_format(int32_t type, const LinearBody& body);
 
 // The dispatch table. Null: no such body in this build.
 const LinearBody* linear_body(int isa);

@@ -11,14 +11,19 @@
 //   scales  FLAT: per 32 columns f16 d[L], then f16 m[L] if the format has minima.
 //             SUPER:  f16 d[L], f16 m[L], then per 32 columns u8 sc[L], u8 mn[L].
 //             SUPER6: f16 d[L], then per 32 columns i8 sc[L] (first 16), i8 sc[L] (last 16).
+//             FIXED:  per 32 columns i8 e[L].
 //           Padded to whole vectors of 4L bytes.
 // Plain formats: [cols][L] values of 4 or 2 bytes. Every panel starts at a multiple of 64 bytes.
+// Fixed point, what F16 and BF16 become for bodies that have it (linear_fixed.cpp): chunks as above, the last one padded
+// with zeros to whole groups of 32 columns, but scales first: a stream that ends with them waits for them at its beginning.
+// Codes: 16 vectors of 4L bytes, each two columns, int16, of all rows; value = code * 2^e.
 //
 // Activations of a tile of T tokens (they, too, are read once, in order):
 //   integer formats, per 32 columns: i8 q[T][32], f32 d[T], i32 c[T] = -zero * sum(q) (SUPER6: [2][T], one per 16 columns),
 //     and formats with minima f32 s[T] = d * sum(q)
 //     In tiles that the body multiplies in pairs (linear_body.inc) the first 16 q are shifted, and c makes up for it.
 //   plain formats: f32 x[cols][T].
+//   fixed point, per 32 columns: i16 q[T][32], f32 d[T].
 //
 // Functions here are static: this header is compiled for every instruction set, and a shared copy could be the wrong one.
 #pragma once
@@ -30,11 +35,17 @@ namespace sealift {
 
 constexpr int GROUP = 32;   // columns that share an activation scale
 constexpr int CHUNK = 256;  // columns of codes that lie together
+constexpr int32_t FIXED16 = 1 << 16;  // the type of fixed point panels: no sl_type
+extern const Format FIXED;
+constexpr int FIXED_LEVELS = 8191;    // the largest |q| of x for fixed point
+
+static constexpr int64_t whole_groups(int64_t columns) { return (columns + GROUP - 1) / GROUP * GROUP; }
 
 static constexpr int64_t code_bytes(int bits, int lanes) { return int64_t{GROUP} * lanes * bits / 8; }
 
 static constexpr int64_t scale_bytes(Form form, bool has_min, int lanes, int64_t columns) {
   if (columns == 0) return 0;
+  if (form == Form::FIXED) return (columns / GROUP + 3) / 4 * 4 * lanes;
   const int64_t head = form == Form::SUPER ? 4 : form == Form::SUPER6 ? 2 : 0;
   const int64_t each = form == Form::FLAT && has_min ? 4 : 2;
   const int64_t vector = 4 * lanes;
@@ -47,7 +58,7 @@ static constexpr int64_t chunk_bytes(int bits, Form form, bool has_min, int lane
 
 // Bytes of one token's share of a packed tile, per 32 columns of an integer format.
 static constexpr int64_t token_bytes(Form form, bool has_min) {
-  return GROUP + (form == Form::SUPER6 || has_min ? 12 : 8);
+  return form == Form::FIXED ? 2 * GROUP + 4 : GROUP + (form == Form::SUPER6 || has_min ? 12 : 8);
 }
 
 // |q| of an activation at most. 120: with a code less 8 added it still is 8 bits, which multiplying in pairs needs.
@@ -56,13 +67,13 @@ static constexpr float largest_q(int bits) { return bits == 4 ? 120 : 127; }
 static inline int64_t panel_bytes(const Format& f, int lanes, int64_t cols) {
   const int64_t bytes = f.bits == 0 ? cols * lanes * f.block_bytes
                                     : cols / CHUNK * chunk_bytes(f.bits, f.form, f.has_min, lanes, CHUNK) +
-                                          chunk_bytes(f.bits, f.form, f.has_min, lanes, cols % CHUNK);
+                                          chunk_bytes(f.bits, f.form, f.has_min, lanes, whole_groups(cols % CHUNK));
   return (bytes + 63) / 64 * 64;
 }
 
-// The activation scale of 32 values whose largest magnitude has these bits and becomes `top`. inverse is 0 (and every q must
-// be 0) when all of them are below 2^-110, where top / largest would overflow, and when one is not finite: then d is NaN, so
-// the result is too.
+// The activation scale of 32 values whose largest magnitude has these bits and becomes `top` (largest_q, or 8191 for fixed
+// point). inverse is 0 (and every q must be 0) when all of them are below 2^-110, where top / largest would overflow, and when
+// one is not finite: then d is NaN, so the result is too.
 struct QuantScale {
   float d, inverse;
 };
@@ -80,7 +91,11 @@ static inline QuantScale quant_scale(int32_t largest_bits, float top = 127) {
 // out: panel_bytes() zeroed bytes.
 void pack_panel(const Format& format, const sl_tensor& tensor, int64_t first_row, int lanes, uint8_t* out);
 
-// out[cols]: the values of row `lane` of a panel, to the bit those of the tensor it was made from.
+// The row `lane` of a panel of fixed point, from one row of an F16 or BF16 tensor, and back: rounded (linear_fixed.cpp).
+void pack_fixed_row(const sl_tensor& tensor, const uint8_t* row, int lane, int lanes, uint8_t* panel);
+void unpack_fixed_row(const uint8_t* panel, int lane, int lanes, int64_t cols, float* out);
+
+// out[cols]: the values of row `lane` of a panel, to the bit those of the tensor it was made from, but for fixed point.
 void unpack_row(const Format& format, const uint8_t* panel, int lane, int lanes, int64_t cols, float* out);
 
 }  // namespace sealift

@@ -125,6 +125,10 @@ void pack_panel(const Format& format, const sl_tensor& tensor, int64_t first_row
   const int rows = static_cast<int>(std::min<int64_t>(lanes, tensor.rows - first_row));
   for (int lane = 0; lane < rows; ++lane) {
     const uint8_t* src = static_cast<const uint8_t*>(tensor.data) + (first_row + lane) * row_bytes;
+    if (format.form == Form::FIXED) {
+      pack_fixed_row(tensor, src, lane, lanes, out);
+      continue;
+    }
     if (format.read == nullptr) {
       place_plain(src, cols, format.block_bytes, lane, lanes, out);
       continue;
@@ -139,6 +143,7 @@ void pack_panel(const Format& format, const sl_tensor& tensor, int64_t first_row
 }
 
 void unpack_row(const Format& format, const uint8_t* panel, int lane, int lanes, int64_t cols, float* out) {
+  if (format.form == Form::FIXED) return unpack_fixed_row(panel, lane, lanes, cols, out);
   if (format.read == nullptr) {
     const int64_t width = format.block_bytes;
     for (int64_t k = 0; k < cols; ++k) out[k] = plain_value(format.type, panel + (k * lanes + lane) * width);

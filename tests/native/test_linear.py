@@ -7,11 +7,15 @@ Tolerances. eps = 2^-24. Integer formats compute sum_k W[r,k] x'[k], x' = x roun
   So |error| <= (7 + cols / 32 * 2) eps A: only the additions to the accumulator are met again by every block.
 * x' against x: |x - x'| <= largest / (2 top) * (1 + 2^-10) per value, because d and top / largest are rounded
   themselves; top is the largest |q|, 120 for weights of 4 bits and 127 for others.
-Plain formats: at most one rounding per product and addition of a block of 32, one per block: (64 + cols / 32) eps A.
+Fixed point (F16 and BF16 where is_fixed): as the integer formats, with both rounded: an x by at most largest / 16382
+(1 + 2^-10) of its 32, a weight by half a step, at most 2^-13 of the largest of its 32.
+Other plain formats: at most one rounding per product and addition of a block of 32, one per block:
+(64 + cols / 32) eps A.
 """
 
 from __future__ import annotations
 
+import gguf
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -23,12 +27,15 @@ from tests.peers.kernels import (
     Tensor,
     block_of,
     exact,
+    is_fixed,
     isas,
     linear,
     parts,
     random_tensor,
     rounded,
     top,
+    used_weights,
+    used_x,
 )
 
 EPS = 2.0**-24
@@ -36,21 +43,22 @@ COUNTS = (1, 2, 3, 7, 8, 12, 13, 16, 33)
 KINDS = PLAIN + INTEGER
 
 
-def bound(tensor: Tensor, x: NDArray[np.float64], steps: int | None = None) -> NDArray[np.float64]:
+def bound(tensor: Tensor, x: NDArray[np.float64], isa: int, steps: int | None = None) -> NDArray[np.float64]:
     """[n, rows]: the most that float32 roundings (`steps` of them) can do to a product with these x."""
     scale, minimum = parts(tensor)
     size: NDArray[np.float64] = np.abs(x) @ (np.abs(scale) + np.abs(minimum)).T
-    blocks = tensor.cols // 32
+    blocks = -(-tensor.cols // 32)
     if steps is None:
-        steps = 64 + blocks if tensor.kind in PLAIN else 7 + 2 * blocks
+        floats = tensor.kind in PLAIN and not is_fixed(tensor.kind, isa)
+        steps = 64 + blocks if floats else 7 + 2 * blocks
     return steps * EPS * size + 1e-37  # below: float32 underflow, at most one subnormal per block
 
 
 def check_close(tensor: Tensor, x: NDArray[np.float32], isa: int, steps: int | None = None) -> None:
-    used = x.astype(np.float64) if tensor.kind in PLAIN else rounded(x, tensor.kind)
-    wanted = used @ exact(tensor).T
+    used = used_x(tensor.kind, x, isa)
+    wanted = used @ used_weights(tensor, isa).T
     error = np.abs(linear(tensor, x, isa=isa).astype(np.float64) - wanted)
-    limit = bound(tensor, used, steps)
+    limit = bound(tensor, used, isa, steps)
     assert np.all(error <= limit), f"worst {np.nanmax(error / limit):.3g} of the bound"  # a NaN fails
 
 
@@ -110,7 +118,62 @@ def test_rounding_x_costs_at_most_half_a_step(kind: str, isa: int) -> None:
     weights = exact(tensor)
     step = np.repeat(np.abs(x).reshape(6, -1, 32).max(axis=-1), 32, axis=1) / (2 * top(kind)) * (1 + 2.0**-10)
     error = np.abs(linear(tensor, x, isa=isa).astype(np.float64) - x.astype(np.float64) @ weights.T)
-    assert np.all(error <= step @ np.abs(weights).T + bound(tensor, rounded(x, kind)))
+    assert np.all(error <= step @ np.abs(weights).T + bound(tensor, rounded(x, kind), isa))
+
+
+@pytest.mark.parametrize("isa", [isa for isa in isas() if is_fixed("F16", isa)])
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_fixed_point_errs_by_its_two_roundings_only(kind: str, isa: int) -> None:
+    rng = np.random.default_rng(41)
+    tensor = random_tensor(kind, 21, 500, rng)
+    x = (rng.standard_normal((6, 500)) * 2.0 ** rng.integers(-8, 8, (6, 500))).astype(np.float32)
+    weights = exact(tensor)
+
+    def largest(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        groups = np.pad(np.abs(values), [(0, 0), (0, 12)]).reshape(len(values), -1, 32)
+        return np.repeat(groups.max(axis=-1), 32, axis=1)[:, :500]
+
+    of_x = largest(x.astype(np.float64)) / 16382 * (1 + 2.0**-10)
+    of_w = largest(weights) * 2.0**-13
+    error = np.abs(linear(tensor, x, isa=isa).astype(np.float64) - x.astype(np.float64) @ weights.T)
+    most = of_x @ np.abs(weights).T + (np.abs(x) + of_x) @ of_w.T
+    assert np.all(error <= most + bound(tensor, used_x(kind, x, isa), isa))
+
+
+@pytest.mark.parametrize("isa", [isa for isa in isas() if is_fixed("F16", isa)])
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_fixed_point_sums_do_not_overflow(kind: str, isa: int) -> None:
+    """Every x at its largest and of its weight's sign, weights as the budget of a sum meets them: all alike, just below
+    and at a power of two, one large among small, half of each."""
+    rng = np.random.default_rng(47)
+    rows = np.ones((8, 512)) * rng.choice([-1.0, 1.0], 512)
+    rows[1] *= 1.984375
+    rows[2] *= np.where(np.arange(512) % 32 == 5, 1.0, 0.234375)
+    rows[3] *= np.where(np.arange(512) % 2 == 0, 1.0, 0.5)
+    rows[4] *= np.where(np.arange(512) % 32 < 16, 1.984375, 0.03125)
+    rows[5:] *= rng.uniform(0.25, 1, (3, 512))
+    raw = gguf.quants.quantize(rows.astype(np.float32), gguf.GGMLQuantizationType[kind])
+    tensor = Tensor(kind=kind, rows=8, cols=512, raw=np.ascontiguousarray(raw).view(np.uint8).reshape(8, -1))
+    signs = np.sign(rows[:1]).astype(np.float32)
+    check_close(tensor, np.concatenate([signs, -signs, 3 * signs]), isa)
+
+
+@pytest.mark.parametrize("isa", [isa for isa in isas() if is_fixed("F16", isa)])
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+@pytest.mark.parametrize("heavy", [False, True])
+def test_fixed_point_errs_less_than_x_in_the_weights_own_format(kind: str, heavy: bool, isa: int) -> None:
+    """llama.cpp rounds x to float16 for F16 weights and to bfloat16 for BF16. On average over normal, and over
+    heavy-tailed numbers (Student's t, three degrees of freedom), fixed point is the smaller loss."""
+    rng = np.random.default_rng(43)
+    draw = (lambda shape: rng.standard_t(3, shape)) if heavy else rng.standard_normal
+    raw = gguf.quants.quantize(draw((128, 1024)).astype(np.float32), gguf.GGMLQuantizationType[kind])
+    tensor = Tensor(kind=kind, rows=128, cols=1024, raw=np.ascontiguousarray(raw).view(np.uint8).reshape(128, -1))
+    x = draw((16, 1024)).astype(np.float32)
+    theirs = gguf.quants.quantize(x, gguf.GGMLQuantizationType[kind])
+    as_theirs = gguf.quants.dequantize(theirs, gguf.GGMLQuantizationType[kind]).reshape(x.shape)
+    wanted = x.astype(np.float64) @ exact(tensor).T
+    ours = np.abs(linear(tensor, x, isa=isa) - wanted).mean()
+    assert ours <= np.abs(as_theirs.astype(np.float64) @ exact(tensor).T - wanted).mean()
 
 
 @pytest.mark.parametrize("isa", isas())

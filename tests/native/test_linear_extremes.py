@@ -18,11 +18,14 @@ from tests.peers.kernels import (
     Tensor,
     block_of,
     exact,
+    is_fixed,
     isas,
     linear,
     parts,
     random_tensor,
     rounded,
+    used_weights,
+    used_x,
 )
 
 EPS, TINY = 2.0**-24, 2.0**-149
@@ -41,14 +44,15 @@ def scaled(kind: str, rows: int, cols: int, scale: float, seed: int = 0) -> Tens
     return tensor
 
 
-def limit(tensor: Tensor, x: Doubles) -> Doubles:
+def limit(tensor: Tensor, x: Doubles, isa: int = 0) -> Doubles:
     """[n, rows]. As in test_linear: roundings relative to the sum of sizes, and per block of 32 columns five operations
-    that may underflow, whose half steps are multiplied by at most 255 * 32 * 127 afterwards."""
+    that may underflow, whose half steps are multiplied by at most 255 * 32 * 127 afterwards (fixed point: 2^31)."""
     scale, minimum = parts(tensor)
     size: Doubles = np.abs(x) @ (np.abs(scale) + np.abs(minimum)).T
     blocks = tensor.cols / 32
-    steps = 64 + blocks if tensor.kind in PLAIN else 7 + 2 * blocks
-    return steps * EPS * size + 5 * (blocks + 1) * 2.0**20 * TINY
+    fixed = is_fixed(tensor.kind, isa)
+    steps = 64 + blocks if tensor.kind in PLAIN and not fixed else 7 + 2 * blocks
+    return steps * EPS * size + 5 * (blocks + 1) * (2.0**31 if fixed else 2.0**20) * TINY
 
 
 @over_isas
@@ -123,5 +127,6 @@ def test_plain_weights_of_every_magnitude(kind: str, isa: int) -> None:
     x = rng.standard_normal((15, n)) * 2.0 ** rng.integers(-80, 60, (15, 1))
     x[:, n // 2 :] = x[:, : n // 2] * (1 + 2.0**-20)
     x = x.astype(np.float32)
-    error = np.abs(linear(tensor, x, isa=isa) - x.astype(np.float64) @ exact(tensor).T)
-    assert (error <= limit(tensor, x.astype(np.float64))).all()
+    used = used_x(kind, x, isa)
+    error = np.abs(linear(tensor, x, isa=isa) - used @ used_weights(tensor, isa).T)
+    assert (error <= limit(tensor, used, isa)).all()

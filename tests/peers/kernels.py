@@ -124,8 +124,35 @@ def dequantize(tensor: Tensor, *, weight: SlTensor | None = None) -> NDArray[np.
 
 
 def top(kind: str) -> int:
-    """The largest |q| of an x that meets weights of this kind (`largest_q` in linear_layout.h)."""
-    return 120 if kind in ("Q4_0", "Q4_1", "Q4_K") else 127
+    """The largest |q| of an x that meets weights of this kind (`largest_q`, FIXED_LEVELS in linear_layout.h)."""
+    return 120 if kind in ("Q4_0", "Q4_1", "Q4_K") else 8191 if kind in ("F16", "BF16") else 127
+
+
+def is_fixed(kind: str, isa: int) -> bool:
+    """Whether a body multiplies this format in fixed point (linear_fixed.cpp)."""
+    return kind in ("F16", "BF16") and isa == ISAS["avx512-vnni"]
+
+
+def used_weights(tensor: Tensor, isa: int) -> NDArray[np.float64]:
+    """[rows, cols] as the body has them: exact, but for fixed point: per row and 32 columns multiples of 2^e to
+    nearest, e the least for which they are at most 2^15, and their sizes together (2^31 - 1) // 8191 (and -126)."""
+    values = exact(tensor)
+    if not is_fixed(tensor.kind, isa):
+        return values
+    groups = np.pad(values, [(0, 0), (0, -tensor.cols % 32)]).reshape(tensor.rows, -1, 32)
+    exponent = np.maximum(np.frexp(np.abs(groups).max(axis=-1, keepdims=True))[1] - 15, -126)
+    for _ in range(2):
+        sizes = np.abs(np.rint(np.ldexp(groups, -exponent))).sum(axis=-1, keepdims=True)
+        exponent = exponent + (sizes > (2**31 - 1) // 8191)
+    fixed: NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(groups, -exponent)), exponent)
+    return fixed.reshape(tensor.rows, -1)[:, : tensor.cols]
+
+
+def used_x(kind: str, x: NDArray[np.float32], isa: int) -> NDArray[np.float64]:
+    """x [n, cols] as the body has it for a weight of this format."""
+    if is_fixed(kind, isa):
+        return rounded(np.pad(x, [(0, 0), (0, -x.shape[1] % 32)]), kind)[:, : x.shape[1]]
+    return x.astype(np.float64) if kind in PLAIN else rounded(x, kind)
 
 
 def rounded(x: NDArray[np.float32], kind: str) -> NDArray[np.float64]:
