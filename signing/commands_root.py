@@ -136,7 +136,7 @@ def import_(
 
     host, data = HostTrust.here(), _read(file)
     before = host.load()
-    taken = [host.adopt(data, root, profile)] if root is not None else host.update(data, profile)
+    taken = [host.adopt(data, root, profile)] if root is not None else host.update(data, profile, own_draft=True)
     if as_json:
         print_json({"taken": [store.version for store in taken], "version": host.load().version})
         return

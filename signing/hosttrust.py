@@ -192,13 +192,14 @@ class HostTrust:
         self.draft.drop()
         return Changed(store=document.store, pending=False)
 
-    def update(self, data: bytes, profile: str, *, keep: bool = True) -> list[TrustStore]:
+    def update(self, data: bytes, profile: str, *, keep: bool = True, own_draft: bool = False) -> list[TrustStore]:
         """The versions of a chain that are new here, in order; they count from now on, or with `keep` false would.
-        The draft of this host, come back with signatures from elsewhere, joins those it has; NotTrusted if that is
-        still not enough. Raises what `succession.advance` raises, and TrustConflict where no root was set."""
+        `own_draft`: the draft of this host, come back with signatures from elsewhere, joins those it has; NotTrusted
+        if that is still not enough. A medium must not add signatures to it unasked.
+        Raises what `succession.advance` raises, and TrustConflict where no root was set."""
         with locked(self.path) if keep else nullcontext():
             lines = split_chain(data)
-            if keep and len(lines) == 1 and (returned := self.draft.joined(lines[0])):
+            if own_draft and len(lines) == 1 and (returned := self.draft.joined(lines[0])):
                 made = self._settle(returned, profile)
                 if made.verdict is not None:
                     raise made.verdict

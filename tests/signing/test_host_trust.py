@@ -114,8 +114,10 @@ def test_signatures_that_were_made_side_by_side_are_joined(host: HostTrust, tmp_
     with pytest.raises((NotTrusted, TrustConflict)):
         host.update(other, "any")
     with pytest.raises(NotTrusted, match="damaged or forged"):
-        host.update(forged(elsewhere), "any")
-    assert [store.version for store in host.update(elsewhere, "any")] == [2]
+        host.update(forged(elsewhere), "any", own_draft=True)
+    with pytest.raises(NotTrusted, match="1 of 2 needed: r1"):
+        host.update(elsewhere, "any")  # as from a medium: by itself it is not enough
+    assert [store.version for store in host.update(elsewhere, "any", own_draft=True)] == [2]
     assert host.load() == draft and host.draft.load() is None
 
 
