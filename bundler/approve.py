@@ -91,8 +91,8 @@ def examine(
     """`statement_only`: no payload is read, and volumes may be elsewhere. `extra`: approvals that lie elsewhere."""
     now, policy = now or datetime.now(timezone.utc), policy or Policy()
     roles = sorted({"publisher", *policy.roles} - {"approver"})
-    bundle = verify.authenticate(path, _one_publisher(trust), policy, now, extra, roles=roles)
     seen = seen or Channels.imported()
+    bundle = verify.authenticate(path, _one_publisher(trust), policy, seen.moment(now), extra, roles=roles)
     notes, not_checked = verify.admit(bundle, policy, seen, now, partial=statement_only)
     if statement_only:
         not_checked.append(DRY_RUN)
@@ -104,7 +104,7 @@ def examine(
         notes=tuple(notes),
         not_checked=(*not_checked, *NOT_IN_VERIFY),
     )
-    return Candidate(_SEAL, found, trust, policy, now)
+    return Candidate(_SEAL, found, trust, policy, seen.moment(now))
 
 
 def _one_publisher(trust: TrustStore) -> TrustStore:

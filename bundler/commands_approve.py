@@ -15,8 +15,8 @@ from bundler.commands_bundle import (
     bar,
     counted,
     load_policy,
-    load_trust,
     print_json,
+    renewed_trust,
     say,
 )
 
@@ -59,11 +59,13 @@ def approve_(
     names = list(dict.fromkeys(sign))
     for name in names:
         Keyring(keys_dir()).public(name)  # a misspelt name is told before every byte is read
+    policy = load_policy()
+    judged_by = renewed_trust(folder, trust, policy, keep=False)
     with bar("verifying") as progress:
         candidate = examine(
             folder,
-            load_trust(trust),
-            policy=load_policy(),
+            judged_by,
+            policy=policy,
             statement_only=statement_only,
             extra=approval or (),
             progress=None if statement_only else counted(progress, folder),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ TRUST = typer.Option(
 APPROVAL = typer.Option(
     None, "--approval", help="An approval that lies elsewhere; may be given several times.", show_default=False
 )
+GAP = typer.Option(False, "--allow-gap", help="Take it although bundles before it in its channel were never seen.")
 FOLDER = typer.Argument(help="The folder with the volumes, or one of the volumes.", show_default=False)
 
 bundle_app = typer.Typer(
@@ -56,6 +58,9 @@ def export_(
         None, "--label", help="Beginning of the files' names; by default the name of the model that is named first."
     ),
     expires: str = typer.Option(None, "--expires", help="Refused after this time: 2027-01-31 or 2027-01-31T12:00:00Z."),
+    with_trust: bool = typer.Option(
+        False, "--with-trust", help="Carry the signed versions of trust too. See `trust init`."
+    ),
     passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with the key's passphrase."),
     as_json: bool = JSON,
 ) -> None:
@@ -66,13 +71,16 @@ def export_(
     \b
         sealift bundle export llama3.2:1b mine -o /media/usb --sign alice --volume-size fat32
     """
+    from bundler import carried, layout
     from bundler.draft import Options
     from bundler.export import export
     from bundler.sizes import parse_size, show_size
     from manifests.name import ModelName
     from manifests.store import Store
+    from signing.hosttrust import HostTrust
     from signing.keyring import open_signer
 
+    chain = HostTrust.here().chain() if with_trust else None  # before the work: there may be nothing signed
     options = Options(
         volume_size=parse_size(volume_size),
         channel=channel,
@@ -85,6 +93,8 @@ def export_(
     signers = [open_signer(name, passphrase_file=passphrase_file) for name in dict.fromkeys(sign)]
     with bar("exporting") as progress:
         report = export(Store(), parsed, out, signers, options, progress=progress)
+    if chain is not None:
+        carried.write(out, layout.stem(report.statement), chain)
     if as_json:
         print_json(report.as_dict())
         return
@@ -103,6 +113,7 @@ def export_(
 def verify_(
     folder: Path = FOLDER,
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; read no payload."),
+    allow_gap: bool = GAP,
     approval: list[Path] = APPROVAL,
     trust: Path = TRUST,
     as_json: bool = JSON,
@@ -113,11 +124,13 @@ def verify_(
     """
     from bundler.verify import verify
 
+    policy = load_policy(allow_gap)
+    judged_by = renewed_trust(folder, trust, policy, keep=False)
     with bar("verifying") as progress:
         report = verify(
             folder,
-            load_trust(trust),
-            policy=load_policy(),
+            judged_by,
+            policy=policy,
             dry_run=dry_run,
             extra=approval or (),
             progress=counted(progress, folder),
@@ -146,6 +159,7 @@ def import_(
     folder: Path = FOLDER,
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; change nothing."),
     keep: bool = typer.Option(False, "--keep", help="A name that is here with other content keeps its content."),
+    allow_gap: bool = GAP,
     approval: list[Path] = APPROVAL,
     trust: Path = TRUST,
     as_json: bool = JSON,
@@ -157,12 +171,14 @@ def import_(
     from bundler.importer import import_bundle
     from manifests.store import Store
 
+    policy = load_policy(allow_gap)
+    judged_by = renewed_trust(folder, trust, policy, keep=not dry_run)
     with bar("importing") as progress:
         report = import_bundle(
             folder,
             Store(),
-            load_trust(trust),
-            policy=load_policy(),
+            judged_by,
+            policy=policy,
             keep=keep,
             dry_run=dry_run,
             extra=approval or (),
@@ -180,19 +196,35 @@ def import_(
 
 def load_trust(path: Path | None) -> TrustStore:
     from bundler.errors import BadRequest
-    from signing.keyring import trust_path
+    from signing.hosttrust import HostTrust
     from signing.trust import TrustStore
 
-    if path is not None and not path.is_file():
+    if path is None:
+        return HostTrust.here().load()
+    if not path.is_file():
         raise BadRequest(f"there is no trust file {path}")
-    return TrustStore.load(path or trust_path())
+    return TrustStore.load(path)
 
 
-def load_policy() -> Policy:
+def renewed_trust(folder: Path, given: Path | None, policy: Policy, *, keep: bool) -> TrustStore:
+    """The trust of this host, with what the bundle carries; a trust file that was named is taken as it is."""
+    from bundler import carried
+    from signing.hosttrust import HostTrust
+
+    if given is not None:
+        return load_trust(given)
+    renewed = carried.renew(folder, HostTrust.here(), policy.profile, keep=keep)
+    for note in renewed.notes:
+        say(note)
+    return renewed.trust
+
+
+def load_policy(allow_gap: bool = False) -> Policy:
     from bundler.policy import Policy
     from manifests.home import home
 
-    return Policy.load(home() / "policy.toml")
+    policy = Policy.load(home() / "policy.toml")
+    return replace(policy, allow_gap=True) if allow_gap else policy
 
 
 def _moment(text: str | None) -> str | None:

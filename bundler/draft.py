@@ -19,7 +19,17 @@ from bundler.errors import BadRequest
 from manifests.digest import Digest
 from manifests.home import own_version
 from manifests.leaves import ENTRY, LEAF_SIZE
-from manifests.statement import LEAVES_TYPE, MAX_STATEMENT, Blob, Leaves, Segment, Statement, Volume, format_time
+from manifests.statement import (
+    LEAVES_TYPE,
+    MAX_PREVIOUS,
+    MAX_STATEMENT,
+    Blob,
+    Leaves,
+    Segment,
+    Statement,
+    Volume,
+    format_time,
+)
 
 _NO_DIGEST = Digest("0" * 64)
 
@@ -54,6 +64,7 @@ def _empty(load: Load, options: Options, seen: Channels, now: datetime) -> State
         channel=options.channel,
         sequence=sequence,
         predecessor=last.statement if last is not None and follows else None,
+        previous=tuple(item for item in last.ids if item.sequence < sequence)[-MAX_PREVIOUS:] if last else (),
         created=format_time(now),
         expires=options.expires,
         tool=f"sealift {own_version()}",

@@ -9,6 +9,7 @@ nothing of the medium is written or removed. After any failure, running the impo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -97,7 +98,9 @@ def import_bundle(
     `extra`: approvals that do not lie beside the volumes."""
     now = now or datetime.now(timezone.utc)
     policy, seen = policy or Policy(), seen or Channels.imported()
-    bundle = verify.authenticate(path, trust, policy, now, extra)  # 1-3
+    bundle = verify.authenticate(path, trust, policy, seen.moment(now), extra)  # 1-3
+    if not dry_run:
+        seen.witness(bundle.statement)  # even if it is refused below
     notes, not_checked = verify.admit(bundle, policy, seen, now)  # 4
     models = _plan(store, bundle, keep)
     if dry_run:  # 5
@@ -112,7 +115,7 @@ def import_bundle(
             time=format_time(now),
         )
     with Staging(store, bundle.statement.id) as staging:
-        held = _held(store, bundle, progress)
+        held = _held(store, bundle, progress, sha512=policy.profile == "cnsa2")
         store.require_space(_bytes_needed(bundle, staging, held))
         intake = Intake(bundle.medium, bundle.statement, bundle.payloads, staging=staging, held=held, progress=progress)
         contents = intake.run()  # 6, 7
@@ -150,8 +153,9 @@ def _plan_model(store: Store, model: Model, keep: bool) -> Imported:
     return Imported(name=model.name, manifest=model.manifest, action=action, previous=previous)
 
 
-def _held(store: Store, bundle: VerifiedBundle, progress: Progress | None) -> frozenset[Digest]:
-    """The large blobs that the live store has and whose bytes are right. A damaged one will be replaced."""
+def _held(store: Store, bundle: VerifiedBundle, progress: Progress | None, *, sha512: bool) -> frozenset[Digest]:
+    """The large blobs that the live store has and whose bytes are right. A damaged one will be replaced. `sha512`: the
+    store's own hash is not enough (profile cnsa2)."""
     held = set()
     for blob in bundle.statement.blobs:
         if blob.leaves is not None and store.has_blob(blob.digest):
@@ -159,8 +163,18 @@ def _held(store: Store, bundle: VerifiedBundle, progress: Progress | None) -> fr
                 store.verify_blob(blob.digest, blob.size, progress)
             except DigestMismatch:
                 continue
+            if sha512 and _sha512(store.blob_path(blob.digest)) != blob.sha512:
+                continue
             held.add(blob.digest)
     return frozenset(held)
+
+
+def _sha512(path: Path) -> str:
+    found = hashlib.sha512()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def _bytes_needed(bundle: VerifiedBundle, staging: Staging, held: frozenset[Digest]) -> int:

@@ -6,6 +6,7 @@
     max_bytes = 500000000000    # of one bundle's blobs; absent: what the disk has room for
     sources = ["https://registry.ollama.ai/"]   # prefixes of the address a model was pulled from; absent: all
     allow_rollback = false      # true takes a bundle older than the newest seen; it is reported all the same
+    allow_gap = true            # false refuses a bundle while numbers before it in its channel were never seen
 
 Unknown keys are refused: a misspelt rule must not silently mean "no rule". Unsigned bundles cannot be allowed.
 """
@@ -40,6 +41,7 @@ class Policy:
     max_bytes: int | None = None
     sources: tuple[str, ...] | None = None
     allow_rollback: bool = False
+    allow_gap: bool = True
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -82,15 +84,17 @@ class Policy:
             max_bytes=fields.optional("max_bytes", fields.integer),
             sources=fields.optional("sources", texts),
             allow_rollback=bool(fields.optional("allow_rollback", fields.boolean)),
+            allow_gap=fields.optional("allow_gap", fields.boolean) is not False,
         )
         fields.done()
         return policy
 
     def check(self, statement: Statement, now: datetime) -> list[str]:
-        """Step 4 without history and disk. Raises PolicyRefused; returns what could not be checked."""
+        """Step 4 without history and disk. `now` is the latest time that is known: the clock's, or one that a trusted
+        publisher signed. Raises PolicyRefused; returns what could not be checked."""
         if self.channels is not None and not any(_covers(pattern, statement.channel) for pattern in self.channels):
             raise PolicyRefused(f"channel {statement.channel!r} is not taken here (policy.toml: channels)")
-        if statement.expires is not None and parse_time(statement.expires) < now:
+        if statement.expires is not None and parse_time(statement.expires) < max(now, parse_time(statement.created)):
             raise PolicyRefused(
                 f"the bundle expired on {statement.expires}", hint="ask the publisher for a newer bundle"
             )

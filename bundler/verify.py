@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from bundler.layout import Member
 from bundler.medium import Medium
 from bundler.policy import Policy
 from manifests.digest import Digest
-from manifests.statement import PAYLOAD_TYPE, Statement
+from manifests.statement import PAYLOAD_TYPE, Statement, parse_time
 from signing.errors import NotTrusted
 from signing.trust import TrustStore
 from signing.verdict import Verdict
@@ -112,9 +113,9 @@ def verify(
     """Raises what the first failing check raises. `seen` is the memory of this side; the default lies in the home.
     `extra`: approvals that do not lie beside the volumes."""
     now = now or datetime.now(timezone.utc)
-    policy = policy or Policy()
-    bundle = authenticate(path, trust, policy, now, extra)
-    notes, not_checked = admit(bundle, policy, seen or Channels.imported(), now)
+    policy, seen = policy or Policy(), seen or Channels.imported()
+    bundle = authenticate(path, trust, policy, seen.moment(now), extra)
+    notes, not_checked = admit(bundle, policy, seen, now)
     if dry_run:
         not_checked.append(DRY_RUN)
     else:
@@ -133,11 +134,15 @@ def authenticate(
     *,
     roles: Sequence[str] | None = None,
 ) -> VerifiedBundle:
-    """Steps 1 to 3. `roles` None: all that an import needs. Raises NotTrusted, BundleRefused, StatementError."""
+    """Steps 1 to 3. `now`: see `Channels.moment`. `roles` None: all that an import needs. Raises NotTrusted,
+    BundleRefused, StatementError."""
     found = medium.open_medium(path)  # 1
     signed = approvals.gather(found, extra)
-    verified = judge(signed.envelope, trust, policy, now, roles or required_roles(trust, policy))  # 2
+    roles = roles or required_roles(trust, policy)
+    verified = judge(signed.envelope, trust, policy, now, roles)  # 2
     statement = Statement.decode(verified.payload)  # 3
+    if (made := parse_time(statement.created)) > now:  # then it is at least as late as it says, also for trust.toml
+        verified = judge(signed.envelope, trust, policy, made, roles)
     if statement.id != found.id:
         raise BundleRefused(f"the SEALIFT line says bundle {found.id}, the statement {statement.id}")
     if layout.stem(statement) != found.stem:
@@ -155,12 +160,14 @@ def required_roles(trust: TrustStore, policy: Policy) -> list[str]:
 
 def judge(envelope: bytes, trust: TrustStore, policy: Policy, now: datetime, roles: Sequence[str]) -> VerifiedPayload:
     """Step 2. Raises NotTrusted or MalformedEnvelope, and StatementError for a trusted payload without a channel."""
+    decode = lru_cache(maxsize=1)(Statement.decode)  # asked twice for the same large payload
     try:
         return trust.verify(
             envelope,
             payload_type=PAYLOAD_TYPE,
             roles=roles,
-            channel=lambda payload: Statement.decode(payload).channel,
+            channel=lambda payload: decode(payload).channel,
+            signed_at=lambda payload: parse_time(decode(payload).created),
             required_profile=policy.profile,
             now=now.date(),
         )
@@ -174,16 +181,23 @@ def judge(envelope: bytes, trust: TrustStore, policy: Policy, now: datetime, rol
 def admit(
     bundle: VerifiedBundle, policy: Policy, seen: Channels, now: datetime, *, partial: bool = False
 ) -> tuple[list[str], list[str]]:
-    """Step 4 without the store: notes for a person, and what could not be checked. `partial`: volumes may be absent."""
-    not_checked = list(bundle.verdict.not_checked) + policy.check(bundle.statement, now)
+    """Step 4 without the store: notes for a person, and what could not be checked. `now` is the clock's; `partial`:
+    volumes may be absent."""
+    not_checked = list(bundle.verdict.not_checked) + policy.check(bundle.statement, seen.moment(now))
     last = seen.last(bundle.statement.channel)
-    notes = channels.check(last, bundle.statement, allow_rollback=policy.allow_rollback)
+    notes = channels.clock_notes(seen.newest_time(), parse_time(bundle.statement.created), now)
+    notes += channels.check(last, bundle.statement, allow_rollback=policy.allow_rollback, allow_gap=policy.allow_gap)
     if last is None:
         not_checked.append(f"rollback: no bundle of channel {bundle.statement.channel} was ever imported here")
     missing = medium.check_volumes(bundle.medium, bundle.statement, partial=partial)
     not_checked += [f"volume {name}: it is not here" for name in missing]
     if medium.parity_names(bundle.medium):
         not_checked.append("the parity volumes: sealift bundle repair looks at them")
+    if policy.profile == "cnsa2" and _read_beside(bundle.medium.folder / layout.VERIFIER) not in (
+        None,
+        layout.verifier(),
+    ):
+        not_checked.append(f"{layout.VERIFIER} beside the volumes: the statement names it by SHA-256 alone")
     return notes + _check_beside(bundle), not_checked
 
 

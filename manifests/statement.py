@@ -37,6 +37,7 @@ MAX_MODELS = 1024
 MAX_BLOBS = 65_536
 MAX_VOLUMES = 9_999
 MAX_WHOLE = MAX_LEAVES * ENTRY.size  # bytes of a blob without a tree: a leaf list, a manifest, a blob of one leaf
+MAX_PREVIOUS = 16
 MAX_SOURCE_TEXT = 2048  # characters of one value
 MAX_SEGMENT = 4 << 30  # bytes; ustar's octal size ends at 8 GiB
 
@@ -107,6 +108,17 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A bundle that came before, of the same channel."""
+
+    sequence: int
+    id: str
+
+    def out(self) -> dict[str, Any]:
+        return {"sequence": self.sequence, "id": self.id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """Make one with `sealed` (computes the id) or `decode`."""
 
@@ -115,6 +127,7 @@ class Statement:
     channel: str
     sequence: int
     predecessor: Digest | None = None  # digest of the previous statement of the channel
+    previous: tuple[Earlier, ...] = ()  # the newest ones before it, ascending, so that a gap can be named
     created: str
     expires: str | None = None
     tool: str
@@ -153,6 +166,8 @@ class Statement:
         }
         if self.predecessor is not None:
             bundle["predecessor"] = str(self.predecessor)
+        if self.previous:
+            bundle["previous"] = [item.out() for item in self.previous]
         if self.expires is not None:
             bundle["expires"] = self.expires
         return {
@@ -215,6 +230,7 @@ def _predicate_in(fields: Fields) -> Statement:
         channel=bundle.text("channel", pattern=CHANNEL, maximum=128),
         sequence=bundle.integer("sequence", minimum=1, maximum=1 << 40),
         predecessor=bundle.optional("predecessor", bundle.digest),
+        previous=bundle.optional("previous", lambda key: bundle.array(key, earlier_in, maximum=MAX_PREVIOUS)) or (),
         created=_time(bundle, "created"),
         expires=bundle.optional("expires", lambda key: _time(bundle, key)),
         tool=bundle.text("tool", pattern=PLAIN, maximum=80),
@@ -227,6 +243,13 @@ def _predicate_in(fields: Fields) -> Statement:
     bundle.done()
     fields.done()
     return statement
+
+
+def earlier_in(value: Any, path: str) -> Earlier:
+    fields = Fields.of(value, path)
+    earlier = Earlier(sequence=fields.integer("sequence", minimum=1, maximum=1 << 40), id=fields.text("id", pattern=ID))
+    fields.done()
+    return earlier
 
 
 def _done(fields: Fields, *keys: str) -> Fields:
@@ -329,6 +352,9 @@ def _check(statement: Statement) -> None:
     """What the fields must mean together; see docs/formats/bundle.md, 3.3."""
     if statement.id != statement._compute_id():
         raise FieldError("predicate.bundle.id", "is not the hash of the statement")
+    numbers = [item.sequence for item in statement.previous]
+    if any(first >= second for first, second in pairwise([*numbers, statement.sequence])):
+        raise FieldError("predicate.bundle.previous", "not ascending to the bundle's own number")
     if not statement.models or not statement.volumes:
         raise FieldError("predicate", "a bundle has at least one model and one volume")
     digests = [blob.digest for blob in statement.blobs]

@@ -31,6 +31,9 @@ def generate(
             "--scheme", help="hybrid (Ed25519 and ML-DSA-65), ed25519, ecdsa-p384, ml-dsa-65 or ml-dsa-87; repeatable."
         ),
     ] = None,
+    profile: Annotated[
+        str, typer.Option("--profile", help="hybrid, or cnsa2 for ECDSA P-384 and ML-DSA-87; --scheme goes before it.")
+    ] = "hybrid",
     force: Annotated[bool, typer.Option("--force", help="Replace a key of the same name. It is then gone.")] = False,
 ) -> None:
     """Make a new key pair: NAME.key stays here, NAME.pub is for those who shall trust you.
@@ -45,7 +48,8 @@ def generate(
 
     if no_passphrase and passphrase_file is not None:
         raise typer.BadParameter("give --no-passphrase or --passphrase-file, not both")
-    schemes = [part for given in scheme or ["hybrid"] for part in (HYBRID if given == "hybrid" else (given,))]
+    given = scheme or _schemes_of(profile)
+    schemes = [part for one in given for part in (HYBRID if one == "hybrid" else (one,))]
     signer = keys.generate(name, schemes)
     ring = Keyring(keys_dir())
     if not force:
@@ -58,6 +62,65 @@ def generate(
     say(f"made {name}, {' and '.join(key.scheme for key in signer.public.keys)}")
     say(f"fingerprint {signer.public.fingerprint}")
     hint(f"on the other side: sealift trust add {name}.pub --role publisher")
+
+
+@key_app.command("add-token")
+def add_token(
+    name: Name,
+    module: Annotated[Path, typer.Option("--module", help="The token's PKCS#11 library, such as opensc-pkcs11.so.")],
+    token: Annotated[str, typer.Option("--token", metavar="LABEL", help="The token's label.")],
+    label: Annotated[str, typer.Option("--label", help="The label of the key in it: Ed25519 or ECDSA P-384.")],
+    profile: Annotated[
+        str,
+        typer.Option("--profile", help="Beside it in a file: ML-DSA-65 for hybrid, ML-DSA-87 for cnsa2, none for any."),
+    ] = "hybrid",
+    pin_file: Annotated[
+        Path | None, typer.Option("--pin-file", metavar="FILE", help="Read the token's PIN from a one-line file.")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Keep the ML-DSA key unencrypted on this disk.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a key of the same name. It is then gone.")] = False,
+) -> None:
+    """Sign with a key that lies in a PKCS#11 token, such as a smart card; it never leaves it.
+
+    Few tokens know ML-DSA, so that half of a hybrid key is made here and kept in a file. The PIN is asked for on the
+    terminal, or taken from --pin-file, SEALIFT_PIN_FILE or SEALIFT_PIN; when signing, from the latter two.
+    """
+    from signing import keys
+    from signing.keyring import Keyring, keys_dir
+    from signing.passphrase import find_passphrase
+    from signing.schemes import scheme_named
+    from signing.token import TokenKey, TokenPlace, find_pin, read_public
+
+    ring = Keyring(keys_dir())
+    if not force:
+        ring.refuse_existing(name)
+    post_quantum = [one for one in _schemes_of(profile) if scheme_named(one).post_quantum]
+    made = keys.generate(name, post_quantum).private if post_quantum else ()
+    pin = find_pin(token, file=pin_file)
+    public = read_public(str(module), token, label, pin)
+    place = TokenPlace(module=str(module), token=token, key=label, public=public)
+    key = TokenKey(place=place, pin=pin)
+    key.sign(b"sealift: is this the key?")  # before anything is written: it can sign, and it is that key
+    signer = keys.Signer(name, (key, *made))
+    passphrase = None
+    if made and not no_passphrase:
+        passphrase = find_passphrase(f"the new key {name}", file=passphrase_file, confirm=True)
+    ring.write(signer, passphrase, force=force)
+    typer.echo(ring.public_path(name))
+    say(f"added {name}: {public.scheme} in the token {token}" + "".join(f", {one} in a file" for one in post_quantum))
+    say(f"fingerprint {signer.public.fingerprint}")
+
+
+def _schemes_of(profile: str) -> tuple[str, ...]:
+    from signing.schemes import CNSA2, HYBRID
+
+    known = {"hybrid": HYBRID, "cnsa2": CNSA2, "any": ()}
+    if profile not in known:
+        raise typer.BadParameter(f"unknown profile {profile!r}; known: {', '.join(known)}")
+    return known[profile]
 
 
 @key_app.command("list")

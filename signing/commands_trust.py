@@ -1,4 +1,5 @@
-"""`sealift trust …`: whom this host believes, for what. Every change is one new version of trust.toml."""
+"""`sealift trust …`: whom this host believes, for what. Every change is one new version of trust.toml, or with a root a
+draft of it (commands_root)."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from signing.printing import hint, print_json, read_public, say, trust_dict
+from signing.printing import certificates_out, hint, print_json, read_certificates, read_public, say, trust_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from signing.trust import TrustStore
 
 trust_app = typer.Typer(no_args_is_help=True, help="Whom this host believes: signers, roles, thresholds, revocations.")
@@ -19,11 +22,24 @@ Name = Annotated[str, typer.Argument(help="The signer's name, as `sealift trust 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _load() -> TrustStore:
-    from signing.keyring import trust_path
-    from signing.trust import TrustStore
+Role = Annotated[str, typer.Argument(help="publisher, approver or root.")]
 
-    return TrustStore.load(trust_path())
+
+def _load() -> TrustStore:
+    from signing.hosttrust import HostTrust
+
+    return HostTrust.here().load()
+
+
+def _change(change: Callable[[TrustStore], TrustStore], said: str) -> TrustStore:
+    """Edits trust.toml, or with a root the draft, and says `said`, or that it waits for the root."""
+    from signing.hosttrust import HostTrust
+
+    found = HostTrust.here().change(change)
+    say(f"in the draft of version {found.store.version}: {said}" if found.pending else said)
+    if found.pending:
+        hint("nothing changes before the root signs it: sealift trust show --draft, sealift trust sign --sign NAME")
+    return found.store
 
 
 @trust_app.command("add")
@@ -35,21 +51,24 @@ def add(
         list[str] | None,
         typer.Option("--channel", metavar="PATTERN", help="Only for these channels, such as acme/*; repeatable."),
     ] = None,
+    certificates: Annotated[
+        Path | None,
+        typer.Option("--certificates", metavar="FILE", help="PEM for its P-384 key: its own first, the CA last."),
+    ] = None,
 ) -> None:
     """Trust a signer for a role. Compare the fingerprint with its owner, by another way than the file came."""
     from signing.judge import unmet
-    from signing.keyring import trust_path
     from signing.keys import PublicSigner
     from signing.trust import EVERY_CHANNEL
-    from signing.trustfile import change_trust
 
     public = read_public(file)
     if name is not None:
         public = PublicSigner(name, public.keys)
-    store = change_trust(trust_path(), lambda old: old.add(public, role, channel or EVERY_CHANNEL))
-    typer.echo(f"{public.name}\t{public.fingerprint}")
+    chain = read_certificates(certificates) if certificates is not None else ()
     where = f" for {', '.join(sorted(set(channel)))}" if channel else ""
-    say(f"{public.name} is trusted as {' and '.join(sorted(set(role)))}{where}")
+    said = f"{public.name} is trusted as {' and '.join(sorted(set(role)))}{where}"
+    store = _change(lambda old: old.add(public, role, channel or EVERY_CHANNEL, chain), said)
+    typer.echo(f"{public.name}\t{public.fingerprint}")
     if "approver" in role:
         say("from now on every bundle needs an approver's signature")
     lacking = unmet("hybrid", [key.scheme for key in public.keys])
@@ -77,14 +96,31 @@ def list_trust(as_json: AsJson = False) -> None:
 
 
 @trust_app.command("show")
-def show(as_json: AsJson = False) -> None:
+def show(
+    draft: Annotated[bool, typer.Option("--draft", help="The draft that waits for the root's signatures.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Print everything: version, thresholds, members, channels, keys, revocations."""
-    store = _load()
+    from signing.changes import changes
+    from signing.errors import TrustConflict
+    from signing.hosttrust import HostTrust
+
+    found = HostTrust.here().draft.load() if draft else _load()
+    if found is None:
+        raise TrustConflict("there is no draft", hint="with a root, every change makes one")
+    store = found
     if as_json:
         print_json(trust_dict(store))
         return
+    if draft:
+        for line in changes(_load(), store):
+            typer.echo(f"change: {line}")
     expires = store.expires.isoformat() if store.expires else "never"
     typer.echo(f"version {store.version}, expires {expires}")
+    if store.role("root"):
+        from signing.succession import root_fingerprint
+
+        typer.echo(f"root fingerprint {root_fingerprint(store)}")
     for role in store.roles:
         typer.echo(f"\n{role.name}: {role.threshold} of {len(role.members)} must sign")
         for member in role.members:
@@ -93,6 +129,8 @@ def show(as_json: AsJson = False) -> None:
         typer.echo(f"\n{signer.name}: {signer.public.fingerprint}")
         for key in signer.keys:
             typer.echo(f"  {key.scheme} {key.id}")
+        for item in certificates_out(signer.x509):
+            typer.echo(f"  certificate {item['subject']} until {item['until']}, SHA-256 {item['sha256']}")
         if signer.revoked is not None:
             typer.echo(f"  revoked on {signer.revoked.date.isoformat()}: {signer.revoked.reason}")
 
@@ -103,12 +141,9 @@ def revoke(
     reason: Annotated[str, typer.Option("--reason", help="Why, in one line; shown whenever the signature is met.")],
 ) -> None:
     """Never count this signer's signatures again, old ones included. It cannot be undone."""
-    from signing.keyring import trust_path
-    from signing.trustfile import change_trust
 
     today = datetime.now(timezone.utc).date()
-    store = change_trust(trust_path(), lambda old: old.revoke(name, reason, today))
-    say(f"{name} is revoked")
+    store = _change(lambda old: old.revoke(name, reason, today), f"{name} is revoked")
     _warn_unreachable(store)
 
 
@@ -120,28 +155,49 @@ def remove(
     ] = None,
 ) -> None:
     """Forget a signer that was never compromised, or take a role from it. For a lost or stolen key use revoke."""
-    from signing.keyring import trust_path
-    from signing.trustfile import change_trust
 
     before = _load()
-    store = change_trust(trust_path(), lambda old: old.remove_from(name, role) if role else old.remove(name))
-    say(f"{name} is no longer {' or '.join(role)}" if role else f"{name} is forgotten")
+    said = f"{name} is no longer {' or '.join(role)}" if role else f"{name} is forgotten"
+    store = _change(lambda old: old.remove_from(name, role) if role else old.remove(name), said)
     if before.role("approver") and not store.role("approver"):
         say("there is no approver any more, so bundles need a publisher only")
     _warn_unreachable(store)
 
 
+@trust_app.command("role")
+def role_(
+    name: Name,
+    role: Role,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option("--channel", metavar="PATTERN", help="Only for these channels, such as acme/*; repeatable."),
+    ] = None,
+) -> None:
+    """Give one more role to a signer that is known. `trust remove NAME --role ROLE` takes it away."""
+    from signing.trust import EVERY_CHANNEL
+
+    channels = channel or EVERY_CHANNEL
+    _warn_unreachable(_change(lambda old: old.grant(name, [role], channels), f"{name} is trusted as {role}"))
+
+
+@trust_app.command("channel")
+def channel_(
+    name: Name,
+    role: Role,
+    patterns: Annotated[list[str], typer.Argument(metavar="PATTERN...", help="Such as acme/llm, acme/* or '*'.")],
+) -> None:
+    """Set the channels that a signer may sign for in a role."""
+    _change(lambda old: old.with_channels(name, role, patterns), f"{name} is {role} for {', '.join(patterns)}")
+
+
 @trust_app.command("threshold")
 def threshold(
-    role: Annotated[str, typer.Argument(help="publisher, approver or root.")],
+    role: Role,
     count: Annotated[int, typer.Argument(min=1, help="How many different signers of the role must sign.")],
 ) -> None:
     """Set how many signers of a role must sign."""
-    from signing.keyring import trust_path
-    from signing.trustfile import change_trust
 
-    change_trust(trust_path(), lambda old: old.with_threshold(role, count))
-    say(f"{role}: {count} must sign")
+    _change(lambda old: old.with_threshold(role, count), f"{role}: {count} must sign")
 
 
 @trust_app.command("expires")
@@ -149,15 +205,12 @@ def expires(
     day: Annotated[str, typer.Argument(metavar="DATE|never", help="The last good day, as 2028-01-01, or never.")],
 ) -> None:
     """Set the last day on which this host believes trust.toml; afterwards it refuses until it is renewed."""
-    from signing.keyring import trust_path
-    from signing.trustfile import change_trust
 
     try:
         limit = None if day == "never" else date.fromisoformat(day)
     except ValueError as error:
         raise typer.BadParameter(f"{day[:40]!r} is neither a date such as 2028-01-01 nor never") from error
-    change_trust(trust_path(), lambda old: old.with_expiry(limit))
-    say(f"trust.toml expires: {day}")
+    _change(lambda old: old.with_expiry(limit), f"trust.toml expires: {day}")
 
 
 def _role_text(name: str, channels: list[str]) -> str:

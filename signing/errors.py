@@ -12,7 +12,8 @@ SigningError                    the family; never raised itself
 │   ├── KeyExists               1  409  a key file is there and stays
 │   └── WrongPassphrase         1  403  the key does not open
 ├── PassphraseNeeded            2  400  nobody can be asked for a passphrase
-└── KeyFileUnavailable          4  503  the operating system refused a file
+├── KeyFileUnavailable          4  503  the operating system refused a file
+└── TokenUnavailable            4  503  a PKCS#11 token, or its library, is not there
 
 Instances carry `.hint`: the next step for the user, or None.
 """
@@ -90,5 +91,10 @@ class PassphraseNeeded(SigningError):
 
 
 class KeyFileUnavailable(SigningError):
+    exit_code = 4
+    http_status = 503
+
+
+class TokenUnavailable(SigningError):
     exit_code = 4
     http_status = 503

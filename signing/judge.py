@@ -7,6 +7,7 @@ The checks, in order (DSSE v1.0.2 "Protocol", with thresholds as in its multi-si
 * every signature whose key a signer has is checked; one wrong signature is fatal    NotTrusted
 * the signatures of keys that nobody has are recorded and count for nothing
 * a signer counts when it is not revoked, every one of its keys signed, and its keys satisfy the profile
+* a signer with certificates counts when they hold now, and held when it signed; one of both must be known
 * each role needed: unique signers who hold the role and count, against the threshold
 * trust.toml itself has not expired, when a time is given; otherwise that is listed as not checked
 * the channel last: the payload is shown to the caller's `channel` function only after all of the above
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
+from signing.certificates import problem
 from signing.envelope import Envelope, decode
 from signing.errors import NotTrusted, WrongPayloadType
 from signing.keys import PublicKey
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from signing.trust import Member, TrustedSigner, TrustStore
 
 Channel = str | Callable[[bytes], str | None] | None
+SignedAt = Callable[[bytes], datetime] | None
 
 _CLASSICAL = frozenset({"ed25519", "ecdsa-p384"})
 # What a signer's keys must contain, one of each set. Every key of a signer must have signed, whatever the profile.
@@ -51,18 +54,22 @@ class Demand:
     profile: str
 
 
-def judge(data: bytes, store: TrustStore, demand: Demand, channel: Channel, now: date | None) -> VerifiedPayload:
-    """Raises MalformedEnvelope, WrongPayloadType or NotTrusted; what a `channel` function raises passes through."""
+def judge(
+    data: bytes, store: TrustStore, demand: Demand, channel: Channel, now: date | None, signed_at: SignedAt = None
+) -> VerifiedPayload:
+    """Raises MalformedEnvelope, WrongPayloadType or NotTrusted; what `channel` or `signed_at` raises passes through."""
     assert demand.roles and demand.profile in PROFILES, f"unusable demand: {demand}"
     envelope = decode(data)
     if envelope.payload_type != demand.payload_type:
         raise WrongPayloadType(f"payloadType: expected {demand.payload_type}, found {envelope.payload_type}")
     findings = _check_signatures(envelope, store)
-    if callable(channel):
-        anywhere = _verdict(store, demand, findings, None, now, any_channel=True)
+    moments = [] if now is None else [now]
+    if callable(channel) or signed_at:
+        anywhere = _verdict(store, demand, findings, None, now, moments, unread=True)
         _refuse_unless_accepted(anywhere)
-        channel = channel(envelope.payload)
-    verdict = _verdict(store, demand, findings, channel, now, any_channel=False)
+        channel = channel(envelope.payload) if callable(channel) else channel
+        moments += [signed_at(envelope.payload)] if signed_at else []
+    verdict = _verdict(store, demand, findings, channel, now, moments, unread=False)
     _refuse_unless_accepted(verdict)
     return VerifiedPayload(_SEAL, envelope.payload_type, envelope.payload, verdict)
 
@@ -96,9 +103,11 @@ def _verdict(
     findings: tuple[SignatureFinding, ...],
     channel: str | None,
     now: date | None,
+    moments: Sequence[date],
     *,
-    any_channel: bool,
+    unread: bool,
 ) -> Verdict:
+    """`unread`: the payload was not looked at, so channels and certificates are not judged yet."""
     bad = [finding for finding in findings if finding.status == "bad"]
     good = {finding.keyid for finding in findings if finding.status == "good"}
     problems, not_checked = _expiry(store, now)
@@ -110,7 +119,8 @@ def _verdict(
         channel=channel,
         trust_version=store.version,
         roles=tuple(
-            _judge_role(store, role, demand.profile, good, channel, any_channel) for role in sorted(set(demand.roles))
+            _judge_role(store, role, demand.profile, good, channel, moments, unread)
+            for role in sorted(set(demand.roles))
         ),
         signatures=findings,
         problems=tuple(problems),
@@ -129,7 +139,13 @@ def _expiry(store: TrustStore, now: date | None) -> tuple[list[str], list[str]]:
 
 
 def _judge_role(
-    store: TrustStore, name: str, profile: str, good: set[str], channel: str | None, any_channel: bool
+    store: TrustStore,
+    name: str,
+    profile: str,
+    good: set[str],
+    channel: str | None,
+    moments: Sequence[date],
+    unread: bool,
 ) -> RoleVerdict:
     role = store.role(name)
     members = {member.signer: member for member in role.members} if role else {}
@@ -140,7 +156,7 @@ def _judge_role(
             if member is not None and signer.revoked is None:
                 absent.append(signer.name)
             continue
-        rejection = _why_not(signer, member, name, profile, good, channel, any_channel)
+        rejection = _why_not(signer, member, name, profile, good, channel, moments, unread)
         if rejection is None:
             counted.append(signer.name)
         else:
@@ -161,7 +177,8 @@ def _why_not(
     profile: str,
     good: set[str],
     channel: str | None,
-    any_channel: bool,
+    moments: Sequence[date],
+    unread: bool,
 ) -> Rejection | None:
     """The first reason why a signer with a valid signature does not count for the role; None when it counts."""
     if signer.revoked is not None:
@@ -176,7 +193,9 @@ def _why_not(
     lacking = unmet(profile, [key.scheme for key in signer.keys])
     if lacking:
         return Rejection(signer=signer.name, reason="profile", text=lacking)
-    if not any_channel and not member.covers(channel):
+    if not unread and signer.x509 and (lacking := problem(signer.x509, moments)):
+        return Rejection(signer=signer.name, reason="certificate", text=lacking)
+    if not unread and not member.covers(channel):
         where = f"the channel {channel!r}" if channel is not None else "content that names no channel"
         text = f"it may sign for {', '.join(member.channels)} and not for {where}"
         return Rejection(signer=signer.name, reason="channel", text=text)

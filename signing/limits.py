@@ -15,6 +15,9 @@ MAX_PRIVATE_FILE_BYTES = 64 << 10
 MAX_PASSPHRASE_BYTES = 4096
 
 MAX_TRUST_FILE_BYTES = 4 << 20
+MAX_CHAIN_BYTES = 16 << 20  # of signed trust documents, one version a line
+MAX_CERTIFICATES = 3  # of one signer, the anchor included
+MAX_CERTIFICATE_BYTES = 8 << 10
 MAX_SIGNERS = 1000
 MAX_THRESHOLD = 32
 MAX_CHANNELS = 64  # globs per signer and role

@@ -54,6 +54,25 @@ def read_public(path: Path) -> PublicSigner:
         ) from error
 
 
+def read_certificates(path: Path) -> tuple[bytes, ...]:
+    """A PEM file of certificates, from anywhere."""
+    from signing.certificates import read_pem
+    from signing.errors import MalformedTrust, UnknownSigner
+    from signing.files import read_bounded
+    from signing.limits import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES
+
+    try:
+        return read_pem(read_bounded(path, 2 * MAX_CERTIFICATES * MAX_CERTIFICATE_BYTES, MalformedTrust))
+    except FileNotFoundError as error:
+        raise UnknownSigner(f"there is no file {path}", hint="give the PEM file of the certificates") from error
+
+
+def certificates_out(chain: tuple[bytes, ...]) -> list[dict[str, str]]:
+    from signing.certificates import describe
+
+    return describe(chain)
+
+
 def trust_dict(store: TrustStore) -> dict[str, Any]:
     return {
         "version": store.version,
@@ -64,6 +83,7 @@ def trust_dict(store: TrustStore) -> dict[str, Any]:
                 "revoked": {"date": signer.revoked.date.isoformat(), "reason": signer.revoked.reason}
                 if signer.revoked
                 else None,
+                "certificates": certificates_out(signer.x509),
                 "roles": [
                     {"role": role.name, "channels": list(member.channels)}
                     for role in store.roles

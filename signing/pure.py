@@ -1,10 +1,12 @@
-"""Signature verification with the standard library alone: Ed25519 (RFC 8032) and ML-DSA-65 / -87 (FIPS 204).
+"""Signature verification with the standard library alone: Ed25519 (RFC 8032), ECDSA P-384 (FIPS 186-5) and ML-DSA-65
+/ -87 (FIPS 204).
 
 For the one-file verifier on a bare host, Python 3.8 and newer, and as the slow twin that the tests compare the fast
 library with. Verification only: nothing here holds a secret, so nothing here needs constant time.
 
 * A malformed key, signature or point is an invalid signature: every function answers True or False and does not raise.
 * Ed25519 is the strict, cofactorless check: S below the group's order, points in their one encoding.
+* ECDSA is over SHA-384, its signature in DER, its key a compressed point.
 * ML-DSA is the pure variant with an empty context.
 """
 
@@ -32,6 +34,8 @@ def verify(scheme: str, public: bytes, signature: bytes, message: bytes) -> bool
     """None for a scheme that this file cannot check, which a caller must report and never take for True."""
     if scheme == "ed25519":
         return ed25519_verify(public, signature, message)
+    if scheme == "ecdsa-p384":
+        return p384_verify(public, signature, message)
     if scheme in ("ml-dsa-65", "ml-dsa-87"):
         return mldsa_verify(int(scheme[-2:]), public, signature, message)
     return None
@@ -113,6 +117,74 @@ def ed25519_verify(public: bytes, signature: bytes, message: bytes) -> bool:
     k = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % _L
     minus_a = (_P - point[0], point[1], 1, _P - point[3])
     return _compress(_add(_multiply(s, _BASE), _multiply(k, minus_a))) == signature[:32]
+
+
+# --- ECDSA over P-384 with SHA-384, FIPS 186-5 section 6.4.2; the curve: SP 800-186 section 3.2.1.4 -------------------
+
+_P384 = 2**384 - 2**128 - 2**96 + 2**32 - 1
+_N384 = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
+_B384 = 0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF
+_X384 = 0xAA87CA22BE8B05378EB1C71EF320AD746E1D3B628BA79B9859F741E082542A385502F25DBF55296C3A545E3872760AB7
+_Affine = Tuple[int, int]
+
+
+def _decompress_384(raw: bytes) -> _Affine | None:
+    """SEC 1, 2.3.4. p is 3 mod 4, so a root is a power."""
+    x = int.from_bytes(raw[1:], "big")
+    square = (x * x * x - 3 * x + _B384) % _P384
+    y = pow(square, (_P384 + 1) // 4, _P384)
+    if len(raw) != 49 or raw[0] not in (2, 3) or x >= _P384 or y * y % _P384 != square:
+        return None
+    return x, y if y & 1 == raw[0] & 1 else _P384 - y
+
+
+def _add_384(a: _Affine | None, b: _Affine | None) -> _Affine | None:
+    """None is the point at infinity."""
+    if a is None or b is None:
+        return b if a is None else a
+    if a[0] == b[0] and (a[1] + b[1]) % _P384 == 0:
+        return None
+    rise, run = (3 * (a[0] * a[0] - 1), 2 * a[1]) if a == b else (b[1] - a[1], b[0] - a[0])
+    slope = rise * pow(run, -1, _P384) % _P384
+    x = (slope * slope - a[0] - b[0]) % _P384
+    return x, (slope * (a[0] - x) - a[1]) % _P384
+
+
+def _multiply_384(scalar: int, point: _Affine | None) -> _Affine | None:
+    result = None
+    while scalar > 0:
+        if scalar & 1:
+            result = _add_384(result, point)
+        point = _add_384(point, point)
+        scalar >>= 1
+    return result
+
+
+def _der_integer(data: bytes) -> Tuple[int, bytes] | None:
+    """A positive INTEGER in its one encoding (X.690, 8.3) of at most 49 bytes, and what follows it."""
+    if len(data) < 3 or data[0] != 2 or not 0 < data[1] <= 49 or len(data) < 2 + data[1]:
+        return None
+    body = data[2 : 2 + data[1]]
+    if body[0] > 127 or (len(body) > 1 and body[0] == 0 and body[1] < 128):
+        return None
+    return int.from_bytes(body, "big"), data[2 + data[1] :]
+
+
+def p384_verify(public: bytes, signature: bytes, message: bytes) -> bool:
+    """public: 49 bytes; signature: DER SEQUENCE of r and s, at most 104 bytes."""
+    if not 2 < len(signature) <= 104 or signature[:2] != bytes([0x30, len(signature) - 2]):
+        return False
+    point, first = _decompress_384(public), _der_integer(signature[2:])
+    second = _der_integer(first[1]) if first else None
+    if point is None or first is None or second is None or second[1]:
+        return False
+    r, s = first[0], second[0]
+    if not (0 < r < _N384 and 0 < s < _N384):
+        return False
+    e, inverse = int.from_bytes(hashlib.sha384(message).digest(), "big"), pow(s, -1, _N384)
+    base = _decompress_384(b"\3" + _X384.to_bytes(48, "big"))  # its y is odd
+    found = _add_384(_multiply_384(e * inverse % _N384, base), _multiply_384(r * inverse % _N384, point))
+    return found is not None and found[0] % _N384 == r
 
 
 # --- ML-DSA, FIPS 204 -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -86,6 +86,7 @@ SCHEMES: dict[str, Scheme] = {
     )
 }  # fmt: skip
 ORDER: dict[str, int] = {name: index for index, name in enumerate(SCHEMES)}
+CNSA2: tuple[str, ...] = ("ecdsa-p384", "ml-dsa-87")  # counts under hybrid too
 HYBRID: tuple[str, ...] = ("ed25519", "ml-dsa-65")
 
 
@@ -98,7 +99,14 @@ def scheme_named(name: str) -> Scheme:
 
 
 def scheme_of(private: object) -> Scheme:
-    """The row that a loaded private key belongs to; MalformedKey for any other algorithm or curve."""
+    """The row that a loaded private key belongs to; MalformedKey for any other algorithm or curve. A key that says its
+    scheme itself (token.TokenKey) signs and names its public half by its own means."""
+    if isinstance(named := getattr(private, "scheme", None), str):
+        return replace(
+            scheme_named(named),
+            sign=lambda key, message: bytes(key.sign(message)),
+            raw_public=lambda key: bytes(key.place.public.raw),
+        )
     for scheme in SCHEMES.values():
         if isinstance(private, scheme.private_type):
             if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.name != "secp384r1":

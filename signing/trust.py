@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from signing.errors import MalformedTrust, RefusedInput, TrustConflict, UnknownSigner
-from signing.judge import PROFILES, Channel, Demand, judge
+from signing.judge import PROFILES, Channel, Demand, SignedAt, judge
 from signing.keys import PublicKey, PublicSigner
 from signing.limits import (
     MAX_CHANNEL_CHARS,
@@ -56,8 +56,17 @@ class Revocation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrustedSigner:
+    """`x509`: certificates for its ECDSA P-384 key, DER, the anchor last; empty for a key that is trusted as it is."""
+
     public: PublicSigner
     revoked: Revocation | None = None
+    x509: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.x509:
+            from signing.certificates import check_chain
+
+            check_chain(self.x509, self.public)
 
     @property
     def name(self) -> str:
@@ -135,6 +144,10 @@ class TrustStore:
             for member in role.members:
                 if member.signer not in names:
                     raise MalformedTrust(f"roles.{role.name}.members.{member.signer}: no such signer")
+                if role.name == "root" and self.signer(member.signer).x509:
+                    raise MalformedTrust(
+                        f"roles.root.members.{member.signer}: trust documents bear no time to judge certificates by"
+                    )
 
     def _check_keys(self) -> None:
         owners: dict[PublicKey, str] = {}
@@ -198,6 +211,7 @@ class TrustStore:
         roles: Sequence[str] | None = None,
         channel: Channel = None,
         required_profile: str = "hybrid",
+        signed_at: SignedAt = None,
         now: date | None = None,
     ) -> VerifiedPayload:
         """The payload, if its signatures carry it; see `judge` for the checks and their order.
@@ -205,6 +219,7 @@ class TrustStore:
         roles:    None stands for `required_roles`.
         channel:  the content's channel, or a function from payload to channel that is called only after everything
                   else has passed, or None for content without one (signers limited to channels then do not count).
+        signed_at: from the payload, like `channel`, the time when it was signed, for certificates.
         now:      today in UTC, for the expiry of trust.toml; without it that check is listed as not checked.
         Raises MalformedEnvelope, WrongPayloadType, or NotTrusted with the verdict.
         """
@@ -217,16 +232,23 @@ class TrustStore:
         if unknown or not wanted:
             raise RefusedInput(f"unknown role {unknown!r}", hint=f"known roles: {', '.join(ROLES)}")
         demand = Demand(payload_type=payload_type, roles=wanted, profile=required_profile)
-        return judge(envelope, self, demand, channel, now)
+        return judge(envelope, self, demand, channel, now, signed_at)
 
-    def add(self, public: PublicSigner, roles: Iterable[str], channels: Iterable[str] = EVERY_CHANNEL) -> TrustStore:
-        """The signer holds these roles, for these channels, beside any role it held before. TrustConflict when the
-        name has other keys, a key has another name, or the signer was revoked."""
+    def add(
+        self,
+        public: PublicSigner,
+        roles: Iterable[str],
+        channels: Iterable[str] = EVERY_CHANNEL,
+        x509: Iterable[bytes] = (),
+    ) -> TrustStore:
+        """The signer holds these roles, for these channels, beside any role it held before. `x509` replaces the
+        certificates it had; without any it keeps them. TrustConflict when the name has other keys, a key has another
+        name, or the signer was revoked."""
         signers = list(self.signers)
         found = next((signer for signer in signers if signer.name == public.name), None)
         if found is None:
             self._refuse_known_keys(public)
-            signers.append(TrustedSigner(public=public))
+            signers.append(TrustedSigner(public=public, x509=tuple(x509)))
         elif found.public != public:
             raise TrustConflict(
                 f"{public.name} is trusted with other keys (fingerprint {found.public.fingerprint})",
@@ -235,11 +257,28 @@ class TrustStore:
             )
         elif found.revoked is not None:
             raise TrustConflict(f"{public.name} was revoked on {found.revoked.date} ({found.revoked.reason})")
+        elif chain := tuple(x509):
+            signers[signers.index(found)] = replace(found, x509=chain)
         member = Member(signer=public.name, channels=tuple(sorted(set(channels))))
         changed = {role.name: role for role in self.roles}
         for name in roles:
             changed[name] = _with_member(changed.get(name), name, member)
         return self._next(signers=signers, roles=changed.values())
+
+    def grant(self, name: str, roles: Iterable[str], channels: Iterable[str] = EVERY_CHANNEL) -> TrustStore:
+        """A signer that is known holds these roles too, for these channels. Raises UnknownSigner or TrustConflict."""
+        return self.add(self.signer(name).public, roles, channels)
+
+    def with_channels(self, name: str, role_name: str, channels: Iterable[str]) -> TrustStore:
+        """A member of the role signs for these channels only. TrustConflict for a role that it does not hold."""
+        self._require_member(name, role_name)
+        return self.grant(name, [role_name], channels)
+
+    def _require_member(self, name: str, role_name: str) -> None:
+        self.signer(name)
+        held = self.role(role_name)
+        if held is None or name not in [member.signer for member in held.members]:
+            raise TrustConflict(f"{name} does not hold the role {role_name[:40]}", hint="sealift trust list")
 
     def _refuse_known_keys(self, public: PublicSigner) -> None:
         for signer in self.signers:
@@ -270,12 +309,9 @@ class TrustStore:
 
     def remove_from(self, name: str, roles: Iterable[str]) -> TrustStore:
         """Takes the roles from the signer, which stays known. TrustConflict for a role that it does not hold."""
-        self.signer(name)
         wanted = tuple(roles)
         for role in wanted:
-            held = self.role(role)
-            if held is None or name not in [member.signer for member in held.members]:
-                raise TrustConflict(f"{name} does not hold the role {role[:40]}", hint="sealift trust list")
+            self._require_member(name, role)
         return self._next(roles=self._without(name, wanted))
 
     def _without(self, name: str, affected: Sequence[str]) -> list[Role]:

@@ -9,9 +9,10 @@
     ml-dsa-65 = "<base64>"
 
     [signers.bob]
-    ed25519 = "<base64>"
+    ecdsa-p384 = "<base64>"
+    x509 = ["<base64>", "<base64>"]    may be absent: certificates for that key, the anchor last
 
-    [signers.bob.revoked]              the only field that may be absent
+    [signers.bob.revoked]              may be absent
     date = 2026-06-01
     reason = "lost token"
 
@@ -31,7 +32,6 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from typing import Any
 import tomli_w
 
 from signing.errors import MalformedKey, MalformedTrust
-from signing.files import locked, read_bounded, write_atomic
+from signing.files import read_bounded, write_atomic
 from signing.keys import PublicKey, PublicSigner, decode_base64
 from signing.limits import MAX_TRUST_FILE_BYTES
 from signing.schemes import ORDER, SCHEMES
@@ -74,16 +74,13 @@ def save_trust(store: TrustStore, path: Path) -> None:
     write_atomic(path, data, mode=0o644, replace=True)
 
 
-def change_trust(path: Path, change: Callable[[TrustStore], TrustStore]) -> TrustStore:
-    """Load, change, save, under a lock: two commands at once cannot lose each other's change."""
-    with locked(path):
-        store = change(load_trust(path))
-        save_trust(store, path)
-    return store
-
-
 def encode_trust(store: TrustStore) -> bytes:
-    document = {
+    return _HEADER + tomli_w.dumps(to_document(store)).encode()
+
+
+def to_document(store: TrustStore) -> dict[str, Any]:
+    """The tables of the file, with dates as dates; `trustdocument` writes the same ones as JSON."""
+    return {
         "sealift_trust": FORMAT,
         "version": store.version,
         "expires": store.expires if store.expires is not None else "never",
@@ -96,11 +93,12 @@ def encode_trust(store: TrustStore) -> bytes:
             for role in store.roles
         },
     }
-    return _HEADER + tomli_w.dumps(document).encode()
 
 
 def _signer_table(signer: TrustedSigner) -> dict[str, Any]:
     table: dict[str, Any] = {key.scheme: base64.b64encode(key.raw).decode() for key in signer.keys}
+    if signer.x509:
+        table["x509"] = [base64.b64encode(der).decode() for der in signer.x509]
     if signer.revoked is not None:
         table["revoked"] = {"date": signer.revoked.date, "reason": signer.revoked.reason}
     return table
@@ -110,7 +108,11 @@ def parse_trust(data: bytes) -> TrustStore:
     """Raises MalformedTrust and nothing else."""
     if len(data) > MAX_TRUST_FILE_BYTES:
         raise MalformedTrust(f"trust.toml has at most {MAX_TRUST_FILE_BYTES} bytes, found {len(data)}")
-    document = _toml(data)
+    return from_document(_toml(data))
+
+
+def from_document(document: dict[str, Any]) -> TrustStore:
+    """Raises MalformedTrust with the path of the field."""
     # The format comes before every other field, so that a later format is refused by its number.
     found = document.get("sealift_trust")
     if type(found) is not int or found != FORMAT:
@@ -143,15 +145,18 @@ def _toml(data: bytes) -> dict[str, Any]:
 
 def _signer(name: str, table: dict[str, Any]) -> TrustedSigner:
     where = f"signers.{name}"
-    _only(table, {*SCHEMES, "revoked"}, where)
+    _only(table, {*SCHEMES, "x509", "revoked"}, where)
     try:
         keys = tuple(
             PublicKey(scheme, decode_base64(_text(table, scheme, where), scheme)) for scheme in ORDER if scheme in table
         )
         public = PublicSigner(name, keys)
-    except MalformedKey as error:
+        chain = tuple(decode_base64(item, "x509") for item in _listed(table, "x509", where)) if "x509" in table else ()
+        return TrustedSigner(public=public, revoked=_revocation(table, where), x509=chain)
+    except (MalformedKey, MalformedTrust) as error:
+        if str(error).startswith(where):
+            raise
         raise MalformedTrust(f"{where}: {error}", hint=error.hint) from error
-    return TrustedSigner(public=public, revoked=_revocation(table, where))
 
 
 def _revocation(signer: dict[str, Any], where: str) -> Revocation | None:
@@ -212,11 +217,15 @@ def _date(table: dict[str, Any], name: str, where: str) -> date:
 
 
 def _texts(table: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
-    items = _get(table, name, where, list, "a list of text")
+    return tuple(sorted(set(_listed(table, name, where))))
+
+
+def _listed(table: dict[str, Any], name: str, where: str) -> list[str]:
+    items: list[str] = _get(table, name, where, list, "a list of text")
     for index, item in enumerate(items):
         if type(item) is not str:
             raise MalformedTrust(f"{_path(where, name)}[{index}]: expected text, found {_show(item)}")
-    return tuple(sorted(set(items)))
+    return items
 
 
 def _path(where: str, name: str) -> str:

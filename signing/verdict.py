@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Reason = Literal["no_role", "revoked", "channel", "incomplete", "profile"]
+Reason = Literal["no_role", "revoked", "channel", "incomplete", "profile", "certificate"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,6 +44,8 @@ def side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             ("trust", "add", str(root / "home/keys/alice.pub"), "--role", "publisher"),
             ("create", "mine"),
             ("bundle", "export", "mine", "-o", "usb", "--sign", "alice", "--parity", "1"),
+            ("trust", "init", "--root", "alice", "--sign", "alice"),
+            ("trust", "export", "-o", "chain"),
         ):
             assert sealift.run(list(words)) == 0
         yield root
@@ -199,6 +201,8 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("key", "show", "alice"),
     ("trust", "list"),
     ("trust", "show"),
+    ("trust", "history"),
+    ("trust", "import", "chain"),
     ("bundle", "export", "mine", "-o", "usb2", "--sign", "alice"),
     ("bundle", "inspect", "usb"),
     ("bundle", "verify", "usb"),

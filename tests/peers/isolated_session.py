@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.peers.model_maker import Size, make_model
+from tests.peers.softhsm import AVAILABLE, MODULE, PIN, TOKEN, make_token
 
 ROOT = Path(__file__).parents[2]
 WATCH = Path(__file__).with_name("watch")
@@ -155,7 +156,23 @@ def live(session: Session) -> dict[str, Any]:
         answers["ps"] = session.sealift("ps", "--json")
         run("stop", "mine")
     run("rm", "second")
+    if AVAILABLE:
+        session.env |= {"SOFTHSM2_CONF": str(folder / "softhsm2.conf"), "SEALIFT_PIN": PIN}
+        os.environ["SOFTHSM2_CONF"] = session.env["SOFTHSM2_CONF"]
+        make_token(folder)
+        words = ["--module", MODULE, "--token", TOKEN, "--label", "card-p384", "--no-passphrase"]
+        run("key", "add-token", "carol", *words)
+    run("trust", "role", "alice", "approver")
+    run("trust", "channel", "alice", "approver", "mine")
+    run("key", "generate", "root", "--no-passphrase")
+    run("trust", "init", "--root", "home/keys/root.pub", "--sign", "root")
+    run("trust", "export", "-o", "chain")
+    run("trust", "import", "chain")
+    run("trust", "history")
+    run("trust", "expires", "never")
+    run("trust", "discard")
     run("trust", "revoke", "alice", "--reason", "the test is over")
+    run("trust", "sign", "--sign", "root")
     return answers
 
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signing.errors import KeyFileUnavailable, MalformedTrust, TrustConflict, UnknownSigner
+from signing.hosttrust import HostTrust
 from signing.keys import PublicSigner
 from signing.limits import MAX_TRUST_FILE_BYTES
 from signing.trust import Member, TrustStore
-from signing.trustfile import change_trust
 from tests.peers.signers import fixed_signer
 
 ED = ("ed25519",)
@@ -217,7 +217,7 @@ def test_changes_at_once_are_all_kept(tmp_path: Path) -> None:
     signers = [fixed_signer(f"signer{index}", ED).public for index in range(12)]
 
     def add(public: PublicSigner) -> None:
-        change_trust(path, lambda store: store.add(public, ["publisher"]))
+        HostTrust(path.parent).change(lambda store: store.add(public, ["publisher"]))
 
     threads = [threading.Thread(target=add, args=(public,)) for public in signers]
     for thread in threads:

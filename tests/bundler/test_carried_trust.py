@@ -1,0 +1,180 @@
+"""Trust that a bundle carries: taken before the bundle is judged, kept whatever becomes of it, and only if it is
+signed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+import sealift
+from bundler import carried
+from bundler.carried import renew
+from bundler.errors import BundleRefused, MediumUnavailable
+from bundler.importer import import_bundle
+from bundler.medium import open_medium
+from signing.envelope import encode, sign
+from signing.errors import NotTrusted
+from signing.hosttrust import HostTrust
+from signing.keyring import Keyring
+from signing.keys import Signer
+from signing.succession import root_fingerprint
+from signing.trust import TrustStore
+from signing.trustdocument import TRUST_TYPE, encode_document
+from tests.peers.bundles import Gap, signer
+from tests.peers.signers import fixed_signer
+
+ROOT, BOB = fixed_signer("root"), fixed_signer("bob")
+
+
+def signed(store: TrustStore, version: int, by: Signer = ROOT) -> bytes:
+    document = encode_document(replace(store, version=version))
+    return encode(sign(TRUST_TYPE, document, [by])) + b"\n"
+
+
+BASE = TrustStore.empty().add(ROOT.public, ["root"]).add(signer().public, ["publisher"])
+GONE = BASE.revoke("alice", "stolen", date(2026, 1, 1)).add(BOB.public, ["publisher"])
+
+
+@pytest.fixture
+def gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gap:
+    monkeypatch.setenv("SEALIFT_HOME", str(tmp_path / "home"))
+    return Gap(tmp_path)
+
+
+@pytest.fixture
+def host(gap: Gap) -> HostTrust:
+    made = HostTrust(gap.root / "home")
+    made.adopt(signed(BASE, 1), root_fingerprint(BASE), "hybrid")
+    return made
+
+
+def carry(gap: Gap, chain: bytes) -> Path:
+    return carried.write(gap.medium, open_medium(gap.medium).stem, chain)
+
+
+def test_a_revocation_arrives_although_the_bundle_is_refused(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export()  # by alice
+    carry(gap, signed(BASE, 1) + signed(GONE, 2))
+    renewed = renew(gap.medium, host, "hybrid", keep=True)
+    assert "alice is revoked: stolen" in renewed.notes[0]
+    with pytest.raises(NotTrusted, match="revoked on 2026-01-01"):
+        import_bundle(gap.medium, gap.far, renewed.trust, seen=gap.seen)
+    assert host.load().version == 2 and host.load().signer("alice").revoked
+    assert not gap.far.root.exists()
+
+
+def test_a_new_publisher_counts_for_the_bundle_that_brings_him(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export(by=[BOB])
+    with pytest.raises(NotTrusted):
+        import_bundle(gap.medium, gap.far, host.load(), seen=gap.seen)
+    carry(gap, signed(GONE, 2))
+    assert import_bundle(
+        gap.medium, gap.far, renew(gap.medium, host, "hybrid", keep=True).trust, seen=gap.seen
+    ).complete
+
+
+def test_a_look_keeps_nothing(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export()
+    carry(gap, signed(GONE, 2))
+    looked = renew(gap.medium, host, "hybrid", keep=False)
+    assert looked.trust.version == 2 and "would count" in looked.notes[0]
+    assert host.load().version == 1
+
+
+def test_forged_damaged_and_foreign_trust_refuses_the_bundle(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export()
+    good = signed(GONE, 2)
+    other = TrustStore.empty().add(BOB.public, ["root"])
+    cases = [
+        signed(GONE, 2, BOB), signed(GONE, 3), good[:-40], b"", b"\n", b"{}", b"\xff" * 100, good + good,
+        signed(other, 1, BOB), good.replace(b"application/vnd.sealift.trust", b"application/vnd.sealift.other"),
+    ]  # fmt: skip
+    for data in cases:
+        path = carry(gap, data)
+        with pytest.raises((NotTrusted, BundleRefused), match=path.name.replace(".", r"\.")) as caught:
+            renew(gap.medium, host, "hybrid", keep=True)
+        assert "take" in (caught.value.hint or "")
+        assert host.load().version == 1
+    path.unlink()
+    path.mkdir()
+    with pytest.raises((BundleRefused, MediumUnavailable)):
+        renew(gap.medium, host, "hybrid", keep=True)
+
+
+def test_every_flipped_byte_of_carried_trust_changes_nothing(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export()
+    data = signed(GONE, 2)
+    for at in range(0, len(data), 97):
+        carry(gap, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises((NotTrusted, BundleRefused)):
+            renew(gap.medium, host, "hybrid", keep=True)
+    assert host.load().version == 1
+
+
+def test_a_host_without_a_root_does_not_look(gap: Gap) -> None:
+    gap.model()
+    gap.export()
+    carry(gap, b"anything")
+    host = HostTrust(gap.root / "home")
+    host.change(lambda old: old.add(signer().public, ["publisher"]))
+    renewed = renew(gap.medium, host, "hybrid", keep=True)
+    assert renewed.trust == host.load() and "no root" in renewed.notes[0]
+
+
+def test_a_weak_root_does_not_meet_this_sites_profile(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export()
+    carry(gap, signed(GONE, 2))
+    with pytest.raises(NotTrusted, match="profile cnsa2 needs"):
+        renew(gap.medium, host, "cnsa2", keep=True)
+
+
+def test_the_verbs_carry_trust_across(
+    gap: Gap, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From `trust init` to an import that brings both a model and a revocation, by the command line alone."""
+    near, far = gap.root / "near", gap.root / "home"
+    for name in ("root", "alice", "bob"):
+        Keyring(near / "keys").write(fixed_signer(name), None)
+    monkeypatch.setenv("SEALIFT_HOME", str(near))
+    monkeypatch.setenv("SEALIFT_MODELS", str(gap.near.root))
+    gap.model()
+
+    def run(*words: object) -> int:
+        return sealift.run([str(word) for word in words])
+
+    usb = [gap.root / "usb1", gap.root / "usb2"]
+    assert run("bundle", "export", "mine", "-o", usb[0], "--sign", "alice", "--with-trust") == 1
+    assert "trust init" in capsys.readouterr().err and not usb[0].exists()
+    assert run("trust", "add", near / "keys/alice.pub", "--role", "publisher") == 0
+    assert run("trust", "init", "--root", near / "keys/root.pub", "--sign", "root") == 0
+    assert run("bundle", "export", "mine", "-o", usb[0], "--sign", "alice", "--with-trust") == 0
+    monkeypatch.setenv("SEALIFT_HOME", str(far))
+    monkeypatch.setenv("SEALIFT_MODELS", str(gap.far.root))
+    first = next(usb[0].glob("*.trust.jsonl"))
+    fingerprint = root_fingerprint(HostTrust(near).load())
+    assert run("trust", "import", first, "--root", fingerprint) == 0
+    assert run("bundle", "import", usb[0]) == 0
+    monkeypatch.setenv("SEALIFT_HOME", str(near))
+    monkeypatch.setenv("SEALIFT_MODELS", str(gap.near.root))
+    assert run("trust", "add", near / "keys/bob.pub", "--role", "publisher") == 0
+    assert run("trust", "revoke", "alice", "--reason", "stolen") == 0
+    assert run("trust", "sign", "--sign", "root") == 0
+    assert run("bundle", "export", "mine", "-o", usb[1], "--sign", "bob", "--with-trust") == 0
+    monkeypatch.setenv("SEALIFT_HOME", str(far))
+    monkeypatch.setenv("SEALIFT_MODELS", str(gap.far.root))
+    capsys.readouterr()
+    assert run("bundle", "verify", usb[1]) == 0
+    assert "would count" in capsys.readouterr().err
+    assert run("bundle", "import", usb[1]) == 0
+    assert "alice is revoked: stolen" in capsys.readouterr().err
+    assert run("bundle", "import", usb[0]) == 3, "alice counts no longer"
+    assert run("bundle", "import", usb[1]) == 0, "again is welcome"
