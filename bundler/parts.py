@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,10 @@ def overhead(envelope: bytes) -> int:
     )
 
 
-def cut(source: Path, ranges: Sequence[Range], out: Path, identity: str, envelope: bytes, name: str = "") -> None:
+def cut(
+    source: Path, ranges: Sequence[Range], out: Path, identity: str, envelope: bytes, name: str = "",
+    meter: Callable[[int], None] | None = None,
+) -> None:  # fmt: skip
     """Writes `ranges` of `source`, the file `name`, as the part `out`, by way of `*.tmp`."""
     size = source.stat().st_size
     line = f"{FORMAT} {identity} {name or source.name} {size}\n".encode()
@@ -108,6 +111,8 @@ def cut(source: Path, ranges: Sequence[Range], out: Path, identity: str, envelop
                         hasher.update(data)
                         _write(file, data)
                         left -= len(data)
+                        if meter:
+                            meter(len(data))
                     _write(file, tar.padding(end - start))
                 _write(file, _member(HASH, hasher.hexdigest().encode() + b"\n") + tar.END)
                 os.fsync(file.fileno())

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from bundler import journal, layout, mend, parts
-from bundler.errors import BadRequest, SlipRefused, VolumeDamaged, VolumeMissing, medium_errors
+from bundler.errors import BadRequest, SlipRefused, VolumeMissing, medium_errors
 from bundler.hashing import Pipeline
-from bundler.medium import HEAD, VOLUME, VolumeReader, file_names, read_start
+from bundler.medium import VOLUME, file_names, read_start
 from bundler.slip import Slip, Want
+from bundler.volumes import check_volume
 from bundler.writing import create, sync_medium, write_volume
 from manifests.statement import Statement
 from manifests.store import Store
@@ -111,17 +112,7 @@ class _Folder:
     def volume(self, index: int, out: Path, progress: Progress) -> Iterator[Path]:
         """Its file, after every byte of it was checked."""
         path = self.folder / layout.volume_name(self.statement, index)
-        left, hasher = self.statement.volumes[index].size, hashlib.sha256()
-        with VolumeReader(path) as volume:
-            volume.expect(layout.head(self.statement, self.envelope, index), HEAD)
-            while left:
-                data = volume.read(min(READ, left), "the payload")
-                hasher.update(data)
-                left -= len(data)
-                progress(len(data))
-            volume.expect_end()
-        if hasher.hexdigest() != self.statement.volumes[index].sha256.hex:
-            raise VolumeDamaged(path.name, 0, "not what the statement says", hint="leave out --from to use the store")
+        check_volume(path, self.statement, self.envelope, index, progress)
         yield path
 
 
