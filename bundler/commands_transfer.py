@@ -21,26 +21,42 @@ def register(bundle_app: typer.Typer) -> None:
 
 def send_(
     folder: Path = FOLDER,
-    to: Path = typer.Option(..., "--to", help="The drop folder of a diode or a guard.", show_default=False),
+    to: Path | None = typer.Option(None, "--to", help="The drop folder of a diode or a guard.", show_default=False),
     max_part: str = typer.Option(
         "none", "--max-part", help="Cut files that are larger: 1G, 900MB, or a name as for --volume-size."
     ),
     pace: str = typer.Option(None, "--pace", help="Bytes for each second, such as 10M.", show_default=False),
+    udp: str | None = typer.Option(
+        None, "--udp", help="Through a network diode instead: HOST:PORT of its other side.", show_default=False
+    ),
+    rate: str = typer.Option("100M", "--rate", help="With --udp: bits for each second, such as 500M."),
+    fec: str = typer.Option("10%", "--fec", help="With --udp: parity symbols; three times the loss that is expected."),
+    mtu: int = typer.Option(1500, "--mtu", min=576, max=65_535, help="With --udp: largest IP packet, in bytes."),
     repeat: int = typer.Option(1, "--repeat", min=1, max=100, help="Send all of it so many times."),
     as_json: bool = JSON,
 ) -> None:
-    """Send a bundle one way: file after file into a drop folder.
+    """Send a bundle one way: file after file into a drop folder, or as datagrams through a network diode.
 
-    Files appear under their names when they are whole, the index volume first. A file that is there is never written
-    over. The same command again after an interruption goes on where it stopped.
+    In a drop folder files appear under their names when they are whole, the index volume first. A file that is there
+    is never written over. The same command again after an interruption goes on where it stopped.
+
+    \b
+        sealift bundle send /media/usb --to /srv/diode/out --max-part 1GB
+        sealift bundle send /media/usb --udp 192.0.2.7:5000 --rate 500M --repeat 3
     """
+    from bundler.errors import BadRequest
     from bundler.pace import Pace
     from bundler.send import send
     from bundler.sizes import parse_size, show_size
 
-    limit, rate = parse_size(max_part), parse_size(pace) if pace else None
+    if udp is not None and to is None:
+        _radiate(folder, udp, rate, fec, mtu, repeat, as_json)
+        return
+    if to is None or udp is not None:
+        raise BadRequest("where to? Give --to FOLDER, or --udp HOST:PORT")
+    limit, speed = parse_size(max_part), parse_size(pace) if pace else None
     with bar("sending") as progress:
-        report = send(folder, to, max_part=limit, pace=Pace(rate), repeat=repeat, progress=counted(progress, folder))
+        report = send(folder, to, max_part=limit, pace=Pace(speed), repeat=repeat, progress=counted(progress, folder))
     if as_json:
         print_json(report.as_dict())
         return
@@ -51,9 +67,34 @@ def send_(
         say(f"not sent, since it is not here: {name}")
 
 
+def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int, as_json: bool) -> None:
+    from bundler import udp_send
+    from bundler.sizes import show_size
+
+    host, port = udp_send.parse_address(udp, "--udp")
+    bits, m, symbol = udp_send.parse_rate(rate), udp_send.parity_symbols(fec), udp_send.symbol_size(mtu)
+    with bar("sending") as progress, udp_send.UdpLink(host, port) as link:
+        report = udp_send.radiate(
+            folder, link, rate=bits, m=m, symbol=symbol, repeat=repeat, progress=counted(progress, folder)
+        )
+    if as_json:
+        print_json(report.as_dict())
+        return
+    took = f"{report.seconds:.1f} s, {report.bytes * 8e-6 / max(report.seconds, 1e-9):.1f} Mbit/s"
+    print(f"bundle {report.id}: {report.packets:,} datagrams, {show_size(report.bytes)} in {took}")
+    say("whether they arrived is known on the other side only")
+    for name in report.missing:
+        say(f"not sent, since it is not here: {name}")
+
+
 def receive_(
-    watch: Path = typer.Option(..., "--watch", help="The drop folder to look at.", show_default=False),
-    once: bool = typer.Option(False, "--once", help="Deal with what lies there now, then leave."),
+    watch: Path | None = typer.Option(None, "--watch", help="The drop folder to look at.", show_default=False),
+    udp: str | None = typer.Option(
+        None, "--udp", help="Listen for datagrams of a network diode: ADDRESS:PORT of this host.", show_default=False
+    ),
+    once: bool = typer.Option(
+        False, "--once", help="Deal with what lies there now; with --udp, with one transmission. Then leave."
+    ),
     out: Path = typer.Option(
         None,
         "--out",
@@ -66,19 +107,39 @@ def receive_(
     trust: Path = TRUST,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object for each event, for scripts."),
 ) -> None:
-    """Receive bundles that arrive file by file, in any order, over any time, and import each when it is whole.
+    """Receive bundles that arrive file by file or as datagrams, in any order, and import each when it is whole.
 
-    Files are checked as they come. Several bundles may arrive at once; other files are left alone, and the drop folder
-    is never changed. Stop it at any time: the next run remembers. Exit codes of --once: 0 all that was seen is in,
-    1 something was refused or damaged, 3 a bundle is not trusted, 4 something is still missing.
+    It may take weeks. Files are checked as they come. Several bundles may arrive at once; other files are left alone,
+    and the drop folder is never changed. Stop it at any time: the next run remembers.
+
+    Exit codes of --once: 0 all that was seen is in, 1 something was refused or damaged, 3 a bundle is not trusted,
+    4 something is still missing.
     """
+    from bundler.errors import BadRequest
     from bundler.receive import watch as run
 
+    if (watch is None) == (udp is None):
+        raise BadRequest("from where? Give --watch FOLDER, or --udp ADDRESS:PORT")
     with _rooms(out, load_trust(trust), repair, as_json) as rooms:
-        run(watch, rooms, once=once, interval=interval)
+        if udp is not None:
+            _listen(udp, rooms, once)
+        elif watch is not None:
+            run(watch, rooms, once=once, interval=interval)
         code = rooms.exit_code()
     if code:
         raise typer.Exit(code)
+
+
+def _listen(udp: str, rooms: Rooms, once: bool) -> None:
+    from bundler import udp_receive
+    from bundler.udp_send import parse_address
+
+    socket, buffer = udp_receive.open_socket(*parse_address(udp, "--udp"))
+    with socket, udp_receive.Receiver(rooms) as receiver:
+        say(f"listening on {udp}, a buffer of {buffer:,} bytes")
+        if buffer < udp_receive.BUFFER:
+            say(f"hint: for fast links let it be larger: sysctl -w net.core.rmem_max={udp_receive.BUFFER}")
+        udp_receive.serve(socket, receiver, once=once)
 
 
 def _rooms(out: Path | None, trust: Any, repair: bool, as_json: bool) -> Rooms:

@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler import approve, layout, mend, parity, parts, verify
+from bundler import approvals, approve, layout, mend, parity, parts, verify
 from bundler.channels import Channels
 from bundler.errors import (
     BundlerBusy,
@@ -62,6 +62,9 @@ class Room:
         self.names = layout.volume_names(statement)
         self.sizes = {name: volume_size(statement, envelope, index) for index, name in enumerate(self.names)}
         self.state = "done" if (folder / DONE).exists() else "open"
+        for path in folder.iterdir():
+            if path.is_symlink():  # what a killed run had lent for a repair
+                path.unlink()
         self.damaged: dict[str, Path] = {}  # volumes that came damaged, and where they lie
         self.slip = ""
         self._tried: frozenset[str] = frozenset()
@@ -86,7 +89,7 @@ class Room:
             return
         try:
             check_volume(path, self.statement, self.envelope, index)
-        except VolumeDamaged:
+        except (VolumeDamaged, MediumUnavailable):
             self.damaged[name] = path
             raise
         self._bring(path, name)
@@ -131,9 +134,15 @@ class Room:
         """Joins parts, imports what is whole; `settled`: nothing more is coming, so parity may be used."""
         if self.state in ("done", "refused"):
             return
-        now = frozenset(self.files())
-        if now == self._tried:
+        if frozenset(self.files()) == self._tried:
             return
+        try:
+            self._advance(settled)
+        except MediumUnavailable as error:  # no space, or a folder that went away: the next change tries again
+            self._tried = frozenset(self.files())
+            self.say("failed", why=str(error))
+
+    def _advance(self, settled: bool) -> None:
         for name in self._joinable():
             self._join(name)
         missing = self.missing()
@@ -176,9 +185,18 @@ class Room:
             part.path.unlink(missing_ok=True)
 
     def settle(self, temp: Path, name: str) -> None:
-        """Gives a file that was written here its name, after it was checked. Raises BundleRefused."""
+        """Gives a file that was written here its name, once it was checked. Raises BundleRefused, MediumUnavailable."""
+        with medium_errors(temp):
+            self._settle(temp, name)
+        sync_medium(self.folder)
+        self.say("taken", name=name, bytes=self.sizes.get(name) or (self.folder / name).stat().st_size)
+
+    def _settle(self, temp: Path, name: str) -> None:
         if name in self.names:
             check_volume(temp, self.statement, self.envelope, self.names.index(name))
+            temp.replace(self.folder / name)
+        elif approvals.NAME.fullmatch(name):
+            approvals.check(temp, self.envelope)
             temp.replace(self.folder / name)
         else:
             temp.replace(self.folder / name)
@@ -188,15 +206,13 @@ class Room:
             except BundleRefused:
                 (self.folder / name).unlink()
                 raise
-        sync_medium(self.folder)
-        self.say("taken", name=name, bytes=(self.folder / name).stat().st_size)
 
     def _restore(self) -> None:
         """From parity and parts. Damaged volumes lend what they still have."""
         lent = []
         for name, path in self.damaged.items():
             if not (self.folder / name).exists() and path.exists():
-                self._bring(path, name)
+                (self.folder / name).symlink_to(path.absolute())
                 lent.append(self.folder / name)
         try:
             report = repair(self.folder, self.folder)

@@ -224,6 +224,50 @@ def test_a_damaged_volume_lends_what_it_has(side: Side) -> None:
     assert tree(side.drop) == before and len(side.said("repaired")[0]["names"]) == 2
 
 
+def test_unreadable_sectors_cost_a_block_and_no_volume(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scratched disc in the place of a drop folder: two volumes that cannot be read through, one parity volume."""
+    from bundler.medium import VolumeReader
+
+    for path in [*volumes(side.stick), *side.stick.glob("*.p*.tar")]:
+        shutil.copy(path, side.drop)
+    bad = {(side.drop / volumes(side.stick)[i].name).stat().st_ino: at for i, at in ((1, 60_000), (3, 180_000))}
+    real, real_into = os.pread, VolumeReader.read_into
+
+    def pread(handle: int, length: int, offset: int) -> bytes:
+        at = bad.get(os.fstat(handle).st_ino)
+        if at is not None and offset <= at < offset + length:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(handle, length, offset)
+
+    def read_into(self: VolumeReader, view: memoryview, what: str) -> None:
+        at = bad.get(os.fstat(self._file.fileno()).st_ino)
+        if at is not None and self.position <= at < self.position + len(view):
+            from bundler.errors import MediumUnavailable
+
+            raise MediumUnavailable(f"{self.path}: Input/output error")
+        real_into(self, view, what)
+
+    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(VolumeReader, "read_into", read_into)
+    before = tree(side.drop)
+    assert side.once(repair=False) == 1 and len(side.said("unreadable")) == 2
+    assert side.once(repair=True) == 0 and side.models() == ["mine:latest"]
+    assert tree(side.drop) == before, "the medium is only read"
+
+
+def test_a_full_disk_is_told_and_survived(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(side.stick, side.drop, max_part=120_000)
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert side.once(repair=True) == 4 and side.said("failed") and not side.models()
+    monkeypatch.setattr(os, "fsync", real)
+    assert side.once(repair=True) == 0 and side.models() == ["mine:latest"]
+
+
 def test_too_much_missing_is_a_slip_that_helps(side: Side) -> None:
     from bundler import slip
     from bundler.resend import resend
