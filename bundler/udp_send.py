@@ -136,7 +136,7 @@ class _Sender:
         self._lock = threading.Lock()
 
     def round(self, turn: int, progress: Progress) -> None:
-        """While one group is sent, the next is read and coded on another thread, and the next volume hashed on a third."""
+        """While one group is sent, the next is coded on another thread, and the next volume hashed on a third."""
         self._turn = turn
         self._between()
         groups = [(name, file, first, length) for name, file in self._files for first, length in self._groups(name)]
