@@ -68,12 +68,12 @@ def send_(
 
 
 def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int, as_json: bool) -> None:
-    from bundler import udp_send
+    from bundler import udp_link, udp_send
     from bundler.sizes import show_size
 
-    host, port = udp_send.parse_address(udp, "--udp")
+    host, port = udp_link.parse_address(udp, "--udp")
     bits, m, symbol = udp_send.parse_rate(rate), udp_send.parity_symbols(fec), udp_send.symbol_size(mtu)
-    with bar("sending") as progress, udp_send.UdpLink(host, port) as link:
+    with bar("sending") as progress, udp_link.UdpLink(host, port) as link:
         report = udp_send.radiate(
             folder, link, rate=bits, m=m, symbol=symbol, repeat=repeat, progress=counted(progress, folder)
         )
@@ -131,15 +131,15 @@ def receive_(
 
 
 def _listen(udp: str, rooms: Rooms, once: bool) -> None:
-    from bundler import udp_receive
-    from bundler.udp_send import parse_address
+    from bundler import udp_link
+    from bundler.udp_receive import Receiver
 
-    socket, buffer = udp_receive.open_socket(*parse_address(udp, "--udp"))
-    with socket, udp_receive.Receiver(rooms) as receiver:
+    socket, buffer = udp_link.open_socket(*udp_link.parse_address(udp, "--udp"))
+    with socket, Receiver(rooms) as receiver:
         say(f"listening on {udp}, a buffer of {buffer:,} bytes")
-        if buffer < udp_receive.BUFFER:
-            say(f"hint: for fast links let it be larger: sysctl -w net.core.rmem_max={udp_receive.BUFFER}")
-        udp_receive.serve(socket, receiver, once=once)
+        if buffer < udp_link.BUFFER:
+            say(f"hint: for fast links let it be larger: sysctl -w net.core.rmem_max={udp_link.BUFFER}")
+        udp_link.serve(socket, receiver, once=once)
 
 
 def _rooms(out: Path | None, trust: Any, repair: bool, as_json: bool) -> Rooms:

@@ -13,114 +13,26 @@ cannot take more memory or disk than the limits here.
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
-import os
-import socket
-import struct
 import time
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from bundler import datagrams, fec, layout, parity, tar
+from bundler.arriving import Arriving
 from bundler.datagrams import Heartbeat, Symbol, What
-from bundler.errors import BadRequest, BundlerError, MediumUnavailable, medium_errors
-from bundler.fec import Geometry
+from bundler.errors import BundlerError, MediumUnavailable
 from bundler.medium import MAX_ENVELOPE, MAX_MARK
 from bundler.rooms import Room, Rooms
 
-BUFFER = 64 << 20  # bytes asked of the kernel: a second at 500 Mbit/s
 MAX_BLOCKS = 64 << 20  # bytes of symbols that wait in blocks; the oldest block makes room
 MAX_STRANGERS = 8
 MAX_STRANGE = 24 << 20  # bytes of one stranger: the largest envelope, and blocks around it
 MAX_REFUSED = 4096  # ids that are remembered
 IDLE = 5.0  # seconds after which a stranger that fell silent makes room for another
-SILENCE = 30.0  # seconds without a datagram that count as the end
-TELL = 10.0  # seconds between two reports
-SO_RCVBUFFORCE = 33  # asm-generic/socket.h
-_NOTE = struct.Struct(">QQ")
 
 File = tuple[What, int]
-
-
-class Ranges:
-    """Disjoint ranges of bytes, ascending."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, first: int, end: int) -> None:
-        low = bisect_right(self._ends, first - 1)
-        high = bisect_right(self._starts, end)
-        if low < high:
-            first, end = min(first, self._starts[low]), max(end, self._ends[high - 1])
-        self._starts[low:high], self._ends[low:high] = [first], [end]
-
-    def has(self, first: int, end: int) -> bool:
-        at = bisect_right(self._starts, first) - 1
-        return at >= 0 and self._ends[at] >= end
-
-    @property
-    def total(self) -> int:
-        return sum(self._ends) - sum(self._starts)
-
-
-class Arriving:
-    """One file of a room, on its way. `name` is its name there."""
-
-    def __init__(self, room: Room, name: str, size: int) -> None:
-        self.room, self.name, self.size = room, name, size
-        self.path = room.folder / f"{name}.udp.tmp"
-        self._notes = room.folder / f"{name}.map.tmp"
-        self.have = Ranges()
-        self.settling = self.failed = False  # `failed`: set by the other thread; it has to come again
-        with medium_errors(self.path):
-            self._load()
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._file = os.open(self.path, flags, 0o644)
-            self._out = os.open(self._notes, flags | os.O_APPEND, 0o644)
-
-    def _load(self) -> None:
-        """What an earlier run noted. A kill may leave half an entry; the hash of the file decides in the end."""
-        with contextlib.suppress(FileNotFoundError):
-            raw = self._notes.read_bytes()
-            for first, end in _NOTE.iter_unpack(raw[: len(raw) // _NOTE.size * _NOTE.size]):
-                if first < end <= self.size and self.path.exists():
-                    self.have.add(first, end)
-
-    def takes(self, geometry: Geometry) -> bool:
-        return not self.settling and geometry.size == self.size
-
-    def write(self, offset: int, data: bytes) -> None:
-        with medium_errors(self.path):
-            done = 0
-            while done < len(data):
-                done += os.pwrite(self._file, data[done:], offset + done)
-            os.write(self._out, _NOTE.pack(offset, offset + len(data)))
-        self.have.add(offset, offset + len(data))
-
-    def settle(self) -> None:
-        """All of it is here: checks it, and gives it its name; otherwise it is forgotten."""
-        with medium_errors(self.path):
-            os.ftruncate(self._file, self.size)
-            os.fsync(self._file)
-        self.close()
-        self._notes.unlink(missing_ok=True)
-        try:
-            self.room.settle(self.path, self.name)
-        except BundlerError:
-            self.path.unlink(missing_ok=True)
-            raise
-
-    def close(self) -> None:
-        for handle in (self._file, self._out):
-            if handle >= 0:
-                os.close(handle)
-        self._file = self._out = -1
 
 
 class _Stranger:
@@ -375,49 +287,3 @@ def envelope_of(head: bytes) -> bytes | None:
         begin, at = at + tar.BLOCK, at + tar.member_size(size)
     envelope = head[begin : begin + size]
     return envelope if len(envelope) == size else None
-
-
-# -- the socket
-
-
-def open_socket(host: str, port: int) -> tuple[socket.socket, int]:
-    """Bound, and the bytes of the kernel's buffer. Raises BadRequest for a name, MediumUnavailable."""
-    try:
-        version = ipaddress.ip_address(host).version
-    except ValueError:
-        raise BadRequest(f"--udp {host[:80]!r}: expected an address of this host, such as 0.0.0.0") from None
-    try:
-        found = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM)
-        for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF):
-            with contextlib.suppress(OSError):
-                found.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-                break
-        found.bind((host, port))
-    except OSError as error:
-        raise MediumUnavailable(f"cannot listen on {host} port {port}: {error.strerror}") from None
-    return found, found.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles it (socket(7))
-
-
-def serve(found: socket.socket, receiver: Receiver, *, once: bool, silence: float = SILENCE) -> None:
-    """Until interrupted; or `once`: until every sender that was heard has ended, or all are silent."""
-    found.settimeout(0.2)
-    heard = time.monotonic()
-    told, began = heard, False
-    while True:
-        try:
-            came = receiver.take(found.recv(65_535))
-        except TimeoutError:
-            came = False
-        now = time.monotonic()
-        if came:
-            heard, began = now, True
-            if now - told > TELL:
-                told = now
-                receiver.tell()
-            continue
-        if began and (now - heard > silence or (receiver.ended and now - heard > 1)):
-            receiver.finish()
-            receiver.ended.clear()
-            began = False
-            if once:
-                return

@@ -9,17 +9,12 @@ Nothing is ever read from the socket. Volumes are hashed before they are sent.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import re
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +22,7 @@ import numpy as np
 
 from bundler import approvals, datagrams, fec, layout
 from bundler.datagrams import Heartbeat, What
-from bundler.errors import BadRequest, MediumUnavailable, medium_errors
+from bundler.errors import BadRequest, medium_errors
 from bundler.fec import Geometry
 from bundler.gf256 import MAX_SHARDS, Bytes
 from bundler.medium import PARITY
@@ -39,7 +34,6 @@ GROUP = 32  # blocks that share a burst: 320 packets in a row may be lost at 10 
 BEAT = 1.0  # seconds between heartbeats
 HEAD_EVERY = 2.0  # seconds, and at most a fiftieth of the rate, between two copies of the head
 LAST_BEATS = 10
-SOL_UDP, UDP_SEGMENT = 17, 103  # linux/udp.h: the kernel cuts one buffer into datagrams
 SEGMENTS = 40  # datagrams given to the kernel at once, at most, and at most so many bytes:
 SEGMENT_BYTES = 60_000
 SLICE = 0.001  # seconds of the rate given to the kernel at once
@@ -235,63 +229,3 @@ def _file(bundle: Outgoing, name: str) -> tuple[What, int] | None:
         others = [other for other in bundle.names if approvals.NAME.fullmatch(other)]
         return What.APPROVAL, others.index(name)
     return None
-
-
-# -- the socket
-
-
-def parse_address(text: str, option: str) -> tuple[str, int]:
-    """`192.0.2.7:5000` or `[2001:db8::7]:5000`. Raises BadRequest."""
-    match = re.fullmatch(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\s\[\]]+)):(?P<port>[0-9]{1,5})", text.strip())
-    if not match or not 0 < int(match["port"]) < 65_536:
-        raise BadRequest(f"{option} {text[:80]!r}: expected an address and a port, such as 192.0.2.7:5000")
-    return match["six"] or match["host"], int(match["port"])
-
-
-class UdpLink:
-    """A socket that is written to and never read."""
-
-    def __init__(self, host: str, port: int) -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-            self._socket = socket.socket(found[0], socket.SOCK_DGRAM)
-        except OSError as error:
-            raise MediumUnavailable(f"{host}: {error.strerror or error}") from None
-        self._to: Any = found[4]
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-        self._segments = True
-
-    def __enter__(self) -> UdpLink:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def send(self, packets: Bytes) -> None:
-        if self._segments and len(packets) > 1:
-            try:
-                cut = [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", packets.shape[1]))]
-                self._retry(lambda: self._socket.sendmsg([packets.tobytes()], cut, 0, self._to))
-                return
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EMSGSIZE, errno.EOPNOTSUPP):
-                    raise MediumUnavailable(f"cannot send: {error.strerror}") from None
-                self._segments = False  # this kernel or interface does not cut
-        try:
-            for packet in packets:
-                self._retry(partial(self._socket.sendto, packet.tobytes(), self._to))
-        except OSError as error:
-            raise MediumUnavailable(f"cannot send: {error.strerror}", hint="is --mtu too large?") from None
-
-    def _retry(self, call: Callable[[], object]) -> None:
-        """A full queue of the interface is waited for; nobody answering is none of our business."""
-        for _ in range(1000):
-            with contextlib.suppress(ConnectionRefusedError):
-                try:
-                    call()
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise
-                    time.sleep(0.001)
-                    continue
-            return

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler import datagrams, fec, udp_receive, udp_send
+from bundler import datagrams, fec, udp_link, udp_receive, udp_send
 from bundler.approve import approve, examine
+from bundler.arriving import Arriving, Ranges
 from bundler.channels import Channels
 from bundler.datagrams import HEADER, Heartbeat, Symbol, What
 from bundler.errors import BadRequest
@@ -29,7 +30,7 @@ from bundler.fec import Geometry
 from bundler.gf256 import Bytes
 from bundler.pace import Pace
 from bundler.rooms import Rooms
-from bundler.udp_receive import Arriving, Ranges, Receiver
+from bundler.udp_receive import Receiver
 from bundler.udp_send import radiate
 from manifests.store import Store
 from signing.trust import TrustStore
@@ -364,7 +365,7 @@ def test_options() -> None:
     assert udp_send.parse_rate("500M") == 500e6 and udp_send.parse_rate("2.5Gbit/s") == 2.5e9
     assert udp_send.parity_symbols("10%") == 10 and udp_send.parity_symbols("0%") == 0
     assert udp_send.symbol_size(1500) % 8 == 0 and udp_send.symbol_size(1500) + datagrams.OVERHEAD <= 1500
-    assert udp_send.parse_address("[::1]:5000", "--udp") == ("::1", 5000)
+    assert udp_link.parse_address("[::1]:5000", "--udp") == ("::1", 5000)
     for wrong in ("", "0", "-5M", "500 parsecs", "999"):
         with pytest.raises(BadRequest):
             udp_send.parse_rate(wrong)
@@ -373,9 +374,9 @@ def test_options() -> None:
             udp_send.parity_symbols(wrong)
     for wrong in ("host", "host:0", "host:99999", "a b:5", "::1:5000"):
         with pytest.raises(BadRequest):
-            udp_send.parse_address(wrong, "--udp")
+            udp_link.parse_address(wrong, "--udp")
     with pytest.raises(BadRequest):
-        udp_receive.open_socket("example.org", 5000)
+        udp_link.open_socket("example.org", 5000)
 
 
 def test_the_verbs_over_loopback(
@@ -415,7 +416,7 @@ def test_the_kernel_cuts_or_we_do(made: Gap) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far_end:
             far_end.bind(("127.0.0.1", 0))
             far_end.settimeout(10)
-            with udp_send.UdpLink("127.0.0.1", far_end.getsockname()[1]) as link:
+            with udp_link.UdpLink("127.0.0.1", far_end.getsockname()[1]) as link:
                 link._segments = segments
                 link.send(packets)
             assert [far_end.recv(1000) for _ in range(5)] == [packet.tobytes() for packet in packets]
