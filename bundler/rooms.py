@@ -311,7 +311,7 @@ class Rooms:
     def _open(self, envelope: bytes) -> Room | None:
         roles = sorted({"publisher", *self._policy.roles} - {"approver"})
         try:
-            now = datetime.now(timezone.utc)
+            now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
             verify.judge(envelope, approve.one_publisher(self.trust), self._policy, now, roles)
             statement = mend.decode_statement(envelope)
         except (SigningError, ManifestsError, BundleRefused) as error:
