@@ -94,9 +94,11 @@ def report(error: BaseException, *, as_json: bool = False) -> int:
         say(f"hint: {hint}")
     if as_json:
         verdict = getattr(error, "verdict", None)
+        facts: dict[str, Any] = getattr(error, "as_dict", dict)()
         print(
             json.dumps(
                 {"error": message, "hint": hint, "exit_code": code}
+                | facts
                 | ({"verdict": verdict.as_dict()} if verdict else {})
             )
         )

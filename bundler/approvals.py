@@ -24,7 +24,7 @@ from signing.envelope import Envelope
 from signing.errors import MalformedEnvelope
 
 MAX_APPROVALS = 32  # files
-_NAME = re.compile(r"(?P<stem>.+)\.approval-[0-9a-f]{8}\.dsse\.json")
+NAME = re.compile(r"(?P<stem>.+)\.approval-[0-9a-f]{8}\.dsse\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +50,16 @@ def file_name(stem: str, keyid: str) -> str:
 
 def gather(medium: Medium, extra: Sequence[Path] = ()) -> Signed:
     """The approvals in the medium's folder, and `extra` ones that came another way. Raises ApprovalRefused."""
-    found = [match for match in map(_NAME.fullmatch, file_names(medium.folder)) if match]
+    found = [match for match in map(NAME.fullmatch, file_names(medium.folder)) if match]
     paths = [*(medium.folder / match.group() for match in found if match["stem"] == medium.stem), *extra]
     if len(paths) > MAX_APPROVALS:
         raise ApprovalRefused(f"{len(paths)} approvals of one bundle; at most {MAX_APPROVALS} are read")
     return merge(medium.envelope, ((path.name, _read(path)) for path in paths))
+
+
+def check(path: Path, envelope: bytes) -> None:
+    """Raises ApprovalRefused for what is no approval of the statement in `envelope`."""
+    merge(envelope, [(path.name, _read(path))])
 
 
 def merge(envelope: bytes, approvals: Iterable[tuple[str, bytes]]) -> Signed:

@@ -92,7 +92,7 @@ def examine(
     now, policy = now or datetime.now(timezone.utc), policy or Policy()
     roles = sorted({"publisher", *policy.roles} - {"approver"})
     seen = seen or Channels.imported()
-    bundle = verify.authenticate(path, _one_publisher(trust), policy, seen.moment(now), extra, roles=roles)
+    bundle = verify.authenticate(path, one_publisher(trust), policy, seen.moment(now), extra, roles=roles)
     notes, not_checked = verify.admit(bundle, policy, seen, now, partial=statement_only)
     if statement_only:
         not_checked.append(DRY_RUN)
@@ -107,7 +107,8 @@ def examine(
     return Candidate(_SEAL, found, trust, policy, seen.moment(now))
 
 
-def _one_publisher(trust: TrustStore) -> TrustStore:
+def one_publisher(trust: TrustStore) -> TrustStore:
+    """The same trust where one publisher is enough: for what may come before all have signed."""
     roles = (replace(role, threshold=1) if role.name == "publisher" else role for role in trust.roles)
     return replace(trust, roles=tuple(roles))
 

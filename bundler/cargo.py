@@ -19,7 +19,7 @@ from manifests.errors import ManifestsError
 from manifests.leaves import ENTRY, LEAF_SIZE, content_cuts, leaf_lengths
 from manifests.manifest import OCI_MANIFEST, Descriptor, Manifest
 from manifests.name import ModelName
-from manifests.statement import MAX_SOURCE_TEXT, PLAIN, SCAN_TYPE, SOURCE_KEY, Evidence, Model
+from manifests.statement import MAX_SOURCE_TEXT, PLAIN, SCAN_TYPE, SOURCE_KEY, Evidence, Model, Statement
 from manifests.store import Store
 
 
@@ -98,6 +98,22 @@ def load(store: Store, names: Sequence[ModelName], *, leaf_size: int = LEAF_SIZE
     evidence.append(Evidence(kind="scan", digest=_add_made(out, scan, SCAN_TYPE)))
     out.evidence = tuple(dict.fromkeys(evidence))
     return out
+
+
+def again(store: Store, statement: Statement, made: dict[Digest, bytes]) -> Load:
+    """What a statement says that travels, for writing it once more. `made`: the blobs that the store has not."""
+    leaf_size = max((blob.leaves.size for blob in statement.blobs if blob.leaves), default=LEAF_SIZE)
+    return Load(
+        store=store,
+        leaf_size=leaf_size,
+        models=statement.models,
+        evidence=statement.evidence,
+        media_types={blob.digest: blob.media_type for blob in statement.blobs},
+        sizes={blob.digest: blob.size for blob in statement.blobs},
+        heads=set(),
+        larges={},
+        made=made,
+    )
 
 
 def _add_made(out: Load, data: bytes, media_type: str) -> Digest:

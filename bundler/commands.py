@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from bundler import commands_approve, commands_bundle, commands_registry, commands_repair
+from bundler import commands_approve, commands_bundle, commands_registry, commands_repair, commands_transfer
 
 
 def register(app: typer.Typer) -> None:
     commands_bundle.register(app)
     commands_approve.register(commands_bundle.bundle_app)
     commands_repair.register(commands_bundle.bundle_app)
+    commands_transfer.register(commands_bundle.bundle_app)
     commands_registry.register(app)

@@ -116,30 +116,55 @@ def verify_(
     allow_gap: bool = GAP,
     approval: list[Path] = APPROVAL,
     trust: Path = TRUST,
+    slip: Path = typer.Option(
+        None,
+        "--slip",
+        help="Where volumes are damaged or missing: look at all, write a resend slip.",
+        show_default=False,
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Check a bundle where it lies: who signed, what is inside, every byte. Says what was not checked.
 
     Exit codes: 0 verified, 1 refused, 3 not trusted, 4 unreadable.
     """
+    from bundler.errors import MediumUnavailable, VolumeDamaged, VolumeMissing
     from bundler.verify import verify
 
     policy = load_policy(allow_gap)
     judged_by = renewed_trust(folder, trust, policy, keep=False)
-    with bar("verifying") as progress:
-        report = verify(
-            folder,
-            judged_by,
-            policy=policy,
-            dry_run=dry_run,
-            extra=approval or (),
-            progress=counted(progress, folder),
-        )
+    try:
+        with bar("verifying") as progress:
+            report = verify(
+                folder,
+                judged_by,
+                policy=policy,
+                dry_run=dry_run,
+                extra=approval or (),
+                progress=counted(progress, folder),
+            )
+    except (VolumeDamaged, VolumeMissing, MediumUnavailable) as error:
+        if slip is not None:
+            _write_slip(folder, slip, as_json)
+        error.hint = error.hint or "sealift bundle repair FOLDER looks at all of it, and says what to send again"
+        raise
     if as_json:
         print_json(report.as_dict())
     else:
         _print_bundle(report.bundle)
         _print_verification(report)
+
+
+def _write_slip(folder: Path, slip: Path, as_json: bool) -> None:
+    from bundler.commands_repair import hand_out
+    from bundler.errors import RepairImpossible
+    from bundler.repair import survey
+
+    try:
+        with bar("looking at all volumes") as progress:
+            survey(folder, progress=counted(progress, folder))
+    except RepairImpossible as error:
+        hand_out(error, slip, None, as_json)
 
 
 @bundle_app.command("inspect")

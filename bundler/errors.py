@@ -5,9 +5,12 @@
     │   ├── VolumeMissing     a volume of the bundle is not there
     │   ├── VolumeMixed       volumes twice, renamed, or of another bundle
     │   ├── VolumeDamaged     bytes of a volume are not what the statement says
+    │   ├── PartRefused       a part of a volume is malformed, or belongs to something else
+    │   ├── NoParity          there is no sound parity volume
     │   └── ApprovalRefused   a file of added signatures is malformed, or belongs to another statement
     ├── PolicyRefused         a sound bundle that this site does not take: older, expired, too large, ...
-    ├── RepairImpossible      more is lost than parity can restore; `.missing` lists what
+    ├── RepairImpossible      more is lost than can be restored; `.missing` lists what, `.slip` asks for it
+    ├── SlipRefused           what was typed or scanned is not a resend slip, or not one of this bundle
     ├── GateRefused           the content gate found something; `.findings` says what and where
     ├── ExportRefused         these models cannot be exported
     ├── BadRequest        2   options that cannot work together, such as a volume size that is too small
@@ -24,10 +27,11 @@ import contextlib
 import errno
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bundler.shards import Damage
+    from bundler.slip import Slip
     from manifests.gate import Finding
 
 
@@ -67,14 +71,34 @@ class ApprovalRefused(BundleRefused):
     pass
 
 
+class PartRefused(BundleRefused):
+    pass
+
+
+class NoParity(BundleRefused):
+    pass
+
+
 class PolicyRefused(BundlerError):
     http_status = 403
 
 
 class RepairImpossible(BundlerError):
-    def __init__(self, message: str, missing: tuple[Damage, ...], *, hint: str | None = None) -> None:
+    """`stem` is the bundle's, for the slip's first line."""
+
+    def __init__(
+        self, message: str, missing: tuple[Damage, ...], slip: Slip, stem: str, *, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
-        self.missing = missing
+        self.missing, self.slip, self.stem = missing, slip, stem
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a script gets besides the message."""
+        return {"missing": [item.as_dict() for item in self.missing], "slip": self.slip.text(self.stem)}
+
+
+class SlipRefused(BundlerError):
+    pass
 
 
 class GateRefused(BundlerError):

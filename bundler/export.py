@@ -98,7 +98,7 @@ def export(
     made = _write_parity(statement, envelope, out, options, meter)
     payload = dsse.decode(envelope).payload
     seen.remember(statement, Digest.of(payload), statement.created)
-    journal.remove()
+    journal.retire(statement)
     total = sum((out / name).stat().st_size for name in [*layout.volume_names(statement), *made])
     return ExportReport(statement=statement, folder=out, resumed=resumed is not None, parity=made, bytes=total)
 

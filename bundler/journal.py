@@ -1,20 +1,22 @@
-"""The journal of an export: the signed envelope and the leaf lists, kept from signing until the last volume is written.
+"""The journal of an export: the signed envelope, and the blobs that exist in the bundle alone, kept from signing on.
 
-    <home>/state/exports/<hash of the request>/statement.dsse.json, <hex of a leaf list>
+    <home>/state/exports/<hash of the request>/statement.dsse.json, <hex of a blob>    until the last volume is written
+    <home>/state/exported/<bundle id>/                                                 the same, afterwards
 
+What is kept afterwards is small (36 bytes for each leaf of 4 MiB) and lets `bundle resend` write any volume again from
+the store.
 It lies in the home, beside the keys, and not on the medium: what is taken up again must not come from where others
 write.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundler import layout
+from bundler import cargo, layout
 from bundler.cargo import Load
 from bundler.draft import Options
 from bundler.errors import medium_errors
@@ -24,6 +26,7 @@ from manifests.digest import Digest
 from manifests.errors import ManifestsError
 from manifests.home import home
 from manifests.statement import MAX_WHOLE, Statement
+from manifests.store import Store
 from signing import envelope as dsse
 from signing.errors import SigningError
 from signing.keys import Signer
@@ -51,15 +54,14 @@ class Journal:
     def keep(self, load: Load, statement: Statement, envelope: bytes) -> None:
         with medium_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            for blob in statement.blobs:
-                if blob.leaves:
-                    write_file(self._folder / blob.leaves.list.hex, load.made[blob.leaves.list])
+            for digest, data in load.made.items():
+                write_file(self._folder / digest.hex, data)
             write_file(self._folder / layout.ENVELOPE, envelope)
 
     def take(self, load: Load) -> tuple[Statement, bytes] | None:
         """What an interrupted run signed, if our own signatures on it are good; its leaf lists join the load."""
         try:
-            raw = self._read(layout.ENVELOPE, MAX_ENVELOPE)
+            raw = _read(self._folder / layout.ENVELOPE, MAX_ENVELOPE)
             envelope = dsse.decode(raw)
             made = {signature.keyid: signature.sig for signature in envelope.signatures}
             keys = [key for signer in self._signers for key in signer.public.keys]
@@ -67,7 +69,7 @@ class Journal:
                 return None
             statement = Statement.decode(envelope.payload)
             lists = [blob.leaves.list for blob in statement.blobs if blob.leaves]
-            found = {digest: self._read(digest.hex, MAX_WHOLE) for digest in lists}
+            found = {digest: _read(self._folder / digest.hex, MAX_WHOLE) for digest in lists}
         except (OSError, SigningError, ManifestsError):
             return None
         if any(Digest.of(data) != digest for digest, data in found.items()):
@@ -75,11 +77,30 @@ class Journal:
         load.made.update(found)
         return statement, raw
 
-    def _read(self, name: str, limit: int) -> bytes:
-        with (self._folder / name).open("rb") as stream:
-            return stream.read(limit + 1)
+    def retire(self, statement: Statement) -> None:
+        """The export is finished: what was kept is kept under the bundle's id."""
+        place = home() / "state" / "exported" / statement.id
+        shutil.rmtree(place, ignore_errors=True)
+        with medium_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._folder.rename(place)
 
-    def remove(self) -> None:
-        with contextlib.suppress(OSError):  # first: without it, what a kill leaves of the rest means nothing
-            (self._folder / layout.ENVELOPE).unlink()
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+def exported(store: Store, bundle_id: str) -> tuple[Load, Statement, bytes] | None:
+    """A bundle that was exported here, ready to be written again; None where its blobs were not kept."""
+    folder = home() / "state" / "exported" / bundle_id
+    try:
+        envelope = _read(folder / layout.ENVELOPE, MAX_ENVELOPE)
+        statement = Statement.decode(dsse.decode(envelope).payload)
+        made = {}
+        for blob in statement.blobs:
+            if (folder / blob.digest.hex).exists():
+                made[blob.digest] = _read(folder / blob.digest.hex, MAX_WHOLE)
+    except (OSError, SigningError, ManifestsError):
+        return None
+    return cargo.again(store, statement, made), statement, envelope
+
+
+def _read(path: Path, limit: int) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(limit + 1)

@@ -118,7 +118,7 @@ def open_medium(path: Path) -> Medium:
             hint=f"name one volume of the bundle you mean, such as {folder / (stems[0] + '.v000.tar')}",
         )
     first = min(found, key=lambda match: (len(match["number"]), match["number"]))
-    identity, envelope = _read_start(folder / first.group())
+    identity, envelope = read_start(folder / first.group())
     return Medium(folder=folder, stem=stems[0], alone=is_file, envelope=envelope, id=identity)
 
 
@@ -141,7 +141,7 @@ def parity_names(medium: Medium) -> list[str]:
     return [match.group() for match in found if match["stem"] == medium.stem]
 
 
-def _read_start(path: Path) -> tuple[str, bytes]:
+def read_start(path: Path) -> tuple[str, bytes]:
     """The id and the envelope bytes of a volume; both members must be exactly as we write them."""
     with VolumeReader(path) as volume:
         block = volume.read(tar.BLOCK, f"the header of {layout.MARK!r}")
@@ -212,7 +212,7 @@ def _check_strangers(medium: Medium, names: Sequence[str], statement: Statement)
         if not (medium.folder / name).is_file():
             continue
         try:
-            found, _ = _read_start(medium.folder / name)
+            found, _ = read_start(medium.folder / name)
         except BundleRefused:
             if match:
                 raise

@@ -1,9 +1,10 @@
-"""Repair a bundle from its parity volumes: lost volumes, bad sectors, flipped bits. No network, and no trust needed.
+"""Repair a bundle from its parity volumes, and from parts that were sent again. No network, and no trust needed.
 
     open    parity volumes whose head is sound; the set that most of them belong to; the statement they carry   shards
-    scan    every block of every volume and parity volume against the table; what is missing counts as lost     shards
-    judge   a row with more lost blocks than sound parity blocks cannot be restored: then nothing is written, and
-            everything that would have to be sent again is listed
+            without any, the statement of a volume                                                              mend
+    scan    every block of every volume and parity volume against the table, or every leaf against the leaf lists;
+            what is missing or cannot be read is lost, unless a part has it
+    judge   where more is lost than can be restored nothing is written, and a slip asks for what is needed
     write   each volume with damage, whole, as `*.tmp`: head from the statement, sound blocks, restored blocks
     check   its payload has the SHA-256 that the statement says; only then are all of them renamed
 
@@ -16,15 +17,18 @@ import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
-from bundler import gf256, parity
-from bundler.errors import BundleRefused, MediumUnavailable, RepairImpossible, VolumeDamaged, medium_errors
+from bundler import gf256, parity, slip
+from bundler.errors import BundleRefused, MediumUnavailable, NoParity, RepairImpossible, VolumeDamaged, medium_errors
 from bundler.gf256 import Bytes
+from bundler.mend import Volumes
 from bundler.shards import Damage, Lost, Progress, Shards
 from bundler.writing import create, sync_medium
 
@@ -51,15 +55,20 @@ class RepairReport:
 
 def repair(folder: Path, out: Path | None = None, *, progress: Progress | None = None) -> RepairReport:
     """`out` gets each volume that is lost or damaged, restored; the folder itself means in place. None: only look.
-    Raises RepairImpossible with a list where the parity is not enough, BundleRefused where there is none."""
-    bundle = Shards(folder)
+    Raises RepairImpossible with a list and a slip where what is here is not enough."""
+    try:
+        bundle = Shards(folder)
+    except NoParity as error:
+        return _without_parity(folder, out, str(error), progress or (lambda count: None))
     with bundle:
         bad = bundle.scan(progress or (lambda count: None))
         damaged = bundle.damage(bad)
         _require_enough(bundle, bad)
         written: list[Path] = []
         if out is not None and damaged:
-            written = _write(bundle, bad, out, progress or (lambda count: None))
+            indexes = [bundle.names.index(damage.name) for damage in damaged]
+            advance = progress or (lambda count: None)
+            written = _write(bundle, indexes, out, lambda files: _write_payloads(bundle, bad, files, advance))
     lost_parity = [bundle.names[i] for i in range(bundle.header.data, bundle.header.shards) if bad[i].any()]
     return RepairReport(
         id=bundle.statement.id,
@@ -68,6 +77,35 @@ def repair(folder: Path, out: Path | None = None, *, progress: Progress | None =
         parity=tuple(lost_parity),
         written=tuple(written),
     )
+
+
+def survey(folder: Path, *, progress: Progress | None = None) -> RepairReport:
+    """Only looks, and takes no parity: what is damaged in the volumes. Raises RepairImpossible where parts do not mend
+    it, with a slip."""
+    return _without_parity(folder, None, "parity volumes were not looked at", progress or (lambda count: None))
+
+
+def _without_parity(folder: Path, out: Path | None, why: str, progress: Progress) -> RepairReport:
+    with Volumes(folder) as bundle:
+        missing = bundle.scan(progress)
+        if missing:
+            asked = [(bundle.names.index(item.name), item.size, item.ranges) for item in missing]
+            raise RepairImpossible(
+                f"{len(missing)} volume(s) lost or damaged; {why}",
+                missing,
+                slip.gather(bundle.statement.id, asked),
+                bundle.stem,
+                hint=f"get these again: {'; '.join(item.sentence() for item in missing)}",
+            )
+        damaged = bundle.damaged(missing)
+        indexes = [bundle.names.index(item.name) for item in damaged]
+
+        def fill(files: dict[int, BinaryIO]) -> None:
+            for index, file in files.items():
+                bundle.write(index, file, progress)
+
+        written = _write(bundle, indexes, out, fill) if out is not None else []
+    return RepairReport(id=bundle.statement.id, folder=folder, damaged=damaged, parity=(), written=tuple(written))
 
 
 def _require_enough(bundle: Shards, bad: Lost) -> None:
@@ -83,17 +121,30 @@ def _require_enough(bundle: Shards, bad: Lost) -> None:
     raise RepairImpossible(
         f"in {int(beyond.sum())} of {header.rows} rows more is lost than the parity that is left can restore",
         wanting,
+        _slip(bundle, bad, lost - left),
+        bundle.stem,
         hint=f"get {int((lost - left).max())} of these again: {'; '.join(item.sentence() for item in wanting)}{more}",
     )
+
+
+def _slip(bundle: Shards, bad: Lost, needed: npt.NDArray[np.int_]) -> slip.Slip:
+    """Asks for the least: in each row `needed` (rows,) of its lost blocks, those of the first volumes."""
+    asked = bad[: bundle.header.data] & (np.cumsum(bad[: bundle.header.data], axis=0) <= needed)
+    wanted = bundle.damage(asked, heads=False)
+    return slip.gather(bundle.statement.id, [(bundle.names.index(x.name), x.size, x.ranges) for x in wanted])
 
 
 # -- writing
 
 
-def _write(bundle: Shards, bad: Lost, out: Path, progress: Progress) -> list[Path]:
-    indexes = [bundle.names.index(damage.name) for damage in bundle.damage(bad)]
+def _write(
+    bundle: Shards | Volumes, indexes: Sequence[int], out: Path, fill: Callable[[dict[int, BinaryIO]], None]
+) -> list[Path]:
+    """The volumes `indexes`, filled all at once and named only when all are right."""
     paths = [out / bundle.names[index] for index in indexes]
     temps = [path.with_name(path.name + ".tmp") for path in paths]
+    if not paths:
+        return []
     with medium_errors(out), contextlib.ExitStack() as stack:
         out.mkdir(parents=True, exist_ok=True)
         _require_space(out, sum(len(bundle.heads[index]) + bundle.sizes[index] for index in indexes))
@@ -102,7 +153,7 @@ def _write(bundle: Shards, bad: Lost, out: Path, progress: Progress) -> list[Pat
         files: dict[int, BinaryIO] = {
             index: stack.enter_context(create(temp)) for index, temp in zip(indexes, temps, strict=True)
         }
-        _write_payloads(bundle, bad, files, progress)
+        fill(files)
         for file in files.values():
             os.fsync(file.fileno())
         for temp, path in zip(temps, paths, strict=True):

@@ -1,16 +1,14 @@
 """What a folder still has of a bundle with parity: which blocks are sound, which are lost, and where that is in files.
 
 Opened from a sound parity volume: its statement says how the volumes must be, its table what each block hashes to. The
-medium is only read. A block that cannot be read, is not there, or differs is lost; nothing here fails because of it.
+medium is only read. A block that cannot be read, is not there, or differs is lost, unless parts that were sent again
+have it; nothing here fails because of it.
 Refused: no sound parity volume; parity of another bundle, or whose numbers are not those of the statement.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +18,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundler import layout, parity
-from bundler.errors import BundleRefused, MediumUnavailable, VolumeDamaged, VolumeMissing, VolumeMixed, medium_errors
+from bundler import layout, parity, parts
+from bundler.errors import (
+    BundleRefused,
+    MediumUnavailable,
+    NoParity,
+    VolumeDamaged,
+    VolumeMissing,
+    VolumeMixed,
+    medium_errors,
+)
 from bundler.medium import VOLUME, file_names
 from bundler.parity import HASH, Header, ParityVolume
+from bundler.parts import NAME as PART
+from bundler.sources import Source
 from manifests.errors import ManifestsError
 from manifests.statement import Statement
 from signing import envelope as dsse
@@ -50,44 +58,12 @@ class Damage:
         return {"name": self.name, "size": self.size, "missing": self.missing, "ranges": [list(r) for r in self.ranges]}
 
 
-class _Shard:
-    """A shard on the medium: `size` bytes, of which byte `offset` lies at `place(offset)` of the file."""
-
-    def __init__(self, path: Path, size: int, place: Callable[[int], int]) -> None:
-        self.size, self._place, self._file = size, place, -1
-        with contextlib.suppress(OSError):
-            # O_NONBLOCK: opening a pipe somebody put here must not wait for a writer
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                self.close()
-
-    @property
-    def missing(self) -> bool:
-        return self._file < 0
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Fewer bytes, or none, where the medium does not give them: the caller compares hashes."""
-        data = b""
-        with contextlib.suppress(OSError):  # an unreadable sector
-            while not self.missing and len(data) < length:
-                more = os.pread(self._file, length - len(data), self._place(offset) + len(data))
-                if not more:
-                    break
-                data += more
-        return data
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
-
-
 class Shards:
     """All shards: the data volumes in order, then the parity volumes. `bad` arrays are (shards, rows) of bool."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder if folder.is_dir() else folder.parent
-        stem = _stem(folder, self.folder)
+        stem = self.stem = stem_of(folder, self.folder)
         leader, self._sound = _leader(self.folder, stem)
         self.header: Header = leader.header
         self.envelope, self._table = leader.envelope, leader.table
@@ -96,6 +72,7 @@ class Shards:
         self.names = [*layout.volume_names(self.statement), *parities]
         self.heads = [layout.head(self.statement, self.envelope, i) for i in range(self.header.data)]
         self.sizes = [volume.size for volume in self.statement.volumes]
+        self.parts = parts.beside(self.folder, stem, self.statement.id)
 
     def __enter__(self) -> Shards:
         self.shards = [self._open_data(index) for index in range(self.header.data)]
@@ -106,14 +83,14 @@ class Shards:
         for shard in self.shards:
             shard.close()
 
-    def _open_data(self, index: int) -> _Shard:
-        ahead = len(self.heads[index])
-        return _Shard(self.folder / self.names[index], self.sizes[index], lambda offset: ahead + offset)
+    def _open_data(self, index: int) -> Source:
+        ahead, name = len(self.heads[index]), self.names[index]
+        return Source(self.folder / name, self.sizes[index], lambda offset: ahead + offset, self.parts.get(name, ()))
 
-    def _open_parity(self, index: int) -> _Shard:
+    def _open_parity(self, index: int) -> Source:
         path = self.folder / self.names[self.header.data + index]
         first = self._sound.get(index)
-        shard = _Shard(path, self.header.length, lambda offset: parity.place(first or 0, offset))
+        shard = Source(path, self.header.length, lambda offset: parity.place(first or 0, offset))
         if first is None:
             shard.close()
         return shard
@@ -125,9 +102,9 @@ class Shards:
         length = max(0, min(self.header.block, shard.size - offset))
         if not length:
             return b""
-        data = shard.read(offset, length)
         at = (row * self.header.shards + index) * HASH
-        return data if hashlib.sha256(data).digest() == self._table[at : at + HASH] else None
+        expected = self._table[at : at + HASH]
+        return shard.sound(offset, length, lambda data: hashlib.sha256(data).digest() == expected)
 
     def scan(self, progress: Progress) -> Lost:
         bad = np.zeros((self.header.shards, self.header.rows), np.bool_)
@@ -139,7 +116,8 @@ class Shards:
         return bad
 
     def damage(self, bad: Lost, *, heads: bool = True) -> tuple[Damage, ...]:
-        """Of data volumes: bad blocks, and with `heads` a head that differs and a file that is too long."""
+        """Of data volumes: bad blocks, and with `heads` also what is damaged in the file and can be had without parity:
+        a head that differs, what parts have, bytes behind the end."""
         found = []
         for index in range(self.header.data):
             shard, head = self.shards[index], self.heads[index]
@@ -148,29 +126,32 @@ class Shards:
             for row in np.flatnonzero(bad[index]):
                 first = len(head) + int(row) * self.header.block
                 ranges.append((first, min(first + self.header.block, whole)))
+            ranges = sorted({*ranges, *(shard.overlaid if heads else ())})
             if heads and not shard.missing and shard.read(self.sizes[index], 1):
                 ranges.append((whole, (self.folder / self.names[index]).stat().st_size))
             if ranges:
-                joined = tuple(_joined(ranges))
+                joined = tuple(joined_ranges(ranges))
                 found.append(Damage(name=self.names[index], size=whole, missing=shard.missing, ranges=joined))
         return tuple(found)
 
 
-def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def joined_ranges(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending ranges, those that touch or overlap as one."""
     joined: list[tuple[int, int]] = []
     for first, end in ranges:
-        if joined and joined[-1][1] == first:
-            joined[-1] = (joined[-1][0], end)
+        if joined and joined[-1][1] >= first:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
         else:
             joined.append((first, end))
     return joined
 
 
-def _stem(path: Path, folder: Path) -> str:
+def stem_of(path: Path, folder: Path) -> str:
     """Of the one bundle in the folder, or of the volume that was named."""
     with medium_errors(path):
         names = file_names(folder) if folder == path else [path.name]
-    stems = {match["stem"] for name in names if (match := VOLUME.fullmatch(name) or parity.NAME.fullmatch(name))}
+    found = [VOLUME.fullmatch(name) or parity.NAME.fullmatch(name) or PART.fullmatch(name) for name in names]
+    stems = {match["stem"] for match in found if match}
     if len(stems) > 1:
         raise VolumeMixed(
             f"{path}: volumes of {len(stems)} bundles: {', '.join(sorted(stems)[:8])}",
@@ -195,7 +176,7 @@ def _leader(folder: Path, stem: str) -> tuple[ParityVolume, dict[int, int]]:
                 problems.append(str(error))
     if not sound:
         why = "; ".join(problems[:4]) if problems else "no parity volumes here"
-        raise BundleRefused(
+        raise NoParity(
             f"{stem}: {why}", hint="parity volumes are named like acme-llm-7f3c91ab.p001.tar; export makes them"
         )
     common, _ = Counter((volume.id, volume.header) for volume in sound).most_common(1)[0]

@@ -42,20 +42,27 @@ def write(load: Load, statement: Statement, envelope: bytes, out: Path, meter: M
             if _is_finished(out / name, statement, envelope, index):
                 meter(statement.volumes[index].size)
                 continue
-            writer = _Writer(load, pipeline, meter)
-            temp = out / f"{name}.tmp"
-            try:
-                found = writer.volume(temp, layout.head(statement, envelope, index), payloads[index])
-            except BaseException:
-                temp.unlink(missing_ok=True)
-                raise
-            if found != statement.volumes[index].sha256:
-                temp.unlink()
-                raise ExportRefused(
-                    f"{name}: a blob changed between hashing and writing", hint="sealift verify checks the store"
-                )
-            temp.replace(out / name)
+            write_volume(load, statement, index, (layout.head(statement, envelope, index), payloads[index]), out / name,
+                         pipeline, meter)  # fmt: skip
             sync_medium(out)
+
+
+def write_volume(
+    load: Load, statement: Statement, index: int, content: tuple[bytes, Sequence[Member]], path: Path,
+    pipeline: Pipeline, meter: Meter,
+) -> None:  # fmt: skip
+    """`content`: its head, and the members of its payload. Raises ExportRefused where the statement says otherwise."""
+    temp = path.with_name(path.name + ".tmp")
+    try:
+        found = _Writer(load, pipeline, meter).volume(temp, *content)
+        if found != statement.volumes[index].sha256:
+            raise ExportRefused(
+                f"{path.name}: a blob changed between hashing and writing", hint="sealift verify checks the store"
+            )
+        temp.replace(path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
 
 
 def sync_medium(folder: Path) -> None:

@@ -20,6 +20,9 @@ import pytest
 import typer
 
 import sealift
+from bundler.mend import find_statement
+from bundler.shards import stem_of
+from bundler.slip import Slip, Want
 from tests.peers.bundles import small_gguf
 from tests.peers.verbs import leaves, options_of
 
@@ -48,6 +51,8 @@ def side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             ("trust", "export", "-o", "chain"),
         ):
             assert sealift.run(list(words)) == 0
+        statement, _ = find_statement(root / "usb", stem_of(root / "usb", root / "usb"))
+        (root / "slip.txt").write_text(Slip(id=statement.id, wants=(Want(volume=0),)).text())
         yield root
 
 
@@ -209,6 +214,8 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("bundle", "import", "usb"),
     ("bundle", "approve", "usb", "--sign", "alice", "-o", "approval.json"),
     ("bundle", "repair", "usb"),
+    ("bundle", "resend", "slip.txt", "-o", "again"),
+    ("bundle", "send", "usb", "--to", "drop"),
 ]
 
 
@@ -219,11 +226,11 @@ def test_json_is_json_and_nothing_else(side: Path, words: tuple[str, ...], capsy
 
 
 def test_every_verb_with_json_is_tested() -> None:
-    """`ps` needs a server, `pull` and `push` a registry, `bench` and `eval` a model that runs: their rooms' tests and
-    tests/test_isolation.py run these."""
+    """`ps` needs a server, `pull` and `push` a registry, `bench` and `eval` a model that runs, `bundle receive` prints
+    events: their rooms' tests and tests/test_isolation.py run these."""
     have = {verb for verb, command in VERBS.items() if "--json" in options_of(command)}
     tested = {verb for verb in VERBS for words in JSON_VERBS if " ".join(words).startswith(verb)}
-    elsewhere = {"ps", "pull", "push", "bench", "eval"}
+    elsewhere = {"ps", "pull", "push", "bench", "eval", "bundle receive"}
     assert have == {verb for verb in tested if "--json" in options_of(VERBS[verb])} | elsewhere
 
 
@@ -272,7 +279,17 @@ def test_completion_completes() -> None:
         "COMP_CWORD": "2",
     }
     done = run([], env=environment)
-    assert set(done.stdout.split()) == {"export", "verify", "inspect", "import", "approve", "repair"}
+    assert set(done.stdout.split()) == {
+        "export",
+        "verify",
+        "inspect",
+        "import",
+        "approve",
+        "repair",
+        "resend",
+        "send",
+        "receive",
+    }
 
 
 def test_a_refusal_is_json_too(side: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

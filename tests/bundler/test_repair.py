@@ -82,8 +82,7 @@ def test_any_two_volumes_may_be_lost(made: Gap, gap: Gap) -> None:
         for name in lost:
             (gap.medium / name).unlink()
         if set(lost) == set(names[n_data:]):
-            with pytest.raises(BundleRefused, match="no parity volumes here"):
-                mend(gap)
+            assert not mend(gap).damaged, "all volumes are here: nothing needs the parity"
             for name in lost:
                 shutil.copy(made.medium / name, gap.medium / name)
             continue
@@ -192,7 +191,7 @@ def test_more_than_the_parity_is_refused_with_a_list(gap: Gap) -> None:
         assert tree(folder) == before and caught.value.exit_code == 1
         if lost == (1, -1, -2):
             assert "no parity volumes here" in str(caught.value)
-            continue
+            lost = (1,)
         assert isinstance(caught.value, RepairImpossible)
         assert [item.name for item in caught.value.missing] == [names[i] for i in lost if i >= 0]
         assert caught.value.hint and all(names[i] in caught.value.hint for i in lost)
@@ -286,7 +285,8 @@ def test_parity_of_another_bundle(made: Gap, gap: Gap) -> None:
 def test_without_parity_there_is_nothing_to_repair_with(gap: Gap) -> None:
     for path in tars(gap.medium)[-2:]:
         path.unlink()
-    with pytest.raises(BundleRefused, match="no parity volumes"):
+    volumes(gap.medium)[1].unlink()
+    with pytest.raises(RepairImpossible, match="no parity volumes"):
         mend(gap)
     with pytest.raises(VolumeMissing):
         repair(gap.root)
@@ -426,5 +426,5 @@ def test_the_verb(made: Gap, gap: Gap, capsys: pytest.CaptureFixture[str]) -> No
     for path in volumes(gap.medium)[:3]:
         path.unlink()
     code, out, err = run("--in-place")
-    assert code == 1 and not out and lost.name in err
+    assert code == 1 and out.startswith("SEALIFT SLIP 1 ") and lost.name in err
     assert gf256.MAX_SHARDS == 255

@@ -23,6 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bundler.mend import find_statement
+from bundler.shards import stem_of
+from bundler.slip import Slip, Want
 from tests.peers.model_maker import Size, make_model
 from tests.peers.softhsm import AVAILABLE, MODULE, PIN, TOKEN, make_token
 
@@ -133,6 +136,11 @@ def live(session: Session) -> dict[str, Any]:
     run("bundle", "inspect", "usb")
     run("bundle", "verify", "usb")
     run("bundle", "repair", "usb")
+    (folder / "slip.txt").write_text(slip_for(folder / "usb").text())
+    run("bundle", "resend", "slip.txt", "-o", "again", "--from", "usb")
+    run("bundle", "send", "usb", "--to", "drop")
+    run("bundle", "receive", "--watch", "drop", "--once")
+    run("rm", "mine")
     run("bundle", "approve", "usb", "--sign", "bob")
     run("bundle", "import", "usb")
     run("list")
@@ -174,6 +182,12 @@ def live(session: Session) -> dict[str, Any]:
     run("trust", "revoke", "alice", "--reason", "the test is over")
     run("trust", "sign", "--sign", "root")
     return answers
+
+
+def slip_for(folder: Path) -> Slip:
+    """One that asks for the index volume."""
+    statement, _ = find_statement(folder, stem_of(folder, folder))
+    return Slip(id=statement.id, wants=(Want(volume=0),))
 
 
 def powers(session: Session) -> dict[str, str]:

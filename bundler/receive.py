@@ -1,0 +1,135 @@
+"""Receive from a drop folder: files come in any order, twice, half-written, renamed late, among others not ours.
+
+A file is looked at when name, size and time were the same in two looks, and again whenever they change. That only saves
+work: what a file is, is said by its content, and whether it is right by the hashes of a signed statement (rooms.py).
+Volumes and parts are known by their first member, whatever they are named; parity volumes and approvals by their names.
+Nothing in the folder is ever written, moved or removed. Links and everything that is no regular file are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bundler import approvals, layout, parity, parts, tar
+from bundler.errors import BundleRefused, BundlerError, MediumUnavailable, VolumeMixed, medium_errors
+from bundler.medium import MAX_FILES, PARITY, read_start
+from bundler.rooms import Room, Rooms
+
+INTERVAL = 2.0  # seconds between two looks
+_NUMBER = re.compile(rb"sealift-bundle/1 [0-9a-f]{32} v(?P<number>[0-9]{3,4})/[0-9]{3,4}\n")
+
+Mark = tuple[int, int, int]  # size, time, inode
+
+
+class Watch:
+    """One folder. `look` returns whether something was taken or may be growing."""
+
+    def __init__(self, folder: Path, rooms: Rooms, *, patient: bool = True) -> None:
+        """`patient`: wait until a file does not change any more."""
+        self._folder, self._rooms, self._patient = folder, rooms, patient
+        self._seen: dict[str, Mark] = {}
+        self._handled: dict[str, Mark] = {}
+
+    def look(self) -> bool:
+        marks = self._marks()
+        active = False
+        for name, mark in sorted(marks.items()):
+            if self._handled.get(name) == mark:
+                continue
+            if self._patient and self._seen.get(name) != mark:
+                active = True
+                continue
+            if self._take(self._folder / name):
+                self._handled[name] = mark
+                active = True
+        self._seen = marks
+        self._handled = {name: mark for name, mark in self._handled.items() if name in marks}
+        return active
+
+    def _marks(self) -> dict[str, Mark]:
+        marks: dict[str, Mark] = {}
+        with medium_errors(self._folder), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".tmp") or entry.name.startswith("."):
+                    continue
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                except OSError:  # gone since
+                    continue
+                if stat.S_ISREG(found.st_mode):
+                    marks[entry.name] = (found.st_size, found.st_mtime_ns, found.st_ino)
+                if len(marks) > MAX_FILES:
+                    raise MediumUnavailable(f"{self._folder}: more than {MAX_FILES} files", hint="empty the folder")
+        return marks
+
+    def _take(self, path: Path) -> bool:
+        """Whether the file was dealt with, for as long as it does not change."""
+        try:
+            return self._sort(path)
+        except MediumUnavailable as error:
+            self._rooms.say({"event": "unreadable", "bundle": "", "name": path.name, "why": str(error)})
+        except BundlerError as error:
+            self._rooms.say({"event": "damaged", "bundle": "", "name": path.name, "why": str(error)})
+        return True
+
+    def _sort(self, path: Path) -> bool:
+        approval = approvals.NAME.fullmatch(path.name)
+        if approval:
+            rooms = [room for room in self._rooms if room.stem == approval["stem"] and room.state != "done"]
+            for room in rooms:
+                approvals.check(path, room.envelope)
+                room.take_beside(path, path.name)
+            return bool(rooms)  # its bundle may come later
+        with medium_errors(path), path.open("rb") as stream:
+            first = stream.read(2 * tar.BLOCK)
+        kind = first[:100].rstrip(b"\0").decode("ascii", "replace")
+        if kind == layout.MARK:
+            self._volume(path, first[tar.BLOCK :])
+        elif kind == parts.MARK:
+            part, envelope = parts.open_part(path)
+            whose = self._room(envelope, part.id)
+            if whose:
+                part.check()
+                whose.take_part(path, part)
+        elif kind == parity.MARK and PARITY.fullmatch(path.name):
+            found = parity.open_parity(path)
+            home = self._room(found.envelope, found.id)
+            if home:
+                home.take_beside(path, parity.volume_name(home.stem, found.index))
+        return True
+
+    def _volume(self, path: Path, line: bytes) -> None:
+        identity, envelope = read_start(path)
+        room, match = self._room(envelope, identity), _NUMBER.match(line)
+        if room:
+            index = int(match["number"]) if match else len(room.names)
+            if index >= len(room.names):
+                raise VolumeMixed(f"{path.name} says that it is volume {index} of {len(room.names)}")
+            room.take_volume(path, index)
+
+    def _room(self, envelope: bytes, identity: str) -> Room | None:
+        """None for strangers, and for bundles that are in already."""
+        room = self._rooms.admit(envelope)
+        if room is not None and room.statement.id != identity:
+            raise BundleRefused(f"it says bundle {identity}, its statement {room.statement.id}")
+        return None if room is None or room.state == "done" else room
+
+
+def watch(
+    folder: Path, rooms: Rooms, *, once: bool = False, interval: float = INTERVAL,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:  # fmt: skip
+    """Until interrupted; or `once`: until everything that lies there now was dealt with."""
+    watcher = Watch(folder, rooms, patient=not once)
+    while True:
+        active = watcher.look()
+        rooms.advance(settled=not active)
+        if once and not active:
+            return
+        if not once:
+            sleep(interval)

@@ -1,0 +1,145 @@
+"""Resend: from a slip to just the bytes that it asks for. On the connected side; needs no key.
+
+    find    the volumes in a folder (`--from`), or else a bundle that was exported here, written again from the store
+    check   each volume that is asked for is read whole, and its payload has the hash that the statement says
+    write   a volume that is asked for whole, as it is; else a part with the ranges (parts.py); never over a file
+
+Put beside the others on the isolated side, `bundle repair`, `bundle receive` and, for whole volumes, `bundle import`
+take what is written here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundler import journal, layout, mend, parts
+from bundler.errors import BadRequest, SlipRefused, VolumeMissing, medium_errors
+from bundler.hashing import Pipeline
+from bundler.medium import VOLUME, file_names, read_start
+from bundler.slip import Slip, Want
+from bundler.volumes import check_volume
+from bundler.writing import create, sync_medium, write_volume
+from manifests.statement import Statement
+from manifests.store import Store
+
+Progress = Callable[[int], None]
+READ = 4 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResendReport:
+    statement: Statement
+    source: str  # `volumes` or `store`
+    written: tuple[Path, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.statement.id,
+            "source": self.source,
+            "written": [{"path": str(path), "bytes": path.stat().st_size} for path in self.written],
+        }
+
+
+def resend(
+    slip: Slip, out: Path, *, volumes: Path | None = None, store: Store | None = None, progress: Progress | None = None
+) -> ResendReport:
+    """`volumes`: the folder that the bundle was exported into. Raises SlipRefused, VolumeMissing, VolumeDamaged,
+    ExportRefused, MediumUnavailable."""
+    progress = progress or (lambda count: None)
+    source = _Folder(volumes, slip.id) if volumes is not None else _Again(store or Store(), slip.id)
+    with medium_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    if volumes is not None and out.resolve() == source.folder.resolve():
+        raise BadRequest(f"-o {out} is the folder of the volumes themselves", hint="give an empty folder")
+    names = layout.volume_names(source.statement)
+    if slip.wants[-1].volume >= len(names):
+        raise SlipRefused(f"the bundle has {len(names)} volumes; the slip asks for number {slip.wants[-1].volume}")
+    number = int(hashlib.sha256(slip.encode()).hexdigest()[:5], 16)
+    written = [_write(source, want, out, names[want.volume], number, progress) for want in slip.wants]
+    sync_medium(out)
+    return ResendReport(statement=source.statement, source=source.kind, written=tuple(written))
+
+
+def _write(source: _Folder | _Again, want: Want, out: Path, name: str, number: int, progress: Progress) -> Path:
+    path = out / (parts.file_name(name, "r", number) if want.ranges else name)
+    if path.exists() or path.is_symlink():
+        raise BadRequest(f"{path} exists and stays as it is", hint="give an empty folder with -o")
+    with source.volume(want.volume, out, progress) as whole:
+        if want.ranges:
+            ranges = want.bytes_of(whole.stat().st_size)
+            parts.cut(whole, ranges, path, source.statement.id, source.envelope, name)
+        else:
+            _copy(whole, path)
+    return path
+
+
+def _copy(whole: Path, path: Path) -> None:
+    temp = path.with_name(path.name + ".tmp")
+    with medium_errors(path):
+        try:
+            with whole.open("rb") as stream, create(temp) as file:
+                shutil.copyfileobj(stream, file, READ)
+                os.fsync(file.fileno())
+            temp.replace(path)
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
+
+
+class _Folder:
+    """The volumes as they were exported."""
+
+    kind = "volumes"
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.folder = path if path.is_dir() else path.parent
+        found = [match for match in map(VOLUME.fullmatch, file_names(self.folder)) if match]
+        stems = {match["stem"] for match in found if match["stem"].endswith(f"-{identity[:8]}")}
+        for match in found:
+            if match["stem"] in stems and read_start(self.folder / match.group())[0] == identity:
+                self.statement, self.envelope = mend.find_statement(self.folder, match["stem"])
+                return
+        raise VolumeMissing(f"{path}: no volume of the bundle {identity} that the slip names")
+
+    @contextlib.contextmanager
+    def volume(self, index: int, out: Path, progress: Progress) -> Iterator[Path]:
+        """Its file, after every byte of it was checked."""
+        path = self.folder / layout.volume_name(self.statement, index)
+        check_volume(path, self.statement, self.envelope, index, progress)
+        yield path
+
+
+class _Again:
+    """A bundle that this host exported, from its store; each volume exists only while it is needed."""
+
+    kind = "store"
+
+    def __init__(self, store: Store, identity: str) -> None:
+        found = journal.exported(store, identity)
+        if found is None:
+            raise VolumeMissing(
+                f"the bundle {identity} was not exported by this host, or that was forgotten",
+                hint="name the folder of its volumes: --from FOLDER",
+            )
+        self._load, self.statement, self.envelope = found
+        self.folder = store.root
+        self._payloads = layout.payloads(self.statement)
+
+    @contextlib.contextmanager
+    def volume(self, index: int, out: Path, progress: Progress) -> Iterator[Path]:
+        path = out / (layout.volume_name(self.statement, index) + ".whole.tmp")
+        head = layout.head(self.statement, self.envelope, index)
+        try:
+            with Pipeline(self._load.leaf_size) as pipeline, medium_errors(out):
+                content = (head, self._payloads[index])
+                write_volume(self._load, self.statement, index, content, path, pipeline, progress)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,355 @@
+"""Rooms: bundles on their way in, one folder each, outside of what the store shows, until they are whole.
+
+    <base>/lock                    held by the one receiver that works here
+    <base>/<bundle id>/            volumes, parity volumes, parts and approvals, each under its own name
+    <base>/<bundle id>/done        this bundle was imported; what comes of it later is passed over
+
+A bundle gets a room when a publisher that this host trusts has signed its statement: so strangers take no space, and
+what trusted statements may take is known. A volume gets its name in the room when its payload has the statement's hash.
+Nothing of this is believed at the end: `import` (or `verify`, where files are only collected) does all of its steps.
+The folder is the memory: after a kill, the next run finds what is there. Where a file can be linked, no byte is copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bundler import approvals, approve, layout, mend, parity, parts, verify
+from bundler.channels import Channels
+from bundler.errors import (
+    BundlerBusy,
+    BundleRefused,
+    BundlerError,
+    MediumUnavailable,
+    RepairImpossible,
+    VolumeDamaged,
+    VolumeMissing,
+    medium_errors,
+)
+from bundler.importer import import_bundle
+from bundler.medium import VolumeReader, file_names, volume_size
+from bundler.parts import Part
+from bundler.policy import Policy
+from bundler.repair import repair
+from bundler.volumes import check_volume
+from bundler.writing import create, sync_medium, write_file
+from manifests.errors import ManifestsError
+from manifests.statement import Statement
+from manifests.store import Store
+from signing.errors import NotTrusted, SigningError
+from signing.trust import TrustStore
+
+Say = Callable[[dict[str, Any]], None]
+READ = 4 << 20  # bytes
+MAX_KNOWN = 4096  # statements whose verdict is remembered
+SPARE = 64 << 20  # bytes that a room may take beyond three times its bundle
+DONE = "done"
+
+
+class Room:
+    """One bundle. `state` is `open`, `done`, `refused`, or `untrusted` (an approval is missing)."""
+
+    def __init__(self, rooms: Rooms, folder: Path, statement: Statement, envelope: bytes) -> None:
+        self._rooms, self.folder, self.statement, self.envelope = rooms, folder, statement, envelope
+        self.stem = layout.stem(statement)
+        self.names = layout.volume_names(statement)
+        self.sizes = {name: volume_size(statement, envelope, index) for index, name in enumerate(self.names)}
+        self.state = "done" if (folder / DONE).exists() else "open"
+        for path in folder.iterdir():
+            if path.is_symlink():  # what a killed run had lent for a repair
+                path.unlink()
+        self.damaged: dict[str, Path] = {}  # volumes that came damaged, and where they lie
+        self.slip = ""
+        self._tried: frozenset[str] = frozenset()
+        self._unjoined: dict[str, list[Part]] = {}  # parts that did not make a right file
+
+    def say(self, event: str, **more: Any) -> None:
+        self._rooms.say({"event": event, "bundle": self.stem, **more})
+
+    def files(self) -> list[str]:
+        return [name for name in file_names(self.folder) if not name.endswith(".tmp")]
+
+    def missing(self) -> list[str]:
+        here = set(self.files())
+        return [name for name in self.names if name not in here]
+
+    # -- taking in
+
+    def take_volume(self, path: Path, index: int) -> None:
+        """Raises VolumeDamaged where it is not, byte for byte, what the statement says."""
+        name = self.names[index]
+        if (self.folder / name).exists():
+            return
+        try:
+            check_volume(path, self.statement, self.envelope, index)
+        except (VolumeDamaged, MediumUnavailable):
+            self.damaged[name] = path
+            raise
+        self._bring(path, name)
+        self.damaged.pop(name, None)
+        self.say("taken", name=name, bytes=self.sizes[name])
+
+    def take_beside(self, path: Path, name: str) -> None:
+        """A parity volume, a part or an approval, whose form was checked."""
+        if not (self.folder / name).exists():
+            self._bring(path, name)
+            self.say("taken", name=name, bytes=(self.folder / name).stat().st_size)
+
+    def take_part(self, path: Path, part: Part) -> None:
+        expected = self.sizes.get(part.name)
+        if expected is not None and part.size != expected:
+            raise BundleRefused(f"{path.name}: {part.name} has {expected:,} bytes, not {part.size:,}")
+        if not (self.folder / part.name).exists():
+            number = part.ranges[0][0] >> 12
+            given = parts.NAME.fullmatch(path.name)
+            self.take_beside(path, path.name if given else parts.file_name(part.name, "c", number))
+
+    def _bring(self, path: Path, name: str) -> None:
+        target = self.folder / name
+        with medium_errors(target):
+            with contextlib.suppress(OSError):  # another file system, or not allowed
+                os.link(path, target, follow_symlinks=False)
+                return
+            used = sum((self.folder / other).stat().st_size for other in self.files())
+            if used + path.stat().st_size > 3 * sum(self.sizes.values()) + SPARE:
+                raise BundleRefused(f"{path.name}: there is more here than this bundle can need")
+            temp = target.with_name(name + ".tmp")
+            with VolumeReader(path) as source, create(temp) as file:
+                while data := source.read(min(READ, source.size - source.position), name):
+                    file.write(data)
+                os.fsync(file.fileno())
+            temp.replace(target)
+            sync_medium(self.folder)
+
+    # -- getting whole
+
+    def advance(self, *, settled: bool) -> None:
+        """Joins parts, imports what is whole; `settled`: nothing more is coming, so parity may be used."""
+        if self.state in ("done", "refused"):
+            return
+        if frozenset(self.files()) == self._tried:
+            return
+        try:
+            self._advance(settled)
+        except MediumUnavailable as error:  # no space, or a folder that went away: the next change tries again
+            self._tried = frozenset(self.files())
+            self.say("failed", why=str(error))
+
+    def _advance(self, settled: bool) -> None:
+        for name in self._joinable():
+            self._join(name)
+        missing = self.missing()
+        if missing and settled and self._rooms.repair:
+            self._restore()
+        elif missing:
+            return
+        self._tried = frozenset(self.files())
+        if not self.missing():
+            self._finish()
+
+    def _joinable(self) -> list[str]:
+        found = parts.beside(self.folder, self.stem, self.statement.id)
+        return [
+            name
+            for name, some in found.items()
+            if not (self.folder / name).exists() and _covered(some) and self._unjoined.get(name) != some
+        ]
+
+    def _join(self, name: str) -> None:
+        """A file from its parts, the later ones over the earlier ones by name; they go when it is right."""
+        some = parts.beside(self.folder, self.stem, self.statement.id)[name]
+        temp = self.folder / (name + ".tmp")
+        with medium_errors(temp), create(temp) as file:
+            for part in some:
+                for first, end in part.ranges:
+                    for at in range(first, end, READ):
+                        for offset, data in part.read(at, min(end, at + READ)):
+                            file.seek(offset)
+                            file.write(data)
+            os.fsync(file.fileno())
+        try:
+            self.settle(temp, name)
+        except (BundleRefused, MediumUnavailable) as error:
+            self.say("damaged", name=name, why=f"put together from its parts: {error}")
+            temp.unlink(missing_ok=True)
+            self._unjoined[name] = some
+            return
+        for part in some:
+            part.path.unlink(missing_ok=True)
+
+    def settle(self, temp: Path, name: str) -> None:
+        """Gives a file that was written here its name, once it was checked. Raises BundleRefused, MediumUnavailable."""
+        with medium_errors(temp):
+            self._settle(temp, name)
+        sync_medium(self.folder)
+        self.say("taken", name=name, bytes=self.sizes.get(name) or (self.folder / name).stat().st_size)
+
+    def _settle(self, temp: Path, name: str) -> None:
+        if name in self.names:
+            check_volume(temp, self.statement, self.envelope, self.names.index(name))
+            temp.replace(self.folder / name)
+        elif approvals.NAME.fullmatch(name):
+            approvals.check(temp, self.envelope)
+            temp.replace(self.folder / name)
+        else:
+            temp.replace(self.folder / name)
+            try:
+                if parity.open_parity(self.folder / name).id != self.statement.id:
+                    raise BundleRefused(f"{name}: parity of another bundle")
+            except BundleRefused:
+                (self.folder / name).unlink()
+                raise
+
+    def _restore(self) -> None:
+        """From parity and parts. Damaged volumes lend what they still have."""
+        lent = []
+        for name, path in self.damaged.items():
+            if not (self.folder / name).exists() and path.exists():
+                (self.folder / name).symlink_to(path.absolute())
+                lent.append(self.folder / name)
+        try:
+            report = repair(self.folder, self.folder)
+            self.say("repaired", names=[path.name for path in report.written])
+        except BundlerError as error:
+            for path in lent:
+                path.unlink(missing_ok=True)
+            if isinstance(error, RepairImpossible):
+                self.slip = error.slip.text(error.stem)
+            self.say("missing", names=self.missing()[:40], why=str(error), slip=self.slip)
+
+    def _finish(self) -> None:
+        """The law's order, from its first step on. What is wrong is told; what was only damaged may come again."""
+        try:
+            self._rooms.complete(self)
+        except NotTrusted as error:
+            self.state = "untrusted"
+            self.say("waiting", why=str(error))
+        except (VolumeDamaged, VolumeMissing) as error:
+            if isinstance(error, VolumeDamaged) and error.volume in self.names:
+                (self.folder / error.volume).unlink(missing_ok=True)
+            self.say("damaged", why=str(error))
+        except (BundlerError, ManifestsError) as error:
+            again = error.exit_code == 4  # no space, a gate that could not run: the next change tries again
+            self.state = "open" if again else "refused"
+            self.say("failed" if again else "refused", why=str(error))
+
+    def close(self) -> None:
+        """Imported: only the mark stays."""
+        write_file(self.folder / DONE, f"{self.statement.id}\n".encode())
+        for name in file_names(self.folder):
+            if name != DONE:
+                (self.folder / name).unlink(missing_ok=True)
+        self.state = "done"
+
+
+def _covered(some: list[Part]) -> bool:
+    end = 0
+    for first, last in sorted(piece for part in some for piece in part.ranges):
+        if first > end:
+            return False
+        end = max(end, last)
+    return end == some[0].size
+
+
+class Rooms:
+    """All bundles that come in at one place. Use as a context: it holds the lock."""
+
+    def __init__(
+        self, base: Path, trust: TrustStore, say: Say, *, policy: Policy | None = None, store: Store | None = None,
+        seen: Channels | None = None, repair: bool = False,
+    ) -> None:  # fmt: skip
+        """`store`: where whole bundles go; None: they are verified and stay here, in folders named like them."""
+        self.base, self.trust, self.say, self.repair = base, trust, say, repair
+        self._policy, self._store, self._seen = policy or Policy(), store, seen
+        self._known: dict[str, Room | None] = {}
+        self._lock = -1
+
+    def __enter__(self) -> Rooms:
+        with medium_errors(self.base):
+            self.base.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise BundlerBusy(f"another receiver works in {self.base}", hint="stop it first") from None
+        for name in file_names(self.base):
+            if (self.base / name).is_dir():
+                self._reopen(self.base / name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    def __iter__(self) -> Iterator[Room]:
+        return iter([room for room in self._known.values() if room is not None])
+
+    def _reopen(self, folder: Path) -> None:
+        """What an earlier run had; judged again like everything that comes in."""
+        with contextlib.suppress(BundlerError):
+            stems = {name.rpartition(".v")[0] for name in file_names(folder) if name.endswith(".tar") and ".v" in name}
+            stems |= {match["stem"] for name in file_names(folder) if (match := parts.NAME.fullmatch(name))}
+            for stem in stems:
+                self.admit(mend.find_statement(folder, stem)[1])
+
+    def admit(self, envelope: bytes) -> Room | None:
+        """The room of a bundle whose statement a trusted publisher signed; None, and told once, for any other."""
+        key = hashlib.sha256(envelope).hexdigest()
+        if key not in self._known:
+            if len(self._known) >= MAX_KNOWN:
+                return None
+            self._known[key] = self._open(envelope)
+        return self._known[key]
+
+    def _open(self, envelope: bytes) -> Room | None:
+        roles = sorted({"publisher", *self._policy.roles} - {"approver"})
+        try:
+            now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
+            verify.judge(envelope, approve.one_publisher(self.trust), self._policy, now, roles)
+            statement = mend.decode_statement(envelope)
+        except (SigningError, ManifestsError, BundleRefused) as error:
+            self.say({"event": "untrusted", "bundle": "", "why": str(error)})
+            return None
+        folder = self.base / (statement.id if self._store is not None else layout.stem(statement))
+        with medium_errors(folder):
+            folder.mkdir(exist_ok=True)
+        room = Room(self, folder, statement, envelope)
+        if room.state == "open":
+            room.say("seen", volumes=len(room.names), bytes=sum(room.sizes.values()), missing=len(room.missing()))
+        return room
+
+    def exit_code(self) -> int:
+        """0 where all that was seen is in; else what is worst: 3 not trusted, 1 refused or damaged, 4 not whole."""
+        states = {room.state for room in self}
+        if "untrusted" in states or any(room is None for room in self._known.values()):
+            return 3
+        if "refused" in states or any(room.damaged for room in self if room.state == "open"):
+            return 1
+        return 4 if "open" in states else 0
+
+    def advance(self, *, settled: bool) -> None:
+        for room in self:
+            room.advance(settled=settled)
+
+    def complete(self, room: Room) -> None:
+        if self._store is None:
+            done = verify.verify(room.folder, self.trust, policy=self._policy, seen=self._seen)
+            room.state = "done"
+            room.say("complete", folder=str(room.folder), verified=done.complete)
+            return
+        report = import_bundle(room.folder, self._store, self.trust, policy=self._policy, seen=self._seen)
+        room.close()
+        room.say("imported", models=[item.name.short for item in report.models], notes=list(report.notes))
+
+    def clear(self) -> None:
+        """Takes away rooms that hold nothing."""
+        for room in self:
+            with contextlib.suppress(OSError):
+                room.folder.rmdir()

@@ -1,0 +1,224 @@
+"""Send into a drop folder: a bundle, file after file, for a diode or a guard that takes files from there.
+
+    order    index volume, data volumes, parity volumes, approvals; parts that answer a slip first of all
+    each     volumes are hashed before they go; written as `*.tmp`, synced, renamed; a file that is there is left alone
+    large    what is larger than `max_part` goes in parts (parts.py), which the receiver joins
+    again    `repeat` rounds, for a link that loses files; what was taken away meanwhile is sent once more
+
+<home>/state/sends/<hash>   what was sent already, so that the same command goes on after an interruption even if the
+                            guard has taken the files away; removed at the end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundler import approvals, layout, mend, parts
+from bundler.errors import BadRequest, medium_errors
+from bundler.medium import PARITY, file_names
+from bundler.pace import Pace
+from bundler.shards import stem_of
+from bundler.volumes import check_volume
+from bundler.writing import create, sync_medium
+from manifests import canonical
+from manifests.digest import Digest
+from manifests.home import home
+from manifests.statement import Statement
+
+READ = 1 << 20  # bytes
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """What a folder has of one bundle, in sending order. `missing` volumes are elsewhere."""
+
+    folder: Path
+    statement: Statement
+    envelope: bytes
+    names: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def check(self, name: str) -> None:
+        """Raises VolumeDamaged for a volume that is not what the statement says."""
+        volumes = layout.volume_names(self.statement)
+        if name in volumes:
+            check_volume(self.folder / name, self.statement, self.envelope, volumes.index(name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendReport:
+    """`kept`: files that were there already."""
+
+    id: str
+    sent: tuple[str, ...]
+    kept: tuple[str, ...]
+    missing: tuple[str, ...]
+    bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "sent": list(self.sent),
+            "kept": list(self.kept),
+            "missing": list(self.missing),
+            "bytes": self.bytes,
+        }
+
+
+def outgoing(path: Path) -> Outgoing:
+    """Raises VolumeMissing, VolumeMixed and BundleRefused. Who signed is not asked."""
+    folder = path if path.is_dir() else path.parent
+    stem = stem_of(path, folder)
+    statement, envelope = mend.find_statement(folder, stem)
+    here = file_names(folder)
+    volumes = layout.volume_names(statement)
+    groups = (
+        [name for name in here if (match := parts.NAME.fullmatch(name)) and match["stem"] == stem],
+        [name for name in volumes if name in set(here)],
+        [name for name in here if (match := PARITY.fullmatch(name)) and match["stem"] == stem],
+        [name for name in here if (match := approvals.NAME.fullmatch(name)) and match["stem"] == stem],
+    )
+    return Outgoing(
+        folder=folder,
+        statement=statement,
+        envelope=envelope,
+        names=tuple(name for group in groups for name in group),
+        missing=tuple(name for name in volumes if name not in set(here)),
+    )
+
+
+def send(
+    path: Path,
+    to: Path,
+    *,
+    max_part: int | None = None,
+    pace: Pace | None = None,
+    repeat: int = 1,
+    progress: Progress | None = None,
+) -> SendReport:
+    """`pace` in bytes. Raises what `outgoing` raises, BadRequest, VolumeDamaged, MediumUnavailable."""
+    bundle = outgoing(path)
+    if to.resolve() == bundle.folder.resolve():
+        raise BadRequest(f"--to {to} is the folder of the volumes themselves")
+    _require_room(bundle, max_part)
+    sender = _Sender(bundle, to, max_part, pace or Pace(None), progress or (lambda count: None))
+    with medium_errors(to):
+        to.mkdir(parents=True, exist_ok=True)
+        for number in range(1, repeat + 1):
+            sender.round(number)
+    sender.journal.unlink(missing_ok=True)
+    return SendReport(
+        id=bundle.statement.id,
+        sent=tuple(sender.sent),
+        kept=tuple(sender.kept),
+        missing=bundle.missing,
+        bytes=sender.bytes,
+    )
+
+
+def _require_room(bundle: Outgoing, max_part: int | None) -> None:
+    """Before anything is sent: what cannot be cut must fit."""
+    if max_part is None:
+        return
+    if max_part <= parts.overhead(bundle.envelope) + 4096:
+        raise BadRequest(
+            f"parts of {max_part:,} bytes are too small: each carries the statement, {len(bundle.envelope):,} bytes",
+            hint="choose a larger --max-part",
+        )
+    for name in bundle.names:
+        whole = parts.NAME.fullmatch(name) or approvals.NAME.fullmatch(name)
+        if whole and (bundle.folder / name).stat().st_size > max_part:
+            raise BadRequest(f"{name} is larger than --max-part and cannot be cut", hint="choose a larger --max-part")
+
+
+class _Sender:
+    def __init__(self, bundle: Outgoing, to: Path, max_part: int | None, pace: Pace, progress: Progress) -> None:
+        self._bundle, self._to, self._max, self._pace, self._progress = bundle, to, max_part, pace, progress
+        self.sent: list[str] = []
+        self.kept: list[str] = []
+        self.bytes = 0
+        request = [bundle.statement.id, str(to.resolve()), str(max_part)]
+        self.journal = home() / "state" / "sends" / Digest.of(canonical.encode(request)).hex[:32]
+
+    def round(self, number: int) -> None:
+        done = self._journal(number)
+        if done is None:  # an interrupted run had finished this round
+            return
+        for name in self._bundle.names:
+            pieces = list(self._pieces(name))
+            if all(piece in done for piece, _ in pieces):
+                continue
+            self._bundle.check(name)
+            for piece, ranges in pieces:
+                if piece not in done:
+                    self._one(name, piece, ranges)
+                    self._note(piece)
+
+    def _pieces(self, name: str) -> Iterator[tuple[str, parts.Range | None]]:
+        """Under which names a file goes, and which range of it each is; None for the whole file."""
+        size = (self._bundle.folder / name).stat().st_size
+        if self._max is None or size <= self._max:
+            yield name, None
+            return
+        step = (self._max - parts.overhead(self._bundle.envelope)) // 4096 * 4096
+        for number, first in enumerate(range(0, size, step), 1):
+            yield parts.file_name(name, "c", number), (first, min(first + step, size))
+
+    def _one(self, name: str, piece: str, ranges: parts.Range | None) -> None:
+        source, target = self._bundle.folder / name, self._to / piece
+        if os.path.lexists(target):
+            self.kept.append(piece)
+            return
+        if ranges is None:
+            self._copy(source, target)
+        else:
+            parts.cut(source, [ranges], target, self._bundle.statement.id, self._bundle.envelope, meter=self._spend)
+        sync_medium(self._to)
+        self.sent.append(piece)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        temp = target.with_name(target.name + ".tmp")
+        try:
+            with source.open("rb") as stream, create(temp) as file:
+                while data := stream.read(READ):
+                    view = memoryview(data)
+                    while view:
+                        view = view[file.write(view) :]
+                    self._spend(len(data))
+                os.fsync(file.fileno())
+            temp.replace(target)
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
+
+    def _spend(self, count: int) -> None:
+        self.bytes += count
+        self._progress(count)
+        self._pace.spend(count)
+
+    # -- the memory of an interrupted run
+
+    def _journal(self, number: int) -> set[str] | None:
+        """What this round has sent; None where a later round was begun."""
+        lines: list[str] = []
+        with contextlib.suppress(FileNotFoundError):
+            lines = self.journal.read_text().splitlines()
+        begun = [line for line in lines if line.startswith("round ")]
+        if len(begun) > number:
+            return None
+        if len(begun) < number:
+            self._note(f"round {number}")
+            return set()
+        return set(lines[lines.index(f"round {number}") + 1 :])
+
+    def _note(self, line: str) -> None:
+        with medium_errors(self.journal):
+            self.journal.parent.mkdir(parents=True, exist_ok=True)
+            with self.journal.open("a") as out:
+                out.write(line + "\n")
