@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import signal
 import socket
@@ -19,15 +20,19 @@ from dataclasses import dataclass, replace
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from manifests.digest import Digest
 from manifests.home import own_version, setting
 from manifests.store import Store
+from runtime.address import Address
 from runtime.api.app import create_app
 from runtime.api.durations import SECOND, keep_alive_setting
 from runtime.api.guard import is_loopback, parse_origins
 from runtime.api.state import Settings, Transfers
-from runtime.client import Address
+from runtime.engine.spawn import Spare
 from runtime.errors import AddressRefused, RequestRefused
+from runtime.loaded import load_model
 from runtime.manager import Manager
+from runtime.packs import Packs
 
 GRACE_S = 3  # seconds an open connection may take to finish after a signal
 HEAD_S = 60  # seconds a new connection has for its first request's head
@@ -119,18 +124,27 @@ def bind(address: Address) -> socket.socket:
     return listener
 
 
-def serve(store: Store, told: Serve, *, transfers: Transfers | None, say: Callable[[str], None]) -> None:
+def serve(
+    store: Store, told: Serve, *, transfers: Transfers | None, say: Callable[[str], None], spare: Spare | None = None
+) -> None:
     """Until a signal."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="sealift: %(message)s")
     with bind(told.address) as listener:
-        asyncio.run(_serve(store, told, listener, transfers=transfers, say=say))
+        asyncio.run(_serve(store, told, listener, transfers=transfers, say=say, spare=spare))
 
 
 async def _serve(
-    store: Store, told: Serve, listener: socket.socket, *, transfers: Transfers | None, say: Callable[[str], None]
-) -> None:
+    store: Store, told: Serve, listener: socket.socket, *, transfers: Transfers | None, say: Callable[[str], None],
+    spare: Spare | None,
+) -> None:  # fmt: skip
+    packs = Packs(store)
     manager = Manager(
-        keep_alive=told.keep_alive, max_loaded=told.max_loaded, max_queue=told.max_queue, load_timeout=told.load_timeout
+        keep_alive=told.keep_alive,
+        max_loaded=told.max_loaded,
+        max_queue=told.max_queue,
+        load_timeout=told.load_timeout,
+        load=functools.partial(load_model, spare=spare),
+        prepare=lambda source: packs.prepare_quietly(Digest.parse(source.weights)),
     )
     app = create_app(store, manager, transfers=transfers, settings=told.settings)
     config = uvicorn.Config(
@@ -141,7 +155,7 @@ async def _serve(
     say(f"listening on {replace(told.address, port=where[1]).url}, models in {store.root}")
     if not is_loopback(told.address.host):
         say("hint: other machines can reach this server, and it asks nobody who they are")
-    await _Server(config, manager).serve(sockets=[listener])
+    await _Server(config, manager, packs).serve(sockets=[listener])
 
 
 class Http(H11Protocol):
@@ -165,11 +179,13 @@ class _Server(uvicorn.Server):
     """Uvicorn waits for answers under way before it tells the application to end; here the models are told first, so
     that no answer is waited for. A signal that ended us is not raised again: ending was what it asked for."""
 
-    def __init__(self, config: uvicorn.Config, manager: Manager) -> None:
+    def __init__(self, config: uvicorn.Config, manager: Manager, packs: Packs) -> None:
         super().__init__(config)
         self._manager = manager
+        self._packs = packs
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._packs.close()
         await self._manager.close()
         await super().shutdown(sockets)
 

@@ -194,6 +194,7 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("list",),
     ("show", "mine"),
     ("verify",),
+    ("prepare",),
     ("audit",),
     ("key", "list"),
     ("key", "show", "alice"),

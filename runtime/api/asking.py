@@ -104,6 +104,7 @@ def source_of(server: Server, ask: Ask) -> ModelSource:
         n_ctx=ask.options.num_ctx or settings.context_length,
         threads=ask.options.num_thread or settings.threads,
         parallel=settings.parallel,
+        packs=str(server.store.packs / weights.digest.hex),
     )
 
 

@@ -133,7 +133,7 @@ def live(session: Session) -> dict[str, Any]:
     run("bundle", "verify", "usb")
     run("bundle", "repair", "usb")
     run("bundle", "approve", "usb", "--sign", "bob")
-    run("bundle", "import", "usb")
+    run("bundle", "import", "usb", "--prepare")
     run("list")
     run("show", "mine")
     run("cp", "mine", "second")
@@ -141,6 +141,7 @@ def live(session: Session) -> dict[str, Any]:
     run("audit")
     run("bench", "mine", "--quick")
     run("eval", "mine", "Modelfile", "--context", "16")
+    run("prepare", "mine")
     answers: dict[str, Any] = {}
     message = {"model": "mine", "stream": False, "messages": [{"role": "user", "content": "Hello"}]}
     with session.serving() as port:

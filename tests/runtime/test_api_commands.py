@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.store import Store
-from runtime.client import Client, parse_address
+from runtime.address import parse_address
+from runtime.client import Client
 from runtime.errors import AddressRefused, RequestRefused, ServerRefused, ServerUnreachable
 from runtime.serving import bind, number_setting, resolve, seconds_setting
 from tests.peers.live import Live, live
