@@ -27,12 +27,13 @@ from manifests.fields import Fields, parse_json
 from manifests.name import ModelName
 from manifests.store import Store, disk_errors, sync_folder
 from runtime.card import CardBox
-from runtime.errors import RuntimeFailure
+from runtime.errors import ModelRefused, RuntimeFailure
 
 log = logging.getLogger("sealift.packs")
 
 KEPT_FREE = 8 << 30  # bytes of the disk, or a tenth of it where that is less
 GROWTH = 1.1  # a pack against its weights: padding to whole panels, scales widened
+REFUSED, FAILED = 3, 4  # exit codes of the maker: the model itself is at fault, or something else is
 MAX_ANSWER = 1 << 16  # bytes read from the maker
 COMMAND = (sys.executable, "-m", "runtime.engine.packer")
 
@@ -125,8 +126,9 @@ class Packs:
         except OSError as error:
             raise RuntimeFailure(f"the packing process could not be started: {error.strerror}") from None
         if self._process.returncode:
-            last = err.decode("utf-8", "replace").strip().splitlines()[-1:]
-            raise RuntimeFailure(f"packing ended: {' '.join(last)[:300] or self._process.returncode}")
+            last = " ".join(err.decode("utf-8", "replace").strip().splitlines()[-1:])[:300]
+            kind = ModelRefused if self._process.returncode == REFUSED else RuntimeFailure
+            raise kind(last or f"the packing process ended with status {self._process.returncode}")
         return out
 
     def _require_space(self, size: int) -> None:

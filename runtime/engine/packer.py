@@ -22,6 +22,7 @@ from native.errors import NativeError
 from runtime.engine import packfile, resources
 from runtime.errors import PackUnusable, RuntimeFailure
 from runtime.models.load import load
+from runtime.packs import FAILED, REFUSED
 
 NICE = 19
 
@@ -50,7 +51,8 @@ def main() -> None:
     try:
         packed = make(given.fd, given.weights, given.blob, given.old)
     except (RuntimeFailure, ManifestsError, NativeError, OSError) as error:
-        sys.exit(f"{error.strerror if isinstance(error, OSError) else error}")
+        print(error.strerror if isinstance(error, OSError) else error, file=sys.stderr)
+        sys.exit(REFUSED if getattr(error, "exit_code", 0) == 1 else FAILED)
     print(json.dumps({name: getattr(packed, name) for name in Packed.__dataclass_fields__}))
 
 

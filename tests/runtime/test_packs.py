@@ -30,7 +30,7 @@ from runtime.engine.batch import Rows
 from runtime.engine.link import Load
 from runtime.engine.native_runner import open_native
 from runtime.engine.sampling import Sampling
-from runtime.errors import PackUnusable
+from runtime.errors import ModelRefused, PackUnusable
 from runtime.models.load import load
 from runtime.packs import Packs
 from tests.peers.model_maker import make_model
@@ -265,6 +265,15 @@ def test_a_maker_that_talks_nonsense_puts_nothing_in_place(
 
 def test_the_verb_says_what_it_did(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert sealift.run(["prepare", "made"]) == 0
-    assert sealift.run(["prepare"]) == 0
+    assert sealift.run(["prepare", "--json"]) == 0
     out = capsys.readouterr().out
-    assert "made:latest: packed" in out and "made:latest: has a good pack" in out
+    assert "made:latest: packed" in out and '"made": false' in out
+
+
+def test_a_model_that_cannot_run_is_refused_by_name(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    path = make_model(tmp_path / "m.gguf", leave_out=("output_norm.weight",))
+    create(store, NAME, CreateRequest(files={"m.gguf": store.put_file(path)}))
+    with pytest.raises(ModelRefused, match=r"output_norm\.weight"):
+        Packs(store).prepare(NAME)
+    assert files(store) == []
