@@ -42,14 +42,17 @@ def build() -> typer.Typer:
 
     for room in ROOMS:
         importlib.import_module(f"{room}.commands").register(app)
-    _connect_transfers()
+    _connect()
     return app
 
 
-def _connect_transfers() -> None:
-    """`serve --online` may pull and push: the runtime may not import the bundler, so the door hands it over."""
-    commands: Any = importlib.import_module("runtime.commands")
-    commands.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
+def _connect() -> None:
+    """What one room may not import of another, the door hands over: `serve --online` pulls and pushes with the bundler,
+    `bundle import --prepare` packs with the runtime."""
+    runtime: Any = importlib.import_module("runtime.commands")
+    runtime.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
+    bundles: Any = importlib.import_module("bundler.commands_bundle")
+    bundles.prepare_model = lambda store, name: importlib.import_module("runtime.packs").Packs(store).prepare(name)
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bundler.inspect import Inspection
     from bundler.policy import Policy
     from bundler.verify import Verification, VerifiedBundle
+    from manifests.name import ModelName
+    from manifests.store import Store
     from signing.trust import TrustStore
 
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
@@ -29,6 +31,9 @@ APPROVAL = typer.Option(
 )
 GAP = typer.Option(False, "--allow-gap", help="Take it although bundles before it in its channel were never seen.")
 FOLDER = typer.Argument(help="The folder with the volumes, or one of the volumes.", show_default=False)
+
+# Set by the door (sealift.py), where there is an engine: packs a model's weights for this machine.
+prepare_model: Callable[[Store, ModelName], object] | None = None
 
 bundle_app = typer.Typer(
     no_args_is_help=True, help="Seal models into volumes, check them and bring them in.", rich_markup_mode=None
@@ -185,6 +190,7 @@ def import_(
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; change nothing."),
     keep: bool = typer.Option(False, "--keep", help="A name that is here with other content keeps its content."),
     allow_gap: bool = GAP,
+    prepare: bool = typer.Option(False, "--prepare", help="Then pack the weights, so that the first load is fast too."),
     approval: list[Path] = APPROVAL,
     trust: Path = TRUST,
     as_json: bool = JSON,
@@ -214,6 +220,23 @@ def import_(
     else:
         _print_bundle(report.bundle)
         _print_import(report)
+    if prepare and report.complete:
+        _prepare(report)
+
+
+def _prepare(report: ImportReport) -> None:
+    """The models are in the store whatever happens here: a pack only makes them load faster."""
+    from manifests.store import Store
+
+    if prepare_model is None:
+        raise typer.BadParameter("--prepare: this installation has no part that runs models")
+    for model in report.models:
+        try:
+            prepare_model(Store(), model.name)
+        except Exception as error:
+            if not hasattr(error, "exit_code"):
+                raise
+            print(f"sealift: {model.name.short} is imported, and its weights are not packed: {error}", file=sys.stderr)
 
 
 # -- input

@@ -100,6 +100,11 @@ class Gguf:
         info = self.tensors[name]
         return memoryview(self.buffer)[info.offset : info.offset + info.size]
 
+    def release(self) -> None:
+        """Lets go of the memory that reading the mapped file took: what is read again comes from the file again."""
+        if isinstance(self.buffer, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self.buffer.madvise(mmap.MADV_DONTNEED)
+
     @property
     def architecture(self) -> str:
         """`general.architecture`. Raises GgufError where it is absent or not a plain name."""

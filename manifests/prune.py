@@ -1,4 +1,5 @@
-"""Prune: frees what no model needs: blobs that no manifest names, and parts of transfers that nobody works on.
+"""Prune: frees what no model needs: blobs that no manifest names, packs of such blobs, and parts of transfers that
+nobody works on.
 
 What is younger than an hour is left alone: a pull, an upload or a create may be about to name it (Ollama waits as
 long). Refuses to remove anything while a manifest cannot be read, for nobody knows what it needs. Files that are not
@@ -35,7 +36,7 @@ def prune(store: Store, *, now: float | None = None) -> Pruned:
     count = size = 0
     with store.locked(), disk_errors(store.root):
         used = store.referenced()
-        for path in chain(_blobs_but(store.blobs, used), _parts(store.private)):
+        for path in chain(_blobs_but(store.blobs, used), _packs_but(store.packs, used), _parts(store.private)):
             found = path.lstat()
             if found.st_mtime >= before or not _remove(path):
                 continue
@@ -50,6 +51,13 @@ def _blobs_but(folder: Path, used: set[Digest]) -> Iterator[Path]:
         except DigestError:
             continue
         if digest not in used and not path.is_dir():
+            yield path
+
+
+def _packs_but(folder: Path, used: set[Digest]) -> Iterator[Path]:
+    hexes = {digest.hex for digest in used}
+    for path in _listed(folder):
+        if path.name.partition(".")[0] not in hexes and not path.is_dir():
             yield path
 
 

@@ -4,6 +4,7 @@
     manifests/<host>/<namespace>/<model>/<tag> a manifest's bytes
     .sealift/tmp/                              files being written; what a killed writer left goes with the next write
     .sealift/records/<manifest hex>/*.json     where a model came from: one canonical JSON file for each event
+    .sealift/packs/<blob hex>.*                caches made of a blob; they go with it and are never believed
     .sealift/lock                              taken while manifests change
 
 Invariants: a blob appears by rename only, after its bytes were hashed and synced; blobs first, manifest last; a
@@ -48,6 +49,7 @@ class Store:
         self.blobs = self.root / "blobs"
         self.manifests = self.root / "manifests"
         self.private = self.root / ".sealift"
+        self.packs = self.private / "packs"
 
     # -- blobs
 
@@ -304,6 +306,8 @@ class Store:
         with disk_errors(self.root):
             for digest in gone:
                 self.blob_path(digest).unlink(missing_ok=True)
+                for pack in self.packs.glob(f"{digest.hex}.*"):
+                    pack.unlink(missing_ok=True)
         return gone
 
     def referenced(self) -> set[Digest]:

@@ -32,7 +32,7 @@ from native.library import (
     check,
     library,
 )
-from native.plan import Attend, Plan
+from native.plan import Plan
 from native.weight import Weight
 
 __all__ = [
@@ -44,8 +44,8 @@ __all__ = [
     "Sampling",
     "StepResult",
     "Weight",
-    "block_bytes",
     "dequantize",
+    "measure",
     "sample",
 ]
 
@@ -115,7 +115,8 @@ class EngineInfo:
 
 
 class Engine:
-    """`tensors` holds a Weight for every name of `plan.tensors`; their buffers may go once this returns.
+    """`tensors` holds a Weight for every name of `plan.tensors`; their buffers stay as they are until `close`:
+    panels, and matrices that are only looked up, are read in place.
 
     n_blocks: key/value blocks of BLOCK tokens; max_rows, max_seqs, max_outputs: the most one step may hold. kv_type:
     how keys and values are kept, "f16" or "q8_0" (a little over half the memory; sealift.h says what is rounded).
@@ -136,28 +137,11 @@ class Engine:
     ) -> None:
         self._handle = ctypes.c_void_p()
         self._library = library()
-        missing = [name for name in plan.tensors if name not in tensors]
-        if missing:
-            raise PlanError(f"tensor {missing[0]} is in the plan and was not given")
-        if isa not in ISAS:
-            raise InputError(f"instruction set {isa!r} is not known; expected one of {', '.join(ISAS)}")
-        if kv_type not in KV_TYPES:
-            raise InputError(f"kv type {kv_type!r} is not known; expected one of {', '.join(KV_TYPES)}")
-        plan.verify({name: (tensors[name].rows, tensors[name].cols) for name in plan.tensors})
-        ops = plan.encode()
-        views = [np.frombuffer(tensors[name].buffer, np.uint8) for name in plan.tensors]
-        given = (SlTensor * max(1, len(views)))()
-        for place, (name, view) in enumerate(zip(plan.tensors, views, strict=True)):
-            weight = tensors[name]
-            given[place] = SlTensor(view.ctypes.data, view.nbytes, weight.rows, weight.cols, weight.type, 0)
-        counts = [_int32(n) for n in (threads, n_blocks, max_rows, max_seqs, max_outputs)]
-        config = SlConfig(*counts, ISAS[isa], KV_TYPES[kv_type])
-        created = self._library.sl_create(
-            ops.ctypes.data, len(ops), given, len(views), ctypes.byref(config), ctypes.byref(self._handle)
-        )
-        check(created)
+        given = _Given(plan, tensors, threads, n_blocks, max_rows, max_seqs, max_outputs, isa, kv_type)
+        check(self._library.sl_create(*given.arguments, ctypes.byref(self._handle)))
         self.plan = plan
         self.info = self._info()
+        self._given = given  # some of it is read in place
 
     def step(self, batch: Batch) -> StepResult:
         """Runs the batch's rows and chooses a token per output row. Raises InputError with nothing changed."""
@@ -228,22 +212,51 @@ class Engine:
     def _info(self) -> EngineInfo:
         raw = SlInfo()
         check(self._library.sl_get_info(self._handle, ctypes.byref(raw)))
-        values: dict[str, Any] = {name: getattr(raw, name) for name in (field[0] for field in SlInfo._fields_)}
-        values["isa"] = self._library.sl_isa_name(raw.isa).decode()
-        return EngineInfo(**values)
+        return _info_of(raw)
 
 
-def block_bytes(plan: Plan, kv_type: str) -> int:
-    """Bytes of one key/value block over all layers, as `EngineInfo.bytes_per_block` will say: for plans of memory made
-    before there is an engine."""
-    total = 0
-    for op in plan.ops:
-        if isinstance(op, Attend):
-            width, padded = op.head_dim, -(-op.head_dim // 16) * 16
-            scales = -(-width // 32) * 4
-            sizes = {"f16": 2 * width + 2 * padded, "q8_0": width + padded + 2 * scales}
-            total += op.kv_heads * BLOCK * sizes[kv_type]
-    return -(-total // 64) * 64
+def measure(
+    plan: Plan, tensors: Mapping[str, Weight], *, threads: int, n_blocks: int, max_rows: int, max_seqs: int,
+    max_outputs: int, isa: str = "best", kv_type: str = "f16",
+) -> EngineInfo:  # fmt: skip
+    """What such an Engine would hold, told from shapes alone: nothing is packed. Raises as making it would."""
+    given = _Given(plan, tensors, threads, n_blocks, max_rows, max_seqs, max_outputs, isa, kv_type)
+    raw = SlInfo()
+    check(library().sl_measure(*given.arguments, ctypes.byref(raw)))
+    return _info_of(raw)
+
+
+def _info_of(raw: SlInfo) -> EngineInfo:
+    values: dict[str, Any] = {name: getattr(raw, name) for name in (field[0] for field in SlInfo._fields_)}
+    values["isa"] = library().sl_isa_name(raw.isa).decode()
+    return EngineInfo(**values)
+
+
+class _Given:
+    """The first arguments of sl_create, checked, together with the arrays they point to."""
+
+    def __init__(
+        self, plan: Plan, tensors: Mapping[str, Weight], threads: int, n_blocks: int, max_rows: int, max_seqs: int,
+        max_outputs: int, isa: str, kv_type: str,
+    ) -> None:  # fmt: skip
+        missing = [name for name in plan.tensors if name not in tensors]
+        if missing:
+            raise PlanError(f"tensor {missing[0]} is in the plan and was not given")
+        if isa not in ISAS:
+            raise InputError(f"instruction set {isa!r} is not known; expected one of {', '.join(ISAS)}")
+        if kv_type not in KV_TYPES:
+            raise InputError(f"kv type {kv_type!r} is not known; expected one of {', '.join(KV_TYPES)}")
+        plan.verify({name: (tensors[name].rows, tensors[name].cols) for name in plan.tensors})
+        self._ops = plan.encode()
+        self._views = [np.frombuffer(tensors[name].buffer, np.uint8) for name in plan.tensors]
+        given = (SlTensor * max(1, len(self._views)))()
+        for place, (name, view) in enumerate(zip(plan.tensors, self._views, strict=True)):
+            weight = tensors[name]
+            packed = ISAS[weight.packed] if weight.packed else 0
+            given[place] = SlTensor(view.ctypes.data, view.nbytes, weight.rows, weight.cols, weight.type, packed)
+        counts = [_int32(n) for n in (threads, n_blocks, max_rows, max_seqs, max_outputs)]
+        config = ctypes.byref(SlConfig(*counts, ISAS[isa], KV_TYPES[kv_type]))
+        self.arguments = (self._ops.ctypes.data, len(self._ops), given, len(self._views), config)
 
 
 def sample(logits: Floats, sampling: Sampling, position: int) -> tuple[int, float, list[tuple[int, float]]]:

@@ -30,7 +30,7 @@ _i32, _i64, _u64, _f32, _p = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64, ct
 
 
 class SlTensor(ctypes.Structure):
-    _fields_ = (("data", _p), ("size", _u64), ("rows", _i64), ("cols", _i64), ("type", _i32), ("reserved", _i32))
+    _fields_ = (("data", _p), ("size", _u64), ("rows", _i64), ("cols", _i64), ("type", _i32), ("packed", _i32))
 
 
 class SlOp(ctypes.Structure):
@@ -96,11 +96,14 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sl_isa_name": (ctypes.c_char_p, (_i32,)),
     "sl_isa_supported": (_i32, (_i32,)),
     "sl_create": (ctypes.c_int, (_p, _i32, _p, _i32, _p, _p)),
+    "sl_measure": (ctypes.c_int, (_p, _i32, _p, _i32, _p, _p)),
     "sl_free": (None, (_p,)),
     "sl_step": (ctypes.c_int, (_p, _p)),
     "sl_get_info": (ctypes.c_int, (_p, _p)),
     "sl_op_times": (ctypes.c_int, (_p, _p, _i32)),
     "sl_limits": (ctypes.c_int, (_i32, _i64, _p)),
+    "sl_packed_bytes": (ctypes.c_int, (_p, _i32, _p)),
+    "sl_pack": (ctypes.c_int, (_p, _i32, _i32, _p)),
     "sl_linear": (ctypes.c_int, (_p, _i32, _i32, _p, _i32, _p)),
     "sl_dequantize": (ctypes.c_int, (_p, _p)),
     "sl_sample": (ctypes.c_int, (_p, _i32, _p, _i32, _p, _p, _p, _p)),

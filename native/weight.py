@@ -1,4 +1,4 @@
-"""A weight as the engine takes it: GGUF's own bytes and what they mean."""
+"""A weight as the engine takes it: GGUF's own bytes, or panels made of them, and what they mean."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ TYPES: dict[int, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weight:
-    """`rows` rows of `cols` values in `buffer`, each row contiguous; `type` is one of TYPES. A vector has one row."""
+    """`rows` rows of `cols` values in `buffer`; `type` is one of TYPES. A vector has one row.
+
+    `packed`: "" for GGUF's own bytes, each row contiguous; else the instruction set whose panels these are
+    (native.packing).
+    """
 
     buffer: memoryview
     type: int
     rows: int
     cols: int
+    packed: str = ""

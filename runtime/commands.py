@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command("stop")(stop)
     app.command("show")(show)
     commands_measure.register(app)
+    app.command("prepare")(prepare)
 
 
 def serve(
@@ -79,25 +80,29 @@ def serve(
         sealift serve
         curl http://localhost:11434/api/tags
     """
+    from contextlib import closing
     from dataclasses import replace
 
     from manifests.store import Store
-    from runtime import serving, told
-    from runtime.client import configured_address, parse_address
+    from runtime.address import configured_address, parse_address
+    from runtime.engine.spawn import Spare
 
     address = parse_address(host) if host else configured_address()
     if port is not None:
         address = replace(address, port=port)
-    what = told.resolve(
-        address, threads=threads, parallel=parallel, context_length=context_length, batch_rows=batch_rows,
-        kv_cache_type=kv_cache_type, keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue,
-        max_loaded=max_loaded,
-    )  # fmt: skip
-    store = Store(models)
     if online and transfers_factory is None:
         raise RequestRefused("--online: this installation has no part that pulls and pushes")
-    transfers = transfers_factory(store) if online and transfers_factory is not None else None
-    serving.serve(store, what, transfers=transfers, say=_say)
+    with closing(Spare()) as spare:  # before the imports that take long
+        from runtime import serving, told
+
+        what = told.resolve(
+            address, threads=threads, parallel=parallel, context_length=context_length, batch_rows=batch_rows,
+            kv_cache_type=kv_cache_type, keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue,
+            max_loaded=max_loaded,
+        )  # fmt: skip
+        store = Store(models)
+        transfers = transfers_factory(store) if online and transfers_factory is not None else None
+        serving.serve(store, what, transfers=transfers, say=_say, spare=spare)
 
 
 def run(
@@ -211,6 +216,33 @@ def show(
         print(shown.get(chosen[0], ""))
     else:
         print(facts(shown) + (metadata(shown) if verbose else ""), end="")
+
+
+def prepare(
+    model: list[str] = typer.Argument(help="Models of the store, or none for all of them.", default=None),
+    as_json: bool = JSON,
+) -> None:
+    """Pack models' weights for this machine, so that they load faster.
+
+    A pack is a cache beside the store, as large as the model: made again when it is damaged or another version needs
+    another one, and removed with the model. The server makes it too, after a model's first answer.
+    """
+    from manifests.display import size_text
+    from manifests.name import ModelName
+    from manifests.store import Store
+    from runtime.packs import Packs
+
+    store = Store()
+    packs = Packs(store)
+    found = []
+    for name in [ModelName.parse(text) for text in model or []] or store.names():
+        made = packs.prepare(name)
+        found.append({"model": name.short, "made": made.made, "size": made.size, "replaced": made.why})
+        if not as_json:
+            before = f" (the one before was not good: {made.why})" if made.why else ""
+            print(f"{name.short}: {'packed' if made.made else 'has a good pack'}, {size_text(made.size)}{before}")
+    if as_json:
+        print(json.dumps(found, indent=2))
 
 
 # -- helpers

@@ -9,6 +9,7 @@ RuntimeFailure                 70 / 500   base; raised bare only for a fault of 
 ├── ModelNotFound               1 / 404   no such model in the store
 ├── ModelRefused                1 / 500   the model's own content cannot be run
 │   └── ArchitectureRefused     1 / 500   unknown architecture, metadata or tensor
+├── PackUnusable               70 / 500   packed weights that are not used; the load goes on without them
 ├── Unavailable                 4 / 503   nothing wrong with the request; not now
 │   ├── ServerBusy              4 / 503   queue full
 │   ├── ShuttingDown            4 / 503   the server ends, and this request with it
@@ -76,6 +77,10 @@ class ModelRefused(RuntimeFailure):
 
 
 class ArchitectureRefused(ModelRefused):
+    pass
+
+
+class PackUnusable(RuntimeFailure):
     pass
 
 

@@ -10,6 +10,7 @@ worker; the text of an answer does not depend on who else is asking.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from collections.abc import Sequence as Seq
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from manifests.gguf import Gguf
-from runtime.engine.link import COMMAND, Ended, Item, Link, Load, Stream, Token
+from runtime.engine.link import Ended, Item, Link, Load, Stream, Token
 from runtime.engine.sampling import Sampling
+from runtime.engine.spawn import COMMAND, Spare
 from runtime.errors import ContextExceeded, RequestRefused, RuntimeFailure
 from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder
@@ -28,6 +30,8 @@ from runtime.text.stop import StopFilter
 from runtime.text.tokenizer import Tokenizer
 
 __all__ = ["Figures", "GenerateRequest", "LoadedModel", "ModelSource", "Sampling", "load_model"]
+
+log = logging.getLogger("sealift.engine")
 
 DEFAULT_CONTEXT = 4096  # tokens, where nobody says
 MAX_SEQS = 16  # sequences one worker computes together
@@ -41,7 +45,8 @@ class ModelSource:
     `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then a running
     worker with a larger one will do as well; it is cut to what the model was trained for. `threads` 0: one a core.
     `parallel`: full contexts that the key/value pool holds; 0: as many as fit well. `max_rows`: of one step. `kv_type`:
-    how keys and values are kept. The last two are the server's, the same for all its models.
+    how keys and values are kept. Those two are the server's, the same for
+    all its models. `packs`: as in Load.
     """
 
     name: str
@@ -54,6 +59,7 @@ class ModelSource:
     parallel: int = 0
     max_rows: int = 512
     kv_type: str = "f16"
+    packs: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +119,11 @@ class LoadedModel:
     @property
     def alive(self) -> bool:
         return self._link.alive
+
+    @property
+    def unpacked(self) -> bool:
+        """Whether its weights had to be packed at this load, and packs are kept for it."""
+        return bool(self.source.packs) and self.ready.pack != "used"
 
     @property
     def pid(self) -> int:
@@ -301,8 +312,9 @@ def _definite(sampling: Sampling) -> int:
     return sampling.seed
 
 
-async def load_model(source: ModelSource, command: Seq[str] = COMMAND) -> LoadedModel:
-    """Starts a worker on the source's weights and reads its tokenizer meanwhile. Raises RuntimeFailure."""
+async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Spare | None = None) -> LoadedModel:
+    """Starts a worker on the source's weights, or takes the spare one, and reads its tokenizer meanwhile. Raises
+    RuntimeFailure."""
     reading = asyncio.ensure_future(asyncio.to_thread(read_text_side, source.path))
     wanted = source.n_ctx or DEFAULT_CONTEXT
     load = Load(
@@ -313,9 +325,11 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND) -> Loaded
         max_seqs=MAX_SEQS,
         max_rows=source.max_rows,
         kv_type=source.kv_type,
+        packs=source.packs,
+        blob=source.weights,
     )
     try:
-        link = await Link.start(load, command)
+        link = await Link.start(load, command, spare.take() if spare else None)
     except BaseException:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
@@ -325,6 +339,8 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND) -> Loaded
     except BaseException:
         await link.close(patience=0.0)
         raise
+    if link.ready.pack not in ("used", "absent"):
+        log.warning("%s: its packed weights are not used: %s", source.name, link.ready.pack)
     return LoadedModel(source=source, tokenizer=tokenizer, n_ctx_train=n_ctx_train, link=link)
 
 

@@ -14,6 +14,7 @@ Rules (contract 2.3 and 7.2):
   last user. The clock starts when the last user leaves.
 * At most `max_queue` users wait, for a load or for a place in a batch, all models together: beyond it, ServerBusy.
 * A worker that died is dropped at once; the next user loads anew.
+* Weights that had to be packed are packed once more into a file for the next load, after the first answer, in a thread.
 Refuses after `close`. All methods belong to one event loop.
 """
 
@@ -56,6 +57,7 @@ class _Entry:
     keep_alive: float
     users: int = 0
     leaving: bool = False  # takes no new users
+    prepared: bool = False  # its packed weights are kept, or somebody is at it
     timer: asyncio.TimerHandle | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     watcher: asyncio.Task[None] | None = None
@@ -89,13 +91,16 @@ class Manager:
         max_queue: int = MAX_QUEUE,
         load_timeout: float = LOAD_TIMEOUT_S,
         load: Loader = load_model,
+        prepare: Callable[[ModelSource], None] | None = None,
     ) -> None:
-        """`load_timeout` in seconds, 0 or less: none. `max_loaded` 0: the default."""
+        """`load_timeout` in seconds, 0 or less: none. `max_loaded` 0: the default. `prepare` keeps a model's packed
+        weights: it blocks, raises nothing, and is told to stop by who gave it."""
         self.keep_alive = keep_alive
         self.max_loaded = max_loaded or MAX_LOADED
         self.max_queue = max_queue
         self.load_timeout = load_timeout
         self._load = load
+        self._prepare = prepare
         self._entries: list[_Entry] = []
         self._loading = asyncio.Lock()
         self._arrivals: dict[ModelSource, _Arrival] = {}
@@ -200,6 +205,9 @@ class Manager:
         entry.users -= 1
         if entry.users or entry not in self._entries:
             return
+        if self._prepare is not None and not entry.prepared and not self._closed:
+            entry.prepared = True
+            self._task(asyncio.to_thread(self._prepare, entry.model.source))
         if entry.keep_alive == 0 or entry.leaving or self._closed:
             self._retire(entry)
         elif entry.keep_alive > 0:
@@ -230,7 +238,7 @@ class Manager:
             for entry in idle:
                 await self._drain(entry)
             model = await self._timed_load(source)
-        entry = _Entry(model=model, keep_alive=self.keep_alive)
+        entry = _Entry(model=model, keep_alive=self.keep_alive, prepared=not model.unpacked)
         self._entries.append(entry)
         entry.watcher = self._task(self._watch(entry))
         if self._closed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import signal
 import socket
@@ -20,14 +21,18 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from manifests.digest import Digest
 from manifests.store import Store
+from runtime.address import Address
 from runtime.api.app import create_app
 from runtime.api.guard import is_loopback
 from runtime.api.state import Transfers
 from runtime.api.transport import DIRECT
-from runtime.client import Address
+from runtime.engine.spawn import Spare
 from runtime.errors import AddressRefused
+from runtime.loaded import load_model
 from runtime.manager import Manager
+from runtime.packs import Packs
 from runtime.told import Serve
 
 GRACE_S = 3  # seconds an open connection may take to finish after a signal
@@ -58,18 +63,27 @@ def bind(address: Address) -> socket.socket:
     return listener
 
 
-def serve(store: Store, told: Serve, *, transfers: Transfers | None, say: Callable[[str], None]) -> None:
+def serve(
+    store: Store, told: Serve, *, transfers: Transfers | None, say: Callable[[str], None], spare: Spare | None = None
+) -> None:
     """Until a signal."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="sealift: %(message)s")
     with bind(told.address) as listener:
-        asyncio.run(_serve(store, told, listener, transfers=transfers, say=say))
+        asyncio.run(_serve(store, told, listener, transfers=transfers, say=say, spare=spare))
 
 
 async def _serve(
-    store: Store, told: Serve, listener: socket.socket, *, transfers: Transfers | None, say: Callable[[str], None]
-) -> None:
+    store: Store, told: Serve, listener: socket.socket, *, transfers: Transfers | None, say: Callable[[str], None],
+    spare: Spare | None,
+) -> None:  # fmt: skip
+    packs = Packs(store)
     manager = Manager(
-        keep_alive=told.keep_alive, max_loaded=told.max_loaded, max_queue=told.max_queue, load_timeout=told.load_timeout
+        keep_alive=told.keep_alive,
+        max_loaded=told.max_loaded,
+        max_queue=told.max_queue,
+        load_timeout=told.load_timeout,
+        load=functools.partial(load_model, spare=spare),
+        prepare=lambda source: packs.prepare_quietly(Digest.parse(source.weights)),
     )
     app = create_app(store, manager, transfers=transfers, settings=told.settings)
     config = uvicorn.Config(
@@ -80,7 +94,7 @@ async def _serve(
     say(f"listening on {replace(told.address, port=where[1]).url}, models in {store.root}")
     if not is_loopback(told.address.host):
         say("hint: other machines can reach this server, and it asks nobody who they are")
-    await _Server(config, manager).serve(sockets=[listener])
+    await _Server(config, manager, packs).serve(sockets=[listener])
 
 
 class Http(H11Protocol):
@@ -133,11 +147,13 @@ class _Server(uvicorn.Server):
     """Uvicorn waits for answers under way before it tells the application to end; here the models are told first, so
     that no answer is waited for. A signal that ended us is not raised again: ending was what it asked for."""
 
-    def __init__(self, config: uvicorn.Config, manager: Manager) -> None:
+    def __init__(self, config: uvicorn.Config, manager: Manager, packs: Packs) -> None:
         super().__init__(config)
         self._manager = manager
+        self._packs = packs
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._packs.close()
         await self._manager.close()
         await super().shutdown(sockets)
 

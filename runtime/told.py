@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from manifests.home import own_version, setting
+from runtime.address import Address
 from runtime.api.durations import SECOND, keep_alive_setting
 from runtime.api.guard import parse_origins
 from runtime.api.state import Settings
-from runtime.client import Address
 from runtime.errors import RequestRefused
 
 

@@ -2,7 +2,8 @@
  *
  * An engine is one loaded model: a verified plan (DESIGN: "spec -> plan -> walker"), its packed weights and one pool of
  * paged key/value blocks. It knows token ids and block tables only: no text, no files, no network, no clock.
- * The caller owns every pointer it passes; weights are copied (packed) by sl_create, so their memory may go afterwards.
+ * The caller owns every pointer it passes. sl_create packs the matrices it is given in GGUF's bytes, and reads two things in
+ * place, which must stay as they are until sl_free: panels packed before (sl_pack), and matrices that are only looked up.
  * Every call returns an sl_status; after a non-zero one sl_last_error() is a sentence for this thread.
  * One thread at a time may be inside an engine.
  *
@@ -35,13 +36,13 @@ typedef enum sl_type {
 /* Instruction sets a kernel body exists for. SL_ISA_BEST lets the dispatch table choose for this CPU. */
 typedef enum sl_isa { SL_ISA_BEST = 0, SL_ISA_PORTABLE = 1, SL_ISA_AVX2 = 2, SL_ISA_AVX512_VNNI = 3 } sl_isa;
 
-/* A weight in GGUF's own bytes: `rows` rows of `cols` values, each row contiguous. A vector has rows == 1. */
+/* A weight: `rows` rows of `cols` values. A vector has rows == 1. In GGUF's own bytes each row is contiguous. */
 typedef struct sl_tensor {
   const void *data;
-  uint64_t size;   /* bytes at data; must equal rows * row bytes of (type, cols) */
+  uint64_t size;   /* bytes at data; must equal rows * row bytes of (type, cols), or sl_packed_bytes */
   int64_t rows, cols;
   int32_t type;    /* sl_type */
-  int32_t reserved; /* 0 */
+  int32_t packed;  /* 0: GGUF's own bytes; else the sl_isa whose panels these are, 64-byte aligned, for SL_LINEAR only */
 } sl_tensor;
 
 /* The vocabulary. A slot is a matrix of float32: one line per row of the batch (or, after PICK, per output row).
@@ -141,6 +142,9 @@ int32_t sl_isa_supported(int32_t isa); /* 1 if this CPU and this build can run i
 
 /* The last op's out slot holds the logits. Checks the plan (kinds, slots, widths, tensor shapes, cache layers) again. */
 int sl_create(const sl_op *ops, int32_t n_ops, const sl_tensor *tensors, int32_t n_tensors, const sl_config *config, sl_engine **out);
+/* What sl_create would hold, from shapes alone: nothing is packed, nothing of a matrix is read. kv_bytes is of config's
+ * n_blocks; bytes_per_block does not depend on it. */
+int sl_measure(const sl_op *ops, int32_t n_ops, const sl_tensor *tensors, int32_t n_tensors, const sl_config *config, sl_info *out);
 void sl_free(sl_engine *engine);
 int sl_step(sl_engine *engine, const sl_batch *batch);
 int sl_get_info(const sl_engine *engine, sl_info *out);
@@ -150,6 +154,11 @@ int sl_op_times(const sl_engine *engine, int64_t *times, int32_t n_ops);
 
 /* Measures the machine, which takes about a second; `bytes` (1 MiB to 64 GiB) are allocated and read by all threads together. */
 int sl_limits(int32_t threads, int64_t bytes, sl_rates *out);
+/* Panels of one matrix, to keep: sl_create reads them in place. Every byte of them may be anything: it changes values,
+ * never what is read. They are good for this build only; the caller compares what sl_pack makes of a known matrix. */
+int sl_packed_bytes(const sl_tensor *weight, int32_t isa, int64_t *bytes); /* of its shape and type alone, in 64-byte units */
+int sl_pack(const sl_tensor *weight, int32_t isa, int32_t threads, void *out); /* out: sl_packed_bytes, 64-byte aligned */
+
 /* For tests and the bench: y[n, rows] = x[n, cols] . weight^T through the packed kernel of one instruction set. */
 int sl_linear(const sl_tensor *weight, int32_t isa, int32_t threads, const float *x, int32_t n, float *y);
 /* y[rows, cols]: the exact values of a tensor. */

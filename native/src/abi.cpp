@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "engine.h"
 #include "errors.h"
@@ -67,6 +68,23 @@ int resolved(int32_t isa) {
   return isa == SL_ISA_BEST ? sealift::best_isa() : isa;
 }
 
+// The tensors with every matrix that is multiplied with given as panels that are nowhere: an engine made of these has all its
+// sizes and must not run.
+std::vector<sl_tensor> without_panels(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors,
+                                      int32_t isa) {
+  sealift::check_counts(ops, n_ops, tensors, n_tensors);
+  std::vector<sl_tensor> shells(tensors, tensors + n_tensors);
+  for (int32_t i = 0; i < n_ops; i++) {
+    if (ops[i].kind != SL_LINEAR || ops[i].weight < 0 || ops[i].weight >= n_tensors) continue;
+    sl_tensor& shell = shells[static_cast<size_t>(ops[i].weight)];
+    sealift::check_shape(shell, ops[i].weight);
+    shell.packed = isa;
+    shell.size = static_cast<uint64_t>(sealift::packed_bytes(shell, isa));
+    shell.data = reinterpret_cast<const void*>(uintptr_t{64});
+  }
+  return shells;
+}
+
 #define SIZE(type) text += #type " 0 " + std::to_string(sizeof(type)) + "\n"
 #define FIELD(type, name) \
   text += #type "." #name " " + std::to_string(offsetof(type, name)) + " " + std::to_string(sizeof(type::name)) + "\n"
@@ -76,7 +94,7 @@ std::string layout() {
   SIZE(sl_tensor);
   FIELD(sl_tensor, data); FIELD(sl_tensor, size); FIELD(sl_tensor, rows); FIELD(sl_tensor, cols); FIELD(sl_tensor,
   type);
-  FIELD(sl_tensor, reserved);
+  FIELD(sl_tensor, packed);
   SIZE(sl_op);
   FIELD(sl_op, kind); FIELD(sl_op, out); FIELD(sl_op, a); FIELD(sl_op, b); FIELD(sl_op, c); FIELD(sl_op, weight);
   FIELD(sl_op, bias); FIELD(sl_op, i); FIELD(sl_op, f);
@@ -131,6 +149,15 @@ int sl_create(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t
   });
 }
 
+int sl_measure(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors, const sl_config* config,
+               sl_info* out) {
+  return guarded([&] {
+    need(config && out, "sl_measure: config and out must not be null");
+    const std::vector<sl_tensor> shells = without_panels(ops, n_ops, tensors, n_tensors, resolved(config->isa));
+    *out = sealift::Engine(ops, n_ops, shells.data(), n_tensors, *config).info();
+  });
+}
+
 void sl_free(sl_engine* engine) { delete engine; }
 
 int sl_step(sl_engine* engine, const sl_batch* batch) {
@@ -163,6 +190,25 @@ int sl_limits(int32_t threads, int64_t bytes, sl_rates* out) {
     need(threads >= 1 && threads <= sealift::kMaxThreads, "sl_limits: threads out of range");
     need(bytes >= int64_t{1} << 20 && bytes <= int64_t{1} << 36, "sl_limits: bytes out of range");
     *out = sealift::measure_limits(threads, bytes);
+  });
+}
+
+int sl_packed_bytes(const sl_tensor* weight, int32_t isa, int64_t* bytes) {
+  return guarded([&] {
+    need(weight && bytes, "sl_packed_bytes: weight and bytes must not be null");
+    sealift::check_shape(*weight, 0);
+    *bytes = sealift::packed_bytes(*weight, resolved(isa));
+  });
+}
+
+int sl_pack(const sl_tensor* weight, int32_t isa, int32_t threads, void* out) {
+  return guarded([&] {
+    need(weight && out, "sl_pack: weight and out must not be null");
+    need(threads >= 1 && threads <= sealift::kMaxThreads, "sl_pack: threads out of range");
+    need(reinterpret_cast<uintptr_t>(out) % 64 == 0, "sl_pack: out is not aligned to 64 bytes");
+    sealift::check_tensor(*weight, 0);
+    sealift::Pool pool(threads);
+    sealift::pack_panels(*weight, resolved(isa), pool, static_cast<uint8_t*>(out));
   });
 }
 

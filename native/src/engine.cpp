@@ -46,7 +46,6 @@ Engine::Engine(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_
 void Engine::load_tensors(const sl_tensor* tensors, int32_t n_tensors) {
   const size_t n = static_cast<size_t>(n_tensors);
   tables_.resize(n);
-  table_bytes_.resize(n);
   linears_.resize(n);
   vectors_.resize(n);
   for (const sl_op& op : plan_.ops) {
@@ -63,13 +62,12 @@ void Engine::load_tensors(const sl_tensor* tensors, int32_t n_tensors) {
     if (op.kind == SL_EMBED) hold_table(tensors, static_cast<size_t>(op.weight));
 }
 
-// A matrix that is also multiplied with (tied) is not held twice: its packed rows give the same values.
+// A matrix that is also multiplied with (tied) is not held twice: its packed rows give the same values. Of another one few
+// rows are ever read, so it stays where it is.
 void Engine::hold_table(const sl_tensor* tensors, size_t at) {
   if (linears_[at] || tables_[at].data) return;
-  table_bytes_[at] = Memory<uint8_t>(static_cast<int64_t>(tensors[at].size));
-  std::memcpy(table_bytes_[at].data(), tensors[at].data, tensors[at].size);
+  check_tensor(tensors[at]);
   tables_[at] = tensors[at];
-  tables_[at].data = table_bytes_[at].data();
 }
 
 void Engine::hold_vector(const sl_tensor* tensors, int32_t index) {
@@ -167,7 +165,7 @@ std::vector<Product> Engine::products_from(size_t first) const {
 sl_info Engine::info() const {
   sl_info info{};
   for (const auto& l : linears_) info.weight_bytes += l ? l->bytes() : 0;
-  for (const auto& t : table_bytes_) info.weight_bytes += t.bytes();
+  for (const auto& t : tables_) info.weight_bytes += t.data ? static_cast<int64_t>(t.size) : 0;
   for (const auto& v : vectors_) info.weight_bytes += static_cast<int64_t>(v.size() * sizeof(float));
   info.kv_bytes = cache_.bytes();
   for (const auto& b : buffers_) info.scratch_bytes += b.bytes();

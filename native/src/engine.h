@@ -76,8 +76,7 @@ class Engine {
   const Bodies& bodies_;
   Pool pool_;
   Rows rows_;
-  std::vector<sl_tensor> tables_;                 // per tensor: an embedding's own copy, data null where it has none
-  std::vector<Memory<uint8_t>> table_bytes_;
+  std::vector<sl_tensor> tables_;                 // per tensor: a matrix only looked up, the caller's; else data null
   std::vector<std::unique_ptr<Linear>> linears_;  // per tensor
   std::vector<std::vector<float>> vectors_;       // per tensor
   std::vector<size_t> siblings_;                  // [ops] ops that run together from this one on; 1 for most

@@ -194,6 +194,7 @@ uint64_t tensor_bytes(int32_t type, int64_t rows, int64_t cols) {
 }
 
 void check_tensor(const sl_tensor& tensor) {
+  if (tensor.packed != 0) throw Error(SL_INVALID, "a tensor is given as panels where GGUF's own bytes are needed");
   const uint64_t need = tensor_bytes(tensor.type, tensor.rows, tensor.cols);
   if (tensor.size != need || tensor.data == nullptr) {
     throw Error(SL_INVALID, std::string(format_of(tensor.type).name) + " tensor of " + std::to_string(tensor.rows) + " x " +

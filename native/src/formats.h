@@ -40,7 +40,7 @@ const Format& format_of(int32_t type);  // throws Error(SL_UNSUPPORTED) on an un
 // Bytes of `rows` rows of `cols` values. Throws Error on an unknown type, indivisible cols, negative sizes, overflow.
 uint64_t tensor_bytes(int32_t type, int64_t rows, int64_t cols);
 
-// Throws Error unless the tensor has data of exactly the size that its shape and type need.
+// Throws Error unless the tensor has GGUF's own data of exactly the size that its shape and type need.
 void check_tensor(const sl_tensor& tensor);
 
 // out[cols]: the exact values of one row. Checks the tensor and the row.

@@ -77,6 +77,14 @@ struct Tiles {
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+void check_panels(const sl_tensor& tensor, int isa, int64_t bytes) {
+  if (tensor.packed != isa || tensor.size != static_cast<uint64_t>(bytes) || reinterpret_cast<uintptr_t>(tensor.data) % 64 != 0) {
+    throw Error(SL_INVALID, "panels of " + std::to_string(tensor.size) + " bytes for instruction set " +
+                                std::to_string(tensor.packed) + ", expected " + std::to_string(bytes) + " bytes for " +
+                                std::to_string(isa) + ", aligned to 64");
+  }
+}
+
 }  // namespace
 
 const LinearBody* linear_body(int isa) {
@@ -94,8 +102,24 @@ const Format& panel_format(int32_t type, const LinearBody& body) {
 
 void FreeBytes::operator()(uint8_t* p) const { std::free(p); }
 
-std::unique_ptr<Linear> pack_linear(const sl_tensor& tensor, int isa, Pool& pool) {
+int64_t packed_bytes(const sl_tensor& shape, int isa) {
+  const LinearBody& body = *linear_body(isa);
+  return divide_up(shape.rows, body.lanes) * panel_bytes(panel_format(shape.type, body), body.lanes, shape.cols);
+}
+
+void pack_panels(const sl_tensor& tensor, int isa, Pool& pool, uint8_t* out) {
+  const LinearBody& body = *linear_body(isa);
+  const Format& format = panel_format(tensor.type, body);
+  const int lanes = body.lanes;
+  const int64_t stride = panel_bytes(format, lanes, tensor.cols);
   check_tensor(tensor);
+  pool.run(divide_up(tensor.rows, lanes), [&](int64_t i, int) {
+    std::memset(out + i * stride, 0, static_cast<size_t>(stride));
+    pack_panel(format, tensor, i * lanes, lanes, out + i * stride);
+  });
+}
+
+std::unique_ptr<Linear> pack_linear(const sl_tensor& tensor, int isa, Pool& pool) {
   if (tensor.rows < 1 || tensor.cols < 1) throw Error(SL_INVALID, "a weight needs at least one row and one column");
   if (isa == SL_ISA_BEST || !isa_supported(isa)) {
     throw Error(SL_UNSUPPORTED, "instruction set " + std::to_string(isa) + " (" + isa_name(isa) + ") cannot run here");
@@ -106,16 +130,17 @@ std::unique_ptr<Linear> pack_linear(const sl_tensor& tensor, int isa, Pool& pool
   weight->format_ = &format;
   weight->rows_ = tensor.rows;
   weight->cols_ = tensor.cols;
-  const int lanes = weight->body_->lanes;
-  const int64_t panels = divide_up(tensor.rows, lanes), stride = panel_bytes(format, lanes, tensor.cols);
-  weight->panel_bytes_ = stride;
-  weight->bytes_ = panels * stride;
-  weight->data_.reset(allocate(weight->bytes_));
-  uint8_t* const data = weight->data_.get();
-  pool.run(panels, [&](int64_t i, int) {
-    std::memset(data + i * stride, 0, static_cast<size_t>(stride));
-    pack_panel(format, tensor, i * lanes, lanes, data + i * stride);
-  });
+  weight->panel_bytes_ = panel_bytes(format, weight->body_->lanes, tensor.cols);
+  weight->bytes_ = packed_bytes(tensor, isa);
+  if (tensor.packed != 0) {
+    check_panels(tensor, isa, weight->bytes_);
+    weight->data_ = static_cast<const uint8_t*>(tensor.data);
+    return weight;
+  }
+  check_tensor(tensor);
+  weight->own_.reset(allocate(weight->bytes_));
+  weight->data_ = weight->own_.get();
+  pack_panels(tensor, isa, pool, weight->own_.get());
   return weight;
 }
 
@@ -213,7 +238,7 @@ class Products {
       const TileKernel kernel = tiles_.body.kernel(weight.format_->type, tokens);
       for (int64_t i = first_panel; i < last_panel; ++i) {
         const int64_t row = i * tiles_.body.lanes;
-        kernel(Tile{weight.data_.get() + i * weight.panel_bytes_, scratch + form.at + first * form.token,
+        kernel(Tile{weight.data_ + i * weight.panel_bytes_, scratch + form.at + first * form.token,
                     product.y + first * weight.rows_ + row, product.bias != nullptr ? product.bias + row : nullptr,
                     weight.rows_, weight.cols_, static_cast<int>(std::min<int64_t>(tiles_.body.lanes, weight.rows_ - row))});
       }
@@ -238,7 +263,7 @@ void linear(std::span<const Product> products, const float* x, int64_t x_stride,
 }
 
 void Linear::row(int64_t row, float* out) const {
-  unpack_row(*format_, data_.get() + row / body_->lanes * panel_bytes_, static_cast<int>(row % body_->lanes), body_->lanes,
+  unpack_row(*format_, data_ + row / body_->lanes * panel_bytes_, static_cast<int>(row % body_->lanes), body_->lanes,
              cols_, out);
 }
 

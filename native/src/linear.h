@@ -27,7 +27,7 @@ struct FreeBytes {
   void operator()(uint8_t* p) const;
 };
 
-// A weight matrix packed for one instruction set. Made by pack_linear only.
+// A weight matrix packed for one instruction set, in memory of its own or in the caller's. Made by pack_linear only.
 class Linear {
  public:
   int64_t rows() const { return rows_; }
@@ -42,11 +42,17 @@ class Linear {
   int64_t panel_bytes_ = 0;
   const Format* format_ = nullptr;
   const LinearBody* body_ = nullptr;
-  std::unique_ptr<uint8_t, FreeBytes> data_;  // [panels, panel_bytes_]
+  const uint8_t* data_ = nullptr;  // [panels, panel_bytes_]
+  std::unique_ptr<uint8_t, FreeBytes> own_;  // null where the panels are the caller's
 };
 
 // isa: a resolved, supported sl_isa. Throws Error on a malformed tensor or an instruction set this machine lacks.
+// A tensor given as panels is read in place; it must outlive the result.
 std::unique_ptr<Linear> pack_linear(const sl_tensor& tensor, int isa, Pool& pool);
+
+// Bytes of all panels of a matrix of this shape and type, and the panels themselves: out[packed_bytes()], 64-byte aligned.
+int64_t packed_bytes(const sl_tensor& shape, int isa);
+void pack_panels(const sl_tensor& tensor, int isa, Pool& pool, uint8_t* out);
 
 // y[n, rows of the weight] = x[n, cols] . W^T + bias[rows] (may be null).
 struct Product {

@@ -267,23 +267,32 @@ void check_config(const sl_config& config) {
     refuse("config kv_type is " + str(config.kv_type) + ", expected 1 (F16) or 8 (Q8_0)");
 }
 
+void check_shape(const sl_tensor& t, int32_t index) {
+  const std::string name = "tensor " + str(index);
+  if (t.rows < 1 || t.rows > kMaxWidth || t.cols < 1 || t.cols > kMaxWidth)
+    refuse(name + " is [" + str(t.rows) + ", " + str(t.cols) + "], expected 1 to " + str(kMaxWidth) + " each");
+  (void)tensor_bytes(t.type, t.rows, t.cols);  // refuses a type and columns that do not go together
+}
+
 void check_tensor(const sl_tensor& t, int32_t index) {
   const std::string name = "tensor " + str(index);
   if (t.data == nullptr) refuse(name + " has no data");
-  if (t.reserved != 0) refuse(name + ": reserved is " + str(t.reserved) + ", expected 0");
-  if (t.rows < 1 || t.rows > kMaxWidth || t.cols < 1 || t.cols > kMaxWidth)
-    refuse(name + " is [" + str(t.rows) + ", " + str(t.cols) + "], expected 1 to " + str(kMaxWidth) + " each");
+  check_shape(t, index);
   const uint64_t bytes = tensor_bytes(t.type, t.rows, t.cols);
-  if (t.size != bytes)
+  if (t.packed == 0 && t.size != bytes)  // of panels pack_linear knows the size
     refuse(name + " has " + std::to_string(t.size) + " bytes, its type and shape need " + std::to_string(bytes));
 }
 
-Plan decode_plan(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors,
-    const sl_config& config) {
+void check_counts(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors) {
   if (ops == nullptr || n_ops < 1 || n_ops > kMaxOps) refuse("a plan needs 1 to " + str(kMaxOps) + " ops, found " +
       str(n_ops));
   if (n_tensors < 0 || n_tensors > kMaxTensors || (n_tensors > 0 && tensors == nullptr))
     refuse("a plan needs 0 to " + str(kMaxTensors) + " tensors, found " + str(n_tensors));
+}
+
+Plan decode_plan(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors,
+    const sl_config& config) {
+  check_counts(ops, n_ops, tensors, n_tensors);
   check_config(config);
   for (int32_t t = 0; t < n_tensors; t++) check_tensor(tensors[t], t);
   return Decoder(tensors, n_tensors, config).run(ops, n_ops);

@@ -33,6 +33,8 @@ struct Plan {
 };
 
 void check_config(const sl_config& config);
+void check_counts(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors);
+void check_shape(const sl_tensor& tensor, int32_t index);   // type and shape agree; data is not looked at
 void check_tensor(const sl_tensor& tensor, int32_t index);  // type, shape and size agree
 Plan decode_plan(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors, const sl_config& config);
 

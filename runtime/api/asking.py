@@ -106,6 +106,7 @@ def source_of(server: Server, ask: Ask) -> ModelSource:
         parallel=settings.parallel,
         max_rows=settings.batch_rows,
         kv_type=settings.kv_type,
+        packs=str(server.store.packs / weights.digest.hex),
     )
 
 

@@ -6,25 +6,20 @@ Invariants:
 * A worker whose process does not run (stopped, or thrashing) while a sequence is open is asked for a sign of life after
   PULSE_S of silence and killed after another: a request does not wait for ever, and others do not wait for it.
 * The process is never left behind: it dies with its socket, with its parent, and is killed and waited for in `close`.
-No shell, a fixed argument list, no standard input; standard output goes where standard error goes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import runtime
 from runtime.engine.protocol import (
     OUT_FIELDS,
     Frames,
@@ -35,6 +30,7 @@ from runtime.engine.protocol import (
     sampling_to_json,
 )
 from runtime.engine.sampling import Sampling
+from runtime.engine.spawn import COMMAND, Spawned, spawn
 from runtime.errors import RuntimeFailure, ShuttingDown, WorkerDied
 
 log = logging.getLogger("sealift.engine")
@@ -44,7 +40,6 @@ DIED = (
     "check the server's log for details"
 )
 NOT_NUMBERS = "an error was encountered while running the model: it produced values that are not numbers"
-COMMAND = (sys.executable, "-m", "runtime.engine.worker")
 CLOSE_S = 2.0  # patience before a worker that was asked to go is killed
 PULSE_S = 30.0  # silence before a worker is asked for a sign of life, and then before it is given up
 READ = 1 << 18  # bytes
@@ -55,8 +50,9 @@ class Load:
     """What a worker shall run. `path`: the GGUF file's absolute path.
 
     `n_ctx`, `threads`, `parallel` 0: the worker chooses. `parallel`: how many full contexts the key/value pool holds.
-    `max_seqs`: sequences computed together; more than `parallel` may share the pool as long as their tokens fit.
-    `kv_type`: how keys and values are kept, of native.library.KV_TYPES.
+    `packs`: the path of the weights' packs without instruction set and suffix, "": none are kept; `blob`: the digest
+    they are keyed by. `max_seqs`: sequences computed together; more than `parallel` may share the pool as long as
+    their tokens fit. `kv_type`: how keys and values are kept, of native.library.KV_TYPES.
     """
 
     path: str
@@ -67,11 +63,14 @@ class Load:
     max_rows: int = 512
     kv_type: str = "f16"
     isa: str = "best"
+    packs: str = ""
+    blob: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What the worker made of it. Sizes in bytes; `confined`, `unconfined`: what the sandbox does, and could not do."""
+    """What the worker made of it. Sizes in bytes; `confined`, `unconfined`: what the sandbox does, and could not do.
+    `pack`: "used", "absent", or why the pack that is there is not used."""
 
     n_ctx: int
     vocab: int
@@ -81,6 +80,7 @@ class Ready:
     kv_bytes: int
     scratch_bytes: int
     isa: str
+    pack: str
     load_ns: int
     confined: tuple[str, ...]
     unconfined: tuple[str, ...]
@@ -155,19 +155,14 @@ class Link:
         self._loop.add_reader(ours.fileno(), self._readable)
 
     @classmethod
-    async def start(cls, load: Load, command: Seq[str] = COMMAND) -> Link:
-        """A worker that has loaded. Raises what the worker refused, or WorkerDied; leaves no process behind."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                process = subprocess.Popen(
-                    [*command, "--fd", str(theirs.fileno()), "--parent", str(os.getpid())],
-                    stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno() if _has_fd(sys.stderr) else subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),), cwd=Path(runtime.__file__).resolve().parents[1],
-                )  # fmt: skip
-            except OSError as error:
-                ours.close()
-                raise WorkerDied(f"the worker could not be started: {error.strerror}") from error
+    async def start(cls, load: Load, command: Seq[str] = COMMAND, spawned: Spawned | None = None) -> Link:
+        """A worker that has loaded: the one given, or a new one. Raises what the worker refused, or WorkerDied;
+        leaves no process behind."""
+        try:
+            spawned = spawned or spawn(command)
+        except OSError as error:
+            raise WorkerDied(f"the worker could not be started: {error.strerror}") from error
+        process, ours = spawned.process, spawned.socket
         ours.setblocking(False)
         link = cls(process, ours)
         try:
@@ -344,10 +339,3 @@ class Link:
             self._end(id, Ended(reason="error", failure=why or WorkerDied(DIED)))
         if self.on_death is not None and not self._closing:
             self.on_death()
-
-
-def _has_fd(stream: Any) -> bool:
-    try:
-        return stream is not None and stream.fileno() >= 0
-    except (OSError, ValueError):
-        return False

@@ -7,7 +7,8 @@ Refuses a file that is no model we run (runtime.models), a library that is absen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,14 @@ from native import engine as native
 from native.errors import MemoryShortError, NativeError
 from native.plan import Plan
 from native.weight import Weight
-from runtime.engine import resources
+from runtime.engine import packfile, resources
 from runtime.engine.batch import Opened, Rows
 from runtime.engine.blocks import BLOCK, blocks_for
 from runtime.engine.link import Load
 from runtime.engine.pace import SMALLEST
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen
-from runtime.errors import ModelRefused, OutOfMemory, RuntimeFailure
+from runtime.errors import ModelRefused, OutOfMemory, PackUnusable, RuntimeFailure
 from runtime.models.load import load as load_model
 
 assert native.BLOCK == BLOCK
@@ -33,8 +34,7 @@ assert native.BLOCK == BLOCK
 DEFAULT_CONTEXT = 4096  # tokens
 PARALLEL = 4  # full contexts in the pool where nobody says and memory allows
 POOL_SHARE = 0.5  # of the memory that the weights leave: the most an automatic pool takes
-PACKED = 1.05  # packed weights against the file's: padding to whole panels, scales widened (Q4_K: 148 bytes for 144)
-SCRATCH = 64 << 20  # bytes kept free for activations, logits and this process
+PROCESS = 64 << 20  # bytes of a worker without a model: the interpreter, its libraries, the file's head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,26 +42,27 @@ class MemoryPlan:
     """Bytes, and what they buy. `available` None: the system does not say."""
 
     weights: int
+    scratch: int  # activations, logits, and the process itself
     context: int  # key/value bytes of one full context
     parallel: int
     available: int | None
 
     @property
     def needed(self) -> int:
-        return self.weights + self.parallel * self.context + SCRATCH
+        return self.weights + self.parallel * self.context + self.scratch
 
 
-def plan_memory(weights: int, context: int, parallel: int, available: int | None) -> MemoryPlan:
+def plan_memory(weights: int, scratch: int, context: int, parallel: int, available: int | None) -> MemoryPlan:
     """`parallel` 0: as many contexts as POOL_SHARE of the rest holds, 1 to PARALLEL. Raises OutOfMemory."""
     chosen = parallel
     if not chosen:
-        rest = None if available is None else POOL_SHARE * (available - weights - SCRATCH)
+        rest = None if available is None else POOL_SHARE * (available - weights - scratch)
         chosen = PARALLEL if rest is None else max(1, min(PARALLEL, int(rest // context)))
-    plan = MemoryPlan(weights=weights, context=context, parallel=chosen, available=available)
+    plan = MemoryPlan(weights=weights, scratch=scratch, context=context, parallel=chosen, available=available)
     if available is not None and plan.needed > available:
         raise OutOfMemory(
             f"model requires more system memory ({_size(plan.needed)}) than is available ({_size(available)}): "
-            f"{_size(weights)} for weights, {chosen} x {_size(context)} for context",
+            f"{_size(weights)} for weights, {chosen} x {_size(context)} for context, {_size(scratch)} for computing",
             hint="ask for a smaller context (num_ctx), fewer parallel requests, or a smaller quantization",
         )
     return plan
@@ -71,40 +72,33 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def context_bytes(plan: Plan, n_ctx: int, kv_type: str = "f16") -> int:
-    """Keys and values of `n_ctx` tokens, whole blocks."""
-    return blocks_for(n_ctx) * native.block_bytes(plan, kv_type)
-
-
-def weight_bytes(plan: Plan, weights: Mapping[str, Weight]) -> int:
-    """What the engine will hold of them. A matrix both looked up and multiplied with (tied) is held once, packed."""
-    return int(PACKED * sum(weights[name].buffer.nbytes for name in plan.tensors))
-
-
 def open_native(load: Load) -> Opened:
     """Raises RuntimeFailure and GgufError."""
     gguf = Gguf.open(load.path)
     spec, plan, weights = load_model(gguf)
     n_ctx = min(load.n_ctx or DEFAULT_CONTEXT, spec.context)
-    memory = plan_memory(
-        weight_bytes(plan, weights),
-        context_bytes(plan, n_ctx, load.kv_type),
-        load.parallel,
-        resources.memory_available(),
-    )
-    max_seqs = load.max_seqs
-    max_rows = max(load.max_rows, max_seqs + SMALLEST)
-    engine = make_engine(
-        plan, weights, threads=load.threads or resources.cores(), n_blocks=memory.parallel * blocks_for(n_ctx),
-        max_rows=max_rows, max_seqs=max_seqs, isa=load.isa, kv_type=load.kv_type,
-    )  # fmt: skip
+    threads = load.threads or resources.cores()
+    max_rows = max(load.max_rows, load.max_seqs + SMALLEST)
+    seqs = load.max_seqs
+    config: dict[str, Any] = {"threads": threads, "isa": load.isa, "kv_type": load.kv_type}
+    config |= {"max_rows": max_rows, "max_seqs": seqs, "max_outputs": seqs}
+    with refusals():
+        sizes = native.measure(plan, weights, n_blocks=1, **config)
+        memory = plan_memory(
+            sizes.weight_bytes, sizes.scratch_bytes + PROCESS, blocks_for(n_ctx) * sizes.bytes_per_block,
+            load.parallel, resources.memory_available(),
+        )  # fmt: skip
+        n_blocks = memory.parallel * blocks_for(n_ctx)
+        weights, pack = _packed(load, plan, weights, sizes.isa, threads)
+        engine = native.Engine(plan, weights, n_blocks=n_blocks, **config)
+    gguf.release()
     info = engine.info
     return Opened(
         runner=NativeRunner(engine),
         n_ctx=n_ctx,
-        n_blocks=memory.parallel * blocks_for(n_ctx),
+        n_blocks=n_blocks,
         vocab=info.vocab,
-        max_seqs=max_seqs,
+        max_seqs=seqs,
         max_rows=max_rows,
         facts={
             "threads": info.threads,
@@ -112,14 +106,31 @@ def open_native(load: Load) -> Opened:
             "kv_bytes": info.kv_bytes,
             "scratch_bytes": info.scratch_bytes,
             "isa": info.isa,
+            "pack": pack,
         },
     )
 
 
-def make_engine(plan: Plan, weights: Mapping[str, Weight], *, max_outputs: int = 0, **sizes: Any) -> native.Engine:
-    """`sizes`: as of native.Engine. `max_outputs` 0: one for each sequence. Raises RuntimeFailure."""
+def _packed(
+    load: Load, plan: Plan, weights: dict[str, Weight], isa: str, threads: int
+) -> tuple[dict[str, Weight], str]:
+    """The weights, from their pack where there is a good one, and what to say of it (Ready.pack)."""
+    if not load.packs:
+        return weights, "absent"
     try:
-        return native.Engine(plan, weights, max_outputs=max_outputs or sizes["max_seqs"], **sizes)
+        layout = packfile.layout_of(plan, weights, load.blob, isa)
+        return packfile.use(packfile.path_of(load.packs, isa), layout, weights, isa, threads=threads), "used"
+    except FileNotFoundError:
+        return weights, "absent"
+    except PackUnusable as error:
+        return weights, str(error)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """The engine's errors as this room's."""
+    try:
+        yield
     except MemoryShortError as error:
         raise OutOfMemory(str(error), hint=error.hint) from error
     except NativeError as error:

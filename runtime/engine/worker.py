@@ -51,8 +51,9 @@ def main(opener: Opener | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which closes the socket when it is done
     before = confine(files="any")  # while there is one thread: the file to come is a stranger's
     die_with_parent(given.parent)  # after it: a change of credentials clears the kernel's note
+    opener = opener or _native()
     with socket.socket(fileno=given.fd) as wire:
-        serve(wire, opener or _open_native, before)
+        serve(wire, opener, before)
 
 
 def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
@@ -216,10 +217,11 @@ def _read(wire: socket.socket, inbox: Inbox, send: Callable[[bytes], None]) -> N
     os._exit(0)
 
 
-def _open_native(load: Load) -> Opened:
+def _native() -> Opener:
+    """What takes longest to import: with the filter set, and before a model is asked for."""
     from runtime.engine.native_runner import open_native
 
-    return open_native(load)
+    return open_native
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from native.plan import Plan
 from native.weight import Weight
 from runtime.engine import resources
 from runtime.engine.blocks import blocks_for
-from runtime.engine.native_runner import context_bytes, make_engine, plan_memory, weight_bytes
+from runtime.engine.native_runner import PROCESS, plan_memory, refusals
 from runtime.errors import ModelNotFound, RequestRefused
 from runtime.models.load import load
 from runtime.models.spec import ModelSpec
@@ -48,14 +48,15 @@ class Subject:
 
         Raises OutOfMemory before anything is taken, with the numbers.
         """
-        scratch = 4 * most["max_outputs"] * self.spec.vocab
-        needed = weight_bytes(self.plan, self.weights) + scratch
-        plan_memory(
-            needed, context_bytes(self.plan, tokens, most.get("kv_type", "f16")), 1, resources.memory_available()
-        )
-        return make_engine(
-            self.plan, self.weights, threads=threads or resources.cores(), n_blocks=blocks_for(tokens), **most
-        )
+        most["threads"] = threads or resources.cores()
+        with refusals():
+            sizes = native.measure(self.plan, self.weights, n_blocks=1, **most)
+            blocks = blocks_for(tokens)
+            plan_memory(
+                sizes.weight_bytes, sizes.scratch_bytes + PROCESS, blocks * sizes.bytes_per_block, 1,
+                resources.memory_available(),
+            )  # fmt: skip
+            return native.Engine(self.plan, self.weights, n_blocks=blocks, **most)
 
 
 def find(text: str) -> Subject:

@@ -70,7 +70,7 @@ def opener(load: Load) -> Opened:
     engine = kind(n_blocks=n_blocks, max_rows=load.max_rows, max_seqs=load.max_seqs)
     return Opened(
         runner=engine, n_ctx=n_ctx, n_blocks=n_blocks, vocab=VOCAB, max_seqs=load.max_seqs, max_rows=load.max_rows,
-        facts={**BYTES, "threads": 1, "isa": "fake"},
+        facts={**BYTES, "threads": 1, "isa": "fake", "pack": "absent"},
     )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def live(session: Session) -> dict[str, Any]:
     run("bundle", "receive", "--watch", "drop", "--once")
     run("rm", "mine")
     run("bundle", "approve", "usb", "--sign", "bob")
-    run("bundle", "import", "usb")
+    run("bundle", "import", "usb", "--prepare")
     run("list")
     run("show", "mine")
     run("cp", "mine", "second")
@@ -150,6 +150,7 @@ def live(session: Session) -> dict[str, Any]:
     run("audit")
     run("bench", "mine", "--quick")
     run("eval", "mine", "Modelfile", "--context", "16")
+    run("prepare", "mine")
     answers: dict[str, Any] = {}
     message = {"model": "mine", "stream": False, "messages": [{"role": "user", "content": "Hello"}]}
     with session.serving() as port:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import uvicorn
 
 from manifests.store import Store
+from runtime.address import Address
 from runtime.api.app import create_app
-from runtime.client import Address
 from runtime.manager import Manager
 from runtime.serving import Http, bind
 from tests.peers.scripted import Script, scripted_manager

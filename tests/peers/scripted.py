@@ -43,6 +43,7 @@ class Script:
 class ScriptedModel:
     max_seqs = 16
     waiting = 0
+    unpacked = False
     alive = True
 
     def __init__(self, script: Script, source: ModelSource, tokenizer: Tokenizer) -> None:

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from manifests.store import Store
 from native.library import KV_TYPES
 from runtime import told as settings
-from runtime.client import Client, parse_address
+from runtime.address import parse_address
+from runtime.client import Client
 from runtime.commands import serve as serve_verb
 from runtime.errors import AddressRefused, RequestRefused, ServerRefused, ServerUnreachable
 from runtime.serving import bind

@@ -16,7 +16,8 @@ import pytest
 from manifests.create import CreateRequest, create
 from manifests.name import ModelName
 from manifests.store import Store
-from runtime.client import Client, parse_address
+from runtime.address import parse_address
+from runtime.client import Client
 from runtime.errors import ServerRefused
 from tests.peers.live import Live, live
 from tests.peers.model_maker import CHATML, Size, make_model

@@ -17,10 +17,11 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from manifests.store import Store
+from runtime.address import parse_address
 from runtime.chat.printing import Wrapper, facts, statistics
 from runtime.chat.repl import chat
 from runtime.chat.session import Session
-from runtime.client import Client, parse_address
+from runtime.client import Client
 from runtime.errors import ServerRefused
 from tests.peers.live import Live, live
 from tests.peers.scripted import Script, small_store

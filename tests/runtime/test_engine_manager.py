@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -25,6 +25,7 @@ class FakeModel:
         self.n_ctx = min(source.n_ctx or 4096, self.n_ctx_train)
         self.max_seqs = 2
         self.waiting = 0
+        self.unpacked = True
         self.dead = asyncio.Event()
         self.closed = 0
 
@@ -63,7 +64,7 @@ class House:
         return sorted(line.name for line in self.manager.loaded())
 
 
-def source(name: str = "a", *, weights: str | None = None, **how: int) -> ModelSource:
+def source(name: str = "a", *, weights: str | None = None, **how: Any) -> ModelSource:
     return ModelSource(name=name, digest=name * 4, weights=weights or name, path=Path("/nowhere"), size=1, **how)
 
 
@@ -209,6 +210,20 @@ def test_lack_of_memory_evicts_the_idle_and_tries_once_more() -> None:
         assert house.names == []
 
     play(scene)
+
+
+def test_weights_that_had_to_be_packed_are_kept_packed_once_after_the_first_answer() -> None:
+    asked: list[ModelSource] = []
+
+    async def scene(house: House) -> None:
+        async with house.manager.use(source()), house.manager.use(source()):
+            await settle()
+            assert not asked  # somebody waits for an answer
+        await visit(house, source())
+        await settle()
+        assert asked == [source()]
+
+    play(scene, prepare=asked.append)
 
 
 def test_a_load_that_fails_is_not_remembered() -> None:

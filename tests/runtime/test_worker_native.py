@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from manifests.gguf import Gguf
+from native import engine as native
 from native.library import KV_TYPES
 from runtime.engine import resources
 from runtime.engine.link import Ended, Link, Load, Stream, Token
-from runtime.engine.native_runner import context_bytes, open_native, plan_memory, weight_bytes
+from runtime.engine.native_runner import PROCESS, open_native, plan_memory
 from runtime.engine.pace import SMALLEST, Pace
 from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory
 from runtime.loaded import GenerateRequest, ModelSource, load_model
-from runtime.models.load import load
 from tests.peers.house import N_CTX, House, alone, asks
 from tests.peers.model_maker import make_model
 
@@ -140,26 +139,33 @@ def test_an_architecture_we_do_not_know_keeps_its_error_over_the_wire(tmp_path: 
 
 
 def test_memory_is_planned_and_refused_with_the_numbers() -> None:
-    gib = 1 << 30
-    assert plan_memory(gib, gib, 0, None).parallel == 4
-    assert plan_memory(gib, gib, 0, 64 * gib).parallel == 4
-    assert plan_memory(gib, gib, 0, 6 * gib).parallel == 2
-    assert plan_memory(gib, gib, 0, 3 * gib).parallel == 1
-    assert plan_memory(gib, gib, 3, 8 * gib).needed <= 8 * gib
-    with pytest.raises(OutOfMemory, match=r"4\.1 GiB.*3\.0 GiB.*1\.0 GiB for weights, 3 x 1\.0 GiB for context"):
-        plan_memory(gib, gib, 3, 3 * gib)
+    gib, few = 1 << 30, 64 << 20
+    assert plan_memory(gib, few, gib, 0, None).parallel == 4
+    assert plan_memory(gib, few, gib, 0, 64 * gib).parallel == 4
+    assert plan_memory(gib, few, gib, 0, 6 * gib).parallel == 2
+    assert plan_memory(gib, few, gib, 0, 3 * gib).parallel == 1
+    assert plan_memory(gib, few, gib, 3, 8 * gib).needed <= 8 * gib
+    with pytest.raises(OutOfMemory, match=r"4\.1 GiB.*3\.0 GiB.*1\.0 GiB for weights, 3 x 1\.0 GiB for context, 64"):
+        plan_memory(gib, few, gib, 3, 3 * gib)
     with pytest.raises(OutOfMemory):
-        plan_memory(gib, gib, 0, gib)
+        plan_memory(gib, few, gib, 0, gib)
 
 
-def test_the_plan_is_what_the_engine_takes(model: Path) -> None:
-    _, plan, weights = load(Gguf.open(model))
-    for kv_type in KV_TYPES:
-        opened = open_native(Load(path=str(model), n_ctx=N_CTX, threads=1, parallel=3, kv_type=kv_type))
-        assert opened.facts["kv_bytes"] == 3 * context_bytes(plan, N_CTX, kv_type)
-    planned = weight_bytes(plan, weights)
-    # Norms are held as they are; a matrix of few rows is padded to a panel of 16: hence the slack of a tenth.
-    assert 0.8 * opened.facts["weight_bytes"] <= planned <= 1.1 * opened.facts["weight_bytes"]
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+def test_memory_is_measured_before_anything_is_packed(
+    model: Path, monkeypatch: pytest.MonkeyPatch, kv_type: str
+) -> None:
+    """What the engine holds is what was compared with the limit, to the byte; one byte less is refused."""
+    request = Load(path=str(model), n_ctx=N_CTX, threads=1, parallel=3, kv_type=kv_type)
+    held = open_native(request).facts
+    needed = held["weight_bytes"] + held["kv_bytes"] + held["scratch_bytes"] + PROCESS
+    monkeypatch.setattr(resources, "memory_available", lambda: needed)
+    assert open_native(request).facts == held
+    monkeypatch.setattr(resources, "memory_available", lambda: needed - 1)
+    monkeypatch.setattr(native, "Engine", lambda *_, **__: pytest.fail("made before it was known to fit"))
+    with pytest.raises(OutOfMemory, match=r"for weights, 3 x .* for context, .* for computing") as caught:
+        open_native(request)
+    assert caught.value.hint is not None and "num_ctx" in caught.value.hint
 
 
 def test_limits_of_the_control_group_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
