@@ -2,20 +2,22 @@
 //
 // A panel holds L weight rows (L = lanes of the body: 16, 8 or 4), whole and contiguous, padded with zero rows at the end of
 // the matrix. k runs along the columns. Integer formats keep their own bits per code, in chunks of 256 columns (the last one
-// may be shorter) of codes, then scales, so that a kernel reads memory as one forward stream:
+// may be shorter) of scales, then codes, so that a kernel reads memory as one forward stream. The processor's own reading
+// ahead carries it (measured on Zen 4) as long as a kernel begins at a chunk's first line and passes over less than 512 bytes
+// at once: so scales come first, and d and m, which are read side by side, begin apart.
+//   scales  FLAT: per 32 columns f16 d[L]; after all of these, if the format has minima, per 32 columns f16 m[L].
+//             SUPER:  f16 d[L], f16 m[L], then per 32 columns u8 sc[L], u8 mn[L].
+//             SUPER6: f16 d[L], then per 32 columns i8 sc[L] (first 16), i8 sc[L] (last 16).
+//             FIXED:  per 32 columns i8 e[L].
+//           Padded to whole vectors of 4L bytes.
 //   codes   per 32 columns: group g (0..7) is columns 4g .. 4g+3 of all L rows as one vector of 4L bytes, byte 4 row + column.
 //             low nibbles: vectors v = 0..3; low half of a byte is group v, high half group v + 4      (bits 4, 5, 6)
 //             fifth bits:  one vector, bit g of a byte belongs to group g                             (bits 5)
 //             bit pairs:   two vectors h; bits 2p of a byte belong to group 4h + p                    (bits 6)
 //             whole bytes: vectors g = 0..7                                                           (bits 8)
-//   scales  FLAT: per 32 columns f16 d[L], then f16 m[L] if the format has minima.
-//             SUPER:  f16 d[L], f16 m[L], then per 32 columns u8 sc[L], u8 mn[L].
-//             SUPER6: f16 d[L], then per 32 columns i8 sc[L] (first 16), i8 sc[L] (last 16).
-//             FIXED:  per 32 columns i8 e[L].
-//           Padded to whole vectors of 4L bytes.
 // Plain formats: [cols][L] values of 4 or 2 bytes. Every panel starts at a multiple of 64 bytes.
 // Fixed point, what F16 and BF16 become for bodies that have it (linear_fixed.cpp): chunks as above, the last one padded
-// with zeros to whole groups of 32 columns, but scales first: a stream that ends with them waits for them at its beginning.
+// with zeros to whole groups of 32 columns.
 // Codes: 16 vectors of 4L bytes, each two columns, int16, of all rows; value = code * 2^e.
 //
 // Activations of a tile of T tokens (they, too, are read once, in order):

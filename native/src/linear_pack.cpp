@@ -32,12 +32,11 @@ void place_codes(int bits, const uint8_t* q, int lane, int lanes, uint8_t* out) 
 
 void put_u16(uint8_t* vector, int lane, uint16_t value) { std::memcpy(vector + 2 * lane, &value, 2); }
 
-// Places one row's scales of block number `block` of a chunk into the chunk's scale region.
-void place_scales(const Format& format, const Codes& codes, int64_t block, int lane, int lanes, uint8_t* at) {
+// Places one row's scales of block number `block` of `blocks` of a chunk into the chunk's scale region.
+void place_scales(const Format& format, const Codes& codes, int64_t block, int64_t blocks, int lane, int lanes, uint8_t* at) {
   if (format.form == Form::FLAT) {
-    at += block * lanes * (format.has_min ? 4 : 2);
-    put_u16(at, lane, codes.d);
-    if (format.has_min) put_u16(at + 2 * lanes, lane, codes.m);
+    put_u16(at + block * 2 * lanes, lane, codes.d);
+    if (format.has_min) put_u16(at + (blocks + block) * 2 * lanes, lane, codes.m);
     return;
   }
   const bool super6 = format.form == Form::SUPER6;
@@ -52,13 +51,14 @@ void place_scales(const Format& format, const Codes& codes, int64_t block, int l
 
 // Places one row's chunk of `columns` columns; src: its first block.
 void place_chunk(const Format& format, const uint8_t* src, int64_t columns, int lane, int lanes, uint8_t* out) {
-  const int64_t step = code_bytes(format.bits, lanes);
-  uint8_t* const scales = out + columns / GROUP * step;
+  const int64_t step = code_bytes(format.bits, lanes), blocks = columns / format.block;
+  uint8_t* const scales = out;
+  out += scale_bytes(format.form, format.has_min, lanes, columns);
   Codes codes;
-  for (int64_t b = 0; b < columns / format.block; ++b, src += format.block_bytes) {
+  for (int64_t b = 0; b < blocks; ++b, src += format.block_bytes) {
     format.read(src, codes);
     for (int k = 0; k < format.block; k += GROUP, out += step) place_codes(format.bits, codes.q + k, lane, lanes, out);
-    place_scales(format, codes, b, lane, lanes, scales);
+    place_scales(format, codes, b, blocks, lane, lanes, scales);
   }
 }
 
@@ -83,12 +83,11 @@ uint16_t take_u16(const uint8_t* vector, int lane) {
 }
 
 // The reverse of place_scales.
-void take_scales(const Format& format, const uint8_t* at, int64_t block, int lane, int lanes, Codes& codes) {
+void take_scales(const Format& format, const uint8_t* at, int64_t block, int64_t blocks, int lane, int lanes, Codes& codes) {
   codes.m = 0;
   if (format.form == Form::FLAT) {
-    at += block * lanes * (format.has_min ? 4 : 2);
-    codes.d = take_u16(at, lane);
-    if (format.has_min) codes.m = take_u16(at + 2 * lanes, lane);
+    codes.d = take_u16(at + block * 2 * lanes, lane);
+    if (format.has_min) codes.m = take_u16(at + (blocks + block) * 2 * lanes, lane);
     return;
   }
   const bool super6 = format.form == Form::SUPER6;
@@ -104,12 +103,13 @@ void take_scales(const Format& format, const uint8_t* at, int64_t block, int lan
 
 // The reverse of place_chunk, and the values.
 void take_chunk(const Format& format, const uint8_t* chunk, int64_t columns, int lane, int lanes, float* out) {
-  const int64_t step = code_bytes(format.bits, lanes);
-  const uint8_t* const scales = chunk + columns / GROUP * step;
+  const int64_t step = code_bytes(format.bits, lanes), blocks = columns / format.block;
+  const uint8_t* const scales = chunk;
+  chunk += scale_bytes(format.form, format.has_min, lanes, columns);
   Codes codes;
-  for (int64_t b = 0; b < columns / format.block; ++b, out += format.block) {
+  for (int64_t b = 0; b < blocks; ++b, out += format.block) {
     for (int k = 0; k < format.block; k += GROUP, chunk += step) take_codes(format.bits, chunk, lane, lanes, codes.q + k);
-    take_scales(format, scales, b, lane, lanes, codes);
+    take_scales(format, scales, b, blocks, lane, lanes, codes);
     block_values(format, codes, out);
   }
 }
