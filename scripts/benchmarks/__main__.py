@@ -71,6 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that can import llama_cpp")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[one a core]")
     parser.add_argument("--runs", type=int, default=5, help="turns of each player [5]")
+    parser.add_argument("--alone", action="store_true", help="engine: one sequence only, for a look at many formats")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--from", type=Path, dest="earlier", metavar="FILE", help="sections in FILE are not run again")
     parser.add_argument("--write-docs", action="store_true", help="make docs/benchmarks anew, figures too")
@@ -133,7 +134,9 @@ def engine_section(section: str, players: list[Any], limits: Limits, ask: argpar
         return [engine.memory(players)]
     if section == "busy":
         return engine.busy(players, runs=ask.runs)
-    works = {"lengths": engine.lengths, "batches": engine.batches, "engine": engine.measure}
+    if section == "engine":
+        return engine.measure(players, runs=ask.runs, limits=limits, together=() if ask.alone else engine.TOGETHER)
+    works = {"lengths": engine.lengths, "batches": engine.batches}
     return works[section](players, runs=ask.runs, limits=limits)
 
 

@@ -27,14 +27,16 @@ STEPS_TOGETHER = 32
 STEPS_BUSY = 32
 
 
-def measure(players: list[Player], *, runs: int, limits: Limits, prefill: int = PREFILL) -> list[Comparison]:
+def measure(
+    players: list[Player], *, runs: int, limits: Limits, prefill: int = PREFILL, together: tuple[int, ...] = TOGETHER
+) -> list[Comparison]:
     """Each player's rates, and the first player's against the last's. Shares of the limits are in `extra`."""
     facts = {player.name: player.ask("facts") for player in players}
     cost = _cost(players)
     limits.measure()
     results = [_turns(players, f"prefill of {prefill}", prefill, runs, order={"work": "prefill", "tokens": prefill})]
     results.append(_decode(players, 1, DECODE, runs))
-    results += [_decode(players, sequences, STEPS_TOGETHER, runs) for sequences in TOGETHER]
+    results += [_decode(players, sequences, STEPS_TOGETHER, runs) for sequences in together]
     limits.measure()
     for result in results:
         prompt = result["work"].startswith("prefill")
