@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from bundler import contents, layout, oci
 from bundler.errors import ExportRefused
@@ -62,7 +62,9 @@ class Load:
         )
 
 
-def load(store: Store, names: Sequence[ModelName], *, leaf_size: int = LEAF_SIZE) -> Load:
+def load(
+    store: Store, names: Sequence[ModelName], *, leaf_size: int = LEAF_SIZE, rules: gate.Rules | None = None
+) -> Load:
     """Raises NotFound for an unknown model or a missing blob, ExportRefused for what an importer would refuse."""
     if not names:
         raise ExportRefused("no model named", hint="sealift list shows the models of this store")
@@ -94,7 +96,7 @@ def load(store: Store, names: Sequence[ModelName], *, leaf_size: int = LEAF_SIZE
         models.append(model)
         evidence += [Evidence(kind="licence", digest=layer.digest) for layer in manifest.of_kind("license")]
     out.models = tuple(models)
-    scan = _scan(store, [manifest for _, manifest in sorted(found.items(), key=lambda item: item[0].key)])
+    scan = _scan(store, [manifest for _, manifest in sorted(found.items(), key=lambda item: item[0].key)], rules)
     evidence.append(Evidence(kind="scan", digest=_add_made(out, scan, SCAN_TYPE)))
     out.evidence = tuple(dict.fromkeys(evidence))
     return out
@@ -142,21 +144,21 @@ def _add_blob(out: Load, name: ModelName, blob: Descriptor) -> None:
         out.larges[blob.digest] = leaf_lengths(size, cuts, out.leaf_size)
 
 
-def _scan(store: Store, manifests: Sequence[Manifest]) -> bytes:
-    """The content gate's findings on this side, as evidence. An error finding stops the export: the far side would
-    refuse."""
-    report = gate.run([contents.gate_items(manifest, store.blob_path) for manifest in manifests])
-    if report.errors:
-        first = "; ".join(f"{found.place}: {found.text} [{found.rule}]" for found in report.errors[:4])
+def _scan(store: Store, manifests: Sequence[Manifest], rules: gate.Rules | None) -> bytes:
+    """The content gate's findings on this side, as evidence. What this side's policy refuses is not exported: the far
+    side would refuse it too."""
+    report = gate.run([contents.gate_items(manifest, store.blob_path) for manifest in manifests], rules)
+    if report.refused:
         raise ExportRefused(
-            f"the far side would refuse this: {first}",
-            hint="pull or create the model again; a model that runs on another host cannot be carried",
+            f"the far side would refuse this: {report.words()}",
+            hint="pull or create the model again, or allow the rule under [gate] in policy.toml on both sides",
         )
-    notes = sorted({(f.rule, f.severity, f.place, f.text) for f in report.findings})
-    findings: list[dict[str, Any]] = [
-        {"rule": rule, "severity": severity, "place": place, "text": text} for rule, severity, place, text in notes
-    ]
-    return canonical.encode({"findings": findings, "gate": 1})
+    return canonical.encode(
+        {
+            "findings": sorted((f.as_dict() for f in set(report.findings)), key=lambda f: tuple(f.values())),
+            "gate": gate.VERSION,
+        }
+    )
 
 
 def source(store: Store, manifest: Digest) -> dict[str, str]:

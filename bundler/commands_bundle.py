@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bundler.inspect import Inspection
     from bundler.policy import Policy
     from bundler.verify import Verification, VerifiedBundle
+    from manifests.gate import Finding
     from manifests.name import ModelName
     from manifests.store import Store
     from signing.trust import TrustStore
@@ -97,7 +98,7 @@ def export_(
     parsed = [ModelName.parse(name) for name in names]
     signers = [open_signer(name, passphrase_file=passphrase_file) for name in dict.fromkeys(sign)]
     with bar("exporting") as progress:
-        report = export(Store(), parsed, out, signers, options, progress=progress)
+        report = export(Store(), parsed, out, signers, options, rules=load_policy().gate, progress=progress)
     if chain is not None:
         carried.write(out, layout.stem(report.statement), chain)
     if as_json:
@@ -331,7 +332,7 @@ def _print_verification(report: Verification) -> None:
 
 def _print_import(report: ImportReport) -> None:
     for finding in report.findings:
-        print(f"{finding.severity}: {finding.place}: {finding.text} [{finding.rule}]")
+        print_finding(finding)
     for note in report.notes:
         print(f"note: {note}")
     for item in report.not_checked:
@@ -341,6 +342,11 @@ def _print_import(report: ImportReport) -> None:
     for model in report.models:
         before = f" (before: {model.previous.short})" if model.action in ("replaced", "kept") and model.previous else ""
         print(f"{'imported' if report.complete else 'would import'} {model.name.short}: {words[model.action]}{before}")
+
+
+def print_finding(finding: Finding) -> None:
+    word = "ignored" if finding.action == "ignore" else finding.severity
+    print(f"{word}: {finding.place}: {finding.text} [{finding.rule}]")
 
 
 def _print_inspection(found: Inspection) -> None:

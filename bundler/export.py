@@ -31,6 +31,7 @@ from bundler.journal import Journal
 from bundler.measure import measure
 from bundler.medium import VOLUME, volume_size
 from bundler.writing import write
+from manifests import gate
 from manifests.digest import Digest
 from manifests.errors import StatementError
 from manifests.name import ModelName
@@ -66,15 +67,16 @@ def export(
     options: Options | None = None,
     *,
     seen: Channels | None = None,
+    rules: gate.Rules | None = None,
     now: datetime | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
-    """`progress` gets bytes done and bytes in all (of all passes). Raises ExportRefused, BadRequest,
-    MediumUnavailable, NoSpace and the store's errors."""
+    """`progress` gets bytes done and bytes in all (of all passes); `rules` are the content gate's. Raises
+    ExportRefused, BadRequest, MediumUnavailable, NoSpace and the store's errors."""
     if not signers:
         raise BadRequest("a bundle needs a signer", hint="name a key: --sign NAME (sealift key generate NAME)")
     seen = seen or Channels.exported()
-    load = cargo.load(store, names, leaf_size=(options or Options()).leaf_size)
+    load = cargo.load(store, names, leaf_size=(options or Options()).leaf_size, rules=rules)
     options = _settled(options or Options(), names[0])
     with medium_errors(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def import_bundle(
         store.require_space(_bytes_needed(bundle, staging, held))
         intake = Intake(bundle.medium, bundle.statement, bundle.payloads, staging=staging, held=held, progress=progress)
         contents = intake.run()  # 6, 7
-        report = _gate(store, staging, contents, held)  # 8
+        report = _gate(store, staging, contents, held, policy)  # 8
         not_checked += [*report.not_checked, "payload hashes of volumes: implied by headers, leaves and digests"]
         result = ImportReport(
             bundle=bundle,
@@ -182,22 +182,21 @@ def _bytes_needed(bundle: VerifiedBundle, staging: Staging, held: frozenset[Dige
     return sum(max(0, blob.size - staging.held(blob.digest)) for blob in blobs)
 
 
-def _gate(store: Store, staging: Staging, contents: Contents, held: frozenset[Digest]) -> gate.Report:
-    """Step 8. An error finding refuses the whole bundle."""
+def _gate(store: Store, staging: Staging, contents: Contents, held: frozenset[Digest], policy: Policy) -> gate.Report:
+    """Step 8. One finding that policy refuses, and the whole bundle is."""
 
     def path(digest: Digest) -> Path:
         return store.blob_path(digest) if digest in held else staging.path(digest)
 
     try:
-        report = gate.run([contents_of.gate_items(manifest, path) for manifest in contents.manifests])
+        report = gate.run([contents_of.gate_items(manifest, path) for manifest in contents.manifests], policy.gate)
     except ManifestsError as error:
         raise GateFailed(str(error), hint="nothing was imported; run it again") from None
-    if report.errors:
-        first = "; ".join(f"{found.place}: {found.text} [{found.rule}]" for found in report.errors[:4])
+    if report.refused:
         raise GateRefused(
-            f"the content gate found {len(report.errors)} problem(s): {first}",
+            f"the content gate found {len(report.refused)} problem(s): {report.words()}",
             report.findings,
-            hint="nothing was imported; tell the publisher of the bundle",
+            hint="nothing was imported; tell the publisher of the bundle, or decide by rule: [gate] in policy.toml",
         )
     return report
 

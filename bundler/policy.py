@@ -8,19 +8,28 @@
     allow_rollback = false      # true takes a bundle older than the newest seen; it is reported all the same
     allow_gap = true            # false refuses a bundle while numbers before it in its channel were never seen
 
+    [licenses]                  # SPDX expressions; what a model declares, and licence texts that are recognized
+    allow = ["Apache-2.0 OR MIT"]   # nothing else is taken, nor a model that states none; absent: all
+    deny = ["CC-BY-NC-4.0"]
+
+    [gate]                      # by rule of the content gate (docs/formats/gate.md): "refuse", "warn" or "ignore"
+    "template.recursion" = "refuse"
+
 Unknown keys are refused: a misspelt rule must not silently mean "no rule". Unsigned bundles cannot be allowed.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from bundler.errors import PolicyRefused
 from manifests.errors import FieldError
 from manifests.fields import Fields, text_item
+from manifests.gate import Rules, check_actions
+from manifests.scan import licences
 from manifests.statement import Statement, parse_time
 
 if sys.version_info >= (3, 11):
@@ -42,6 +51,7 @@ class Policy:
     sources: tuple[str, ...] | None = None
     allow_rollback: bool = False
     allow_gap: bool = True
+    gate: Rules = field(default_factory=Rules)
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -85,6 +95,7 @@ class Policy:
             sources=fields.optional("sources", texts),
             allow_rollback=bool(fields.optional("allow_rollback", fields.boolean)),
             allow_gap=fields.optional("allow_gap", fields.boolean) is not False,
+            gate=_gate_rules(fields),
         )
         fields.done()
         return policy
@@ -108,7 +119,22 @@ class Policy:
                     f"{model.name.short}: source {origin or 'not stated'} is not allowed (policy.toml: sources)"
                 )
         unchecked = [] if self.sources is not None else ["sources of the models: no rule in policy.toml"]
-        return [*unchecked, "licences against an allow list: this version has no such rule"]
+        return [*unchecked, *([] if self.gate.licences.any else ["licences: no rule in policy.toml"])]
+
+
+def _gate_rules(fields: Fields) -> Rules:
+    actions = fields.optional("gate", fields.object) or Fields({}, "gate")
+    licenses = fields.optional("licenses", fields.object) or Fields({}, "licenses")
+
+    def texts(key: str) -> tuple[str, ...]:
+        return licenses.array(key, text_item, maximum=1000)
+
+    given = {rule: actions.text(rule) for rule in actions.names()}
+    if problem := check_actions(given):
+        raise FieldError("gate", problem)
+    taken = licences.Rules.of(licenses.optional("allow", texts), licenses.optional("deny", texts) or ())
+    licenses.done()
+    return Rules(actions=given, licences=taken)
 
 
 def _covers(pattern: str, channel: str) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def findings_out(findings: Sequence[Finding]) -> list[dict[str, str]]:
-    return [{"rule": f.rule, "severity": f.severity, "place": f.place, "text": f.text} for f in findings]
+    return [finding.as_dict() for finding in findings]
 
 
 def record(store: Store, result: ImportReport, item: Imported, model: Model) -> None:

@@ -112,6 +112,10 @@ class Fields:
             raise FieldError(self.at(key), f"{len(values)} elements; at most {maximum} are accepted")
         return tuple(item(value, f"{self.at(key)}[{i}]") for i, value in enumerate(values))
 
+    def names(self) -> tuple[str, ...]:
+        """All of them, for an object whose keys are data."""
+        return tuple(self._values)
+
     def texts(self) -> dict[str, str]:
         """All keys whose value is a string."""
         self._asked.update(self._values)

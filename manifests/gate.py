@@ -1,21 +1,10 @@
-"""The content gate: a first look into a model's blobs before it may become visible. Findings, not verdicts on
-behaviour.
+"""The content gate: what a model's blobs hold, before it may become visible. Findings, not verdicts on behaviour.
 
 Run as `python -m manifests.gate`: a request in JSON on stdin, a report in JSON on stdout. The child has no network,
-bounded memory and time, and may not write files; what could not be arranged is listed in the report, never hidden.
+bounded memory and time, and may not write files; what could not be arranged is listed in the report, never hidden. The
+rules are in `manifests/scan/rules.py`; nothing is loaded, rendered or run to find out.
 
-    rule                severity  what it says
-    gguf.structure      error     a weights, adapter, projector or draft layer is not a sound GGUF file
-    gguf.architecture   error     a GGUF names no architecture
-    layer.unknown       error     a manifest carries a layer type that Ollama does not have
-    layer.unexamined    note      a layer type that this version does not look into
-    layer.json          error     params, messages or json layers are not JSON of the right kind
-    layer.text          error     a text layer is not UTF-8 or is too large
-    config.json         error     the config is not a JSON object
-    config.remote       error     the config sends prompts to another host (remote_host, remote_model)
-    model.weights       error     a model without a weights layer
-
-Absent: templates are not parsed here yet; the report says so.
+A finding whose action is `refuse` stops an import or an export; the others are shown and kept.
 """
 
 from __future__ import annotations
@@ -24,45 +13,50 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from manifests.digest import Digest
 from manifests.errors import ManifestsError
 from manifests.fields import Fields, parse_json
-from manifests.gguf import Gguf
 from manifests.manifest import OLLAMA_PREFIX
+from manifests.scan import layers, licences
+from manifests.scan.layers import CONFIG, FILE, Examined
+from manifests.scan.rules import MAX_TEXT, RULES, Finding
 
-GGUF_LAYERS = ("model", "adapter", "projector", "draft")
-TEXT_LAYERS = ("template", "prompt", "system", "license")
-UNEXAMINED = ("tensor", "embed")
-MAX_TEXT = 16 << 20  # bytes of a text, params, messages or config blob
+__all__ = ["CONFIG", "FILE", "Finding", "Item", "Report", "Rules", "examine", "run"]
+
+VERSION = 2  # of the report
 MAX_REPORT = 16 << 20  # bytes read from the child
-MAX_FINDINGS = 1000
+MAX_FINDINGS = 1000  # of one model
 MEMORY = 2 << 30  # bytes of the child's own data; a mapped file does not count
 SECONDS = 300  # of processor time, and of patience
-NOT_CHECKED = ("chat templates: looked at as text only", "tensor values")
+NOT_CHECKED = (
+    "tensor values",
+    "templates in Go's language: words, blocks and texts only",
+    "templates: branches on lengths, turns and roles, and names that loops assemble",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """`rule` from the table above, `severity` error or note, `place` such as `layer model sha256:…`."""
+class Rules:
+    """What this site does (policy.toml): `actions` by rule id, and which licences it takes."""
 
-    rule: str
-    severity: str
-    place: str
-    text: str
+    actions: Mapping[str, str] = field(default_factory=dict)
+    licences: licences.Rules = field(default_factory=licences.Rules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One blob to look at: its role in the manifest (`config` or a media type) and where its bytes lie."""
+    """One blob to look at: its role in the manifest (`config` or a media type) and where its bytes lie. A `file` of a
+    tree has no digest, and a name."""
 
     media_type: str
-    digest: Digest
     path: Path
+    digest: Digest | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,116 +65,53 @@ class Report:
     not_checked: tuple[str, ...]
 
     @property
-    def errors(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.severity == "error")
+    def refused(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.action == "refuse")
+
+    def words(self) -> str:
+        """The first refusals, in one line."""
+        return "; ".join(f"{found.place}: {found.text} [{found.rule}]" for found in self.refused[:4])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For records, receipts and --json."""
+        return {
+            "gate": VERSION,
+            "findings": [finding.as_dict() for finding in self.findings],
+            "not_checked": list(self.not_checked),
+        }
 
 
-CONFIG = "config"
-
-
-def examine(items: Iterable[Item]) -> list[Finding]:
+def examine(items: Iterable[Item], rules: Rules | None = None) -> Report:
     """All findings over one model's blobs, in this process. Bytes are expected to have been hashed already."""
-    findings: list[Finding] = []
-    kinds = []
+    rules = rules or Rules()
+    seen, findings, kinds = Examined(), list[Finding](), set[str]()
     for item in items:
         kind = item.media_type.removeprefix(OLLAMA_PREFIX)
-        kinds.append(kind)
-        place = f"{'layer ' if kind != CONFIG else ''}{kind[:80]} {item.digest}"
-        findings += [
-            Finding(rule=rule, severity=severity, place=place, text=text) for rule, severity, text in _look(kind, item)
-        ]
-    if not {"model", "tensor"} & set(kinds):
-        findings.append(Finding(rule="model.weights", severity="error", place="manifest", text="no layer with weights"))
-    return findings[:MAX_FINDINGS]
-
-
-def _look(kind: str, item: Item) -> list[tuple[str, str, str]]:
-    if kind == CONFIG:
-        return _config(item)
-    if kind in GGUF_LAYERS:
-        return _gguf(item)
-    if kind in ("params", "messages", "json"):
-        return _json(kind, item)
-    if kind in TEXT_LAYERS:
-        return _text(item)
-    if kind in UNEXAMINED:
-        return [("layer.unexamined", "note", "this version does not look into such layers")]
-    return [("layer.unknown", "error", f"unknown layer type {item.media_type[:120]!r}")]
-
-
-def _gguf(item: Item) -> list[tuple[str, str, str]]:
-    try:
-        gguf = Gguf.open(item.path)
-    except ManifestsError as error:
-        return [("gguf.structure", "error", str(error).replace(str(item.path), "file"))]
-    try:
-        architecture = gguf.architecture
-    except ManifestsError as error:
-        return [("gguf.architecture", "error", str(error))]
-    assert architecture
-    return []
-
-
-def _read(item: Item) -> bytes | None:
-    with item.path.open("rb") as stream:
-        raw = stream.read(MAX_TEXT + 1)
-    return raw if len(raw) <= MAX_TEXT else None
-
-
-def _text(item: Item) -> list[tuple[str, str, str]]:
-    raw = _read(item)
-    if raw is None:
-        return [("layer.text", "error", f"more than {MAX_TEXT} bytes")]
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return [("layer.text", "error", f"not UTF-8: {error.reason} at byte {error.start}")]
-    return []
-
-
-def _json(kind: str, item: Item) -> list[tuple[str, str, str]]:
-    wanted = {"params": dict, "messages": list}.get(kind, (dict, list))
-    try:
-        value = _parse(item)
-    except ManifestsError as error:
-        return [("layer.json", "error", str(error))]
-    if not isinstance(value, wanted):
-        return [("layer.json", "error", f"{kind}: unexpected {type(value).__name__}")]
-    if kind == "messages":
-        for i, message in enumerate(value):
-            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                return [("layer.json", "error", f"messages[{i}]: expected an object with a role")]
-    return []
-
-
-def _parse(item: Item) -> Any:
-    raw = _read(item)
-    return parse_json(raw if raw is not None else b"", limit=MAX_TEXT)
-
-
-def _config(item: Item) -> list[tuple[str, str, str]]:
-    try:
-        value = _parse(item)
-    except ManifestsError as error:
-        return [("config.json", "error", str(error))]
-    if not isinstance(value, dict):
-        return [("config.json", "error", f"expected an object, found {type(value).__name__}")]
-    # Go's decoder, which Ollama uses, takes a key in any letter case
-    remote = [key for key, content in value.items() if key.lower() in ("remote_host", "remote_model") and content]
-    return [("config.remote", "error", f"{key}: prompts would leave this host") for key in remote]
+        kinds.add(kind)
+        place = item.name or f"{'layer ' if kind != CONFIG else ''}{kind[:80]} {item.digest}"
+        for hit in layers.look(kind, item.path, item.name, seen):
+            findings.append(Finding.of(hit, place, rules.actions))
+            if len(findings) >= MAX_FINDINGS:
+                break
+    whole = list(licences.judge(seen.declared, seen.licences, rules.licences))
+    if FILE not in kinds and not kinds & {"model", "tensor"}:
+        whole.append(("model.weights", "no layer with weights"))
+    findings += [Finding.of(hit, "model", rules.actions) for hit in whole]
+    # where findings are cut, those that refuse stay
+    findings.sort(key=lambda finding: finding.action != "refuse")
+    return Report(findings=tuple(findings[:MAX_FINDINGS]), not_checked=tuple(dict.fromkeys(seen.not_checked)))
 
 
 # -- the child
 
 
-def run(models: Sequence[Sequence[Item]]) -> Report:
+def run(models: Sequence[Sequence[Item]], rules: Rules | None = None) -> Report:
     """Examines each model's blobs in a confined child. Raises ManifestsError where the child did not answer."""
-    request = [[[item.media_type, str(item.digest), str(item.path)] for item in items] for items in models]
     root = str(Path(__file__).resolve().parent.parent)
     try:
         done = subprocess.run(
             [sys.executable, "-s", "-B", "-m", "manifests.gate"],
-            input=json.dumps(request).encode(),
+            input=_request(models, rules or Rules()),
             capture_output=True,
             env={"PYTHONPATH": root, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
             cwd=root,
@@ -198,9 +129,25 @@ def run(models: Sequence[Sequence[Item]]) -> Report:
     return Report(findings=findings, not_checked=unchecked)
 
 
+def _request(models: Sequence[Sequence[Item]], rules: Rules) -> bytes:
+    taken = rules.licences
+    document = {
+        "models": [
+            [[item.media_type, str(item.path.absolute()), str(item.digest or ""), item.name] for item in items]
+            for items in models
+        ],
+        "actions": dict(rules.actions),
+        "allow": None if taken.allow is None else sorted(taken.allow),
+        "deny": sorted(taken.deny),
+    }
+    return json.dumps(document).encode()
+
+
 def _finding(value: Any, path: str) -> Finding:
     fields = Fields.of(value, path)
-    return Finding(**{key: fields.text(key, maximum=2000) for key in ("rule", "severity", "place", "text")})
+    return Finding(
+        **{key: fields.text(key, maximum=MAX_TEXT + 4096) for key in ("rule", "severity", "place", "text", "action")}
+    )
 
 
 def _confine() -> list[str]:
@@ -217,13 +164,31 @@ def _confine() -> list[str]:
 def main() -> None:
     request = json.load(sys.stdin)
     not_checked = [*NOT_CHECKED, *(f"confinement of the gate: {problem}" for problem in _confine())]
-    findings: list[Finding] = []
-    for model in request:
-        findings += examine(
-            Item(media_type=kind, digest=Digest.parse(digest), path=Path(path)) for kind, digest, path in model
-        )
-    out = [{"rule": f.rule, "severity": f.severity, "place": f.place, "text": f.text[:2000]} for f in findings]
-    json.dump({"findings": out, "not_checked": not_checked}, sys.stdout)
+    allow = request["allow"]
+    taken = licences.Rules(allow=None if allow is None else frozenset(allow), deny=frozenset(request["deny"]))
+    rules = Rules(actions=request["actions"], licences=taken)
+    findings: list[dict[str, str]] = []
+    for model in request["models"]:
+        report = examine([_item(*entry) for entry in model], rules)
+        findings += [finding.as_dict() for finding in report.findings]
+        not_checked += report.not_checked
+    json.dump({"findings": findings, "not_checked": list(dict.fromkeys(not_checked))}, sys.stdout)
+
+
+def _item(media_type: str, path: str, digest: str, name: str) -> Item:
+    return Item(media_type=media_type, path=Path(path), digest=Digest.parse(digest) if digest else None, name=name)
+
+
+def check_actions(actions: Mapping[str, str]) -> str | None:
+    """What is wrong with a policy's table, or None."""
+    from manifests.scan.rules import ACTIONS
+
+    for rule, action in actions.items():
+        if rule not in RULES:
+            return f"no rule of the content gate is named {rule[:60]!r}"
+        if action not in ACTIONS:
+            return f"{rule}: expected one of {', '.join(ACTIONS)}, found {action[:40]!r}"
+    return None
 
 
 if __name__ == "__main__":

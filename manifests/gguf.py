@@ -22,7 +22,7 @@ from typing import Any
 
 from manifests import gguf_limits as limits
 from manifests.errors import GgufError
-from manifests.gguf_types import FILE_TYPES, TensorType
+from manifests.gguf_types import FILE_TYPES, TensorType, ValueType
 from manifests.gguf_values import Buffer, Reader, read_value
 
 MAGIC = b"GGUF"
@@ -51,13 +51,15 @@ class TensorInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Gguf:
-    """A file that passed every check above. `metadata` and `tensors` keep the file's order; arrays are lists."""
+    """A file that passed every check above. `metadata` and `tensors` keep the file's order; arrays are lists, and
+    `kinds` has the type of each key's value, or of its elements."""
 
     version: int
     alignment: int
     data_offset: int
     file_size: int
     metadata: dict[str, Any]
+    kinds: dict[str, ValueType]
     tensors: dict[str, TensorInfo]
     buffer: Buffer
 
@@ -91,6 +93,7 @@ class Gguf:
             data_offset=data_offset,
             file_size=reader.size,
             metadata=metadata,
+            kinds=reader.kinds,
             tensors=tensors,
             buffer=buffer,
         )

@@ -32,7 +32,7 @@ _SCALARS = {
 class Reader:
     """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first."""
 
-    __slots__ = ("array_values", "buffer", "end", "position", "size")
+    __slots__ = ("array_values", "buffer", "end", "kinds", "position", "size")
 
     def __init__(self, buffer: Buffer) -> None:
         self.buffer = buffer
@@ -40,6 +40,7 @@ class Reader:
         self.end = min(self.size, limits.MAX_METADATA_BYTES)
         self.position = 0
         self.array_values = 0
+        self.kinds: dict[str, ValueType] = {}  # of each key's value, or of its elements
 
     def skip(self, length: int, what: str) -> int:
         """Moves past `length` bytes and returns where they begin."""
@@ -88,7 +89,7 @@ def _value_type(reader: Reader, what: str) -> ValueType:
 
 
 def read_value(reader: Reader, key: str) -> Any:
-    kind = _value_type(reader, key)
+    kind = reader.kinds[key] = _value_type(reader, key)
     if kind is ValueType.ARRAY:
         return _read_array(reader, key)
     if kind is ValueType.STRING:
@@ -102,7 +103,7 @@ def read_value(reader: Reader, key: str) -> Any:
 
 
 def _read_array(reader: Reader, key: str) -> list[Any]:
-    kind = _value_type(reader, f"{key}[]")
+    kind = reader.kinds[key] = _value_type(reader, f"{key}[]")
     if kind is ValueType.ARRAY:
         raise GgufError(f"{key}: an array of arrays is not allowed")
     width = {ValueType.STRING: 8, ValueType.BOOL: 1}.get(kind) or struct.calcsize(_SCALARS[kind])

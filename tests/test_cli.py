@@ -201,6 +201,7 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("list",),
     ("show", "mine"),
     ("verify",),
+    ("scan", "mine"),
     ("audit",),
     ("key", "list"),
     ("key", "show", "alice"),

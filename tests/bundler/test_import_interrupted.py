@@ -328,7 +328,7 @@ def test_what_the_gate_refuses_stays_outside(gap: Gap, monkeypatch: pytest.Monke
     weights = small_gguf(gap.root / "w.gguf").read_bytes()
     put_model(gap.near, "stub", weights, config={"Remote_Host": "https://ollama.example"})
     put_model(gap.near, "broken", weights[: len(weights) - 64])
-    monkeypatch.setattr(cargo, "_scan", lambda store, manifests: b'{"findings":[],"gate":1}')
+    monkeypatch.setattr(cargo, "_scan", lambda store, manifests, rules: b'{"findings":[],"gate":1}')
     monkeypatch.setattr(cargo, "content_cuts", lambda path: [])
     for name, rule in (("stub", "config.remote"), ("broken", "gguf.structure")):
         out = gap.root / name

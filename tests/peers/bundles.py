@@ -51,7 +51,7 @@ def trusting(*signers: Signer) -> TrustStore:
 def small_gguf(path: Path, *, seed: int = 0, tensors: int = 3, rows: int = 64) -> Path:
     """A sound GGUF of random weights: `tensors` x 32 x `rows` floats."""
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_uint32("llama.block_count", 1)
+    writer.add_uint32("llama.block_count", tensors)
     numbers = np.random.default_rng(seed)
     for i in range(tensors):
         writer.add_tensor(f"blk.{i}.weight", numbers.standard_normal((rows, 32), dtype=np.float32))

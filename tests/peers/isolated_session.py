@@ -148,6 +148,7 @@ def live(session: Session) -> dict[str, Any]:
     run("cp", "mine", "second")
     run("verify")
     run("audit")
+    run("scan", "mine")
     run("bench", "mine", "--quick")
     run("eval", "mine", "Modelfile", "--context", "16")
     run("prepare", "mine")
