@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from bundler import commands_approve, commands_bundle, commands_registry, commands_repair, commands_transfer
+from bundler import (
+    commands_approve,
+    commands_bundle,
+    commands_receipts,
+    commands_registry,
+    commands_repair,
+    commands_transfer,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -13,3 +20,4 @@ def register(app: typer.Typer) -> None:
     commands_repair.register(commands_bundle.bundle_app)
     commands_transfer.register(commands_bundle.bundle_app)
     commands_registry.register(app)
+    commands_receipts.register(app)

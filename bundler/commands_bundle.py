@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,31 +193,46 @@ def import_(
     allow_gap: bool = GAP,
     prepare: bool = typer.Option(False, "--prepare", help="Then pack the weights, so that the first load is fast too."),
     approval: list[Path] = APPROVAL,
+    receipt_key: str = typer.Option(
+        None, "--receipt-key", help="Key that signs the receipt; `receipt` if there is one of that name, else nobody."
+    ),
+    receipt_out: Path = typer.Option(
+        None, "--receipt-out", help="Folder that gets a copy of the receipt, to be carried back.", show_default=False
+    ),
+    passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with that key's passphrase."),
     trust: Path = TRUST,
     as_json: bool = JSON,
 ) -> None:
     """Check a bundle and bring its models into the store. Nothing is visible before everything was checked.
 
     The same command again after an interruption goes on where it stopped. The medium is never changed.
+    What became of the bundle is written as a receipt, for a refused one too: `sealift receipt show FILE`.
     """
+    from bundler.commands_receipts import open_keeper, print_kept
     from bundler.importer import import_bundle
     from manifests.store import Store
 
-    policy = load_policy(allow_gap)
-    judged_by = renewed_trust(folder, trust, policy, keep=not dry_run)
-    with bar("importing") as progress:
-        report = import_bundle(
-            folder,
-            Store(),
-            judged_by,
-            policy=policy,
-            keep=keep,
-            dry_run=dry_run,
-            extra=approval or (),
-            progress=counted(progress, folder),
-        )
+    store, policy = Store(), load_policy(allow_gap)
+    keeper = open_keeper(receipt_key, passphrase_file, receipt_out, unused=dry_run)
+    with print_kept(keeper), bar("importing") as progress:
+        count = counted(progress, folder)
+
+        def run() -> ImportReport:
+            return import_bundle(
+                folder,
+                store,
+                renewed_trust(folder, trust, policy, keep=not dry_run),
+                policy=policy,
+                keep=keep,
+                dry_run=dry_run,
+                extra=approval or (),
+                progress=count,
+            )
+
+        again = partial(authenticated, folder, trust, policy, approval or ())
+        report, kept = keeper.attest(run, folder, store, None if dry_run else again)
     if as_json:
-        print_json(report.as_dict())
+        print_json(report.as_dict() | {"receipt": kept.as_dict() if kept else None})
     else:
         _print_bundle(report.bundle)
         _print_import(report)
@@ -265,6 +281,15 @@ def renewed_trust(folder: Path, given: Path | None, policy: Policy, *, keep: boo
     for note in renewed.notes:
         say(note)
     return renewed.trust
+
+
+def authenticated(folder: Path, trust: Path | None, policy: Policy, extra: Sequence[Path]) -> VerifiedBundle:
+    """Steps 1 to 3 once more, for the receipt of a bundle that was refused later."""
+    from bundler import verify
+    from bundler.channels import Channels
+
+    moment = Channels.imported().moment(datetime.now(timezone.utc))
+    return verify.authenticate(folder, load_trust(trust), policy, moment, extra)
 
 
 def load_policy(allow_gap: bool = False) -> Policy:
