@@ -1,4 +1,4 @@
-"""`sealift receipt show`: arguments and printing only; and what `bundle import` needs of receipts."""
+"""`sealift receipt show` and `sealift reconcile`: arguments and printing; and what `bundle import` needs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bundler.receipts_compact import Short
     from bundler.receipts_keep import Keeper
     from bundler.receipts_read import Found, Judged
+    from bundler.reconcile import Reconciled
     from signing.keys import Signer
 
 DEFAULT_KEY = "receipt"
@@ -29,6 +30,7 @@ receipt_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     app.add_typer(receipt_app, name="receipt")
+    app.command("reconcile")(reconcile_)
 
 
 @receipt_app.command("show")
@@ -60,6 +62,48 @@ def show_(
         print(f"\n{short.text()}")
         if sys.stdout.isatty():
             print(drawn.terminal([short.symbol()]))
+
+
+def reconcile_(
+    places: list[Path] = typer.Argument(
+        metavar="RECEIPTS", help="Files of receipts, folders of them, or - for a text on standard input."
+    ),
+    channel: str = typer.Option(None, "--channel", help="List this channel only."),
+    trust: Path = TRUST,
+    as_json: bool = JSON,
+) -> None:
+    """Compare what was exported here with the receipts that came back: arrived, refused, missing, unknown, conflicting.
+
+    Only receipts of signers with the role receiver count: sealift trust add NAME.pub --role receiver.
+    Exit code 1 if a bundle was refused, is missing, or if receipts conflict.
+    """
+    from bundler.channels import Channels
+    from bundler.receipts_read import read
+    from bundler.reconcile import gather, reconcile
+
+    found, unread = gather(path for path in places if str(path) != "-")
+    if any(str(path) == "-" for path in places):
+        found.append(read(sys.stdin.buffer.read(1 << 17), "standard input"))
+    now = datetime.now(timezone.utc)
+    profile = load_policy().profile
+    result = reconcile(found, Channels.exported().load(), load_trust(trust), profile, now, channel=channel)
+    if as_json:
+        print_json(result.as_dict() | {"unread": [{"file": name, "problem": problem} for name, problem in unread]})
+    else:
+        _print_reconciled(result)
+        for name, problem in [*unread, *result.ignored]:
+            say(f"{name} counts for nothing: {problem}")
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _print_reconciled(result: Reconciled) -> None:
+    from manifests.display import table
+
+    rows = [(row.channel, str(row.sequence), (row.id or "?")[:8], row.state, row.text) for row in result.rows]
+    print(table(("CHANNEL", "NUMBER", "BUNDLE", "STATE", ""), rows))
+    for item in result.unplaced:
+        print(f"{item.found.place}: {item.found.content.outcome} ({item.found.content.reason}), of no known bundle")
 
 
 def _short(file: Path, found: Found) -> Short | None:

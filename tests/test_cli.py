@@ -224,6 +224,7 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("bundle", "resend", "slip.txt", "-o", "again"),
     ("bundle", "send", "usb", "--to", "drop"),
     ("receipt", "show", "receipt.txt"),
+    ("reconcile", "receipt.txt"),
 ]
 
 

@@ -144,6 +144,7 @@ def live(session: Session) -> dict[str, Any]:
     run("bundle", "approve", "usb", "--sign", "bob")
     run("bundle", "import", "usb", "--prepare", "--receipt-key", "bob", "--receipt-out", "back")
     run("receipt", "show", str(next((folder / "back").glob("*.json"), "absent")))
+    run("reconcile", "back")
     run("list")
     run("show", "mine")
     run("cp", "mine", "second")
