@@ -7,6 +7,7 @@ import typer
 from bundler import (
     commands_approve,
     commands_bundle,
+    commands_custody,
     commands_receipts,
     commands_registry,
     commands_repair,
@@ -21,3 +22,4 @@ def register(app: typer.Typer) -> None:
     commands_transfer.register(commands_bundle.bundle_app)
     commands_registry.register(app)
     commands_receipts.register(app)
+    commands_custody.register(app)

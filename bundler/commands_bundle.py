@@ -31,6 +31,8 @@ APPROVAL = typer.Option(
     None, "--approval", help="An approval that lies elsewhere; may be given several times.", show_default=False
 )
 GAP = typer.Option(False, "--allow-gap", help="Take it although bundles before it in its channel were never seen.")
+MEDIUM = typer.Option(None, "--medium", help="Label or serial number of the medium, for the custody log.")
+CUSTODIAN = typer.Option(None, "--custodian", help="Who carries it, for the custody log.")
 FOLDER = typer.Argument(help="The folder with the volumes, or one of the volumes.", show_default=False)
 
 # Set by the door (sealift.py), where there is an engine: packs a model's weights for this machine.
@@ -68,6 +70,8 @@ def export_(
         False, "--with-trust", help="Carry the signed versions of trust too. See `trust init`."
     ),
     passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with the key's passphrase."),
+    medium: str = MEDIUM,
+    custodian: str = CUSTODIAN,
     as_json: bool = JSON,
 ) -> None:
     """Seal models into a signed bundle of volumes.
@@ -78,6 +82,7 @@ def export_(
         sealift bundle export llama3.2:1b mine -o /media/usb --sign alice --volume-size fat32
     """
     from bundler import carried, layout
+    from bundler.commands_custody import hands, named, recorded
     from bundler.draft import Options
     from bundler.export import export
     from bundler.sizes import parse_size, show_size
@@ -101,6 +106,7 @@ def export_(
         report = export(Store(), parsed, out, signers, options, progress=progress)
     if chain is not None:
         carried.write(out, layout.stem(report.statement), chain)
+    recorded("export", named(report.statement) | hands(medium, custodian), signers[0])
     if as_json:
         print_json(report.as_dict())
         return
@@ -200,6 +206,8 @@ def import_(
         None, "--receipt-out", help="Folder that gets a copy of the receipt, to be carried back.", show_default=False
     ),
     passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with that key's passphrase."),
+    medium: str = MEDIUM,
+    custodian: str = CUSTODIAN,
     trust: Path = TRUST,
     as_json: bool = JSON,
 ) -> None:
@@ -208,12 +216,13 @@ def import_(
     The same command again after an interruption goes on where it stopped. The medium is never changed.
     What became of the bundle is written as a receipt, for a refused one too: `sealift receipt show FILE`.
     """
+    from bundler.commands_custody import hands
     from bundler.commands_receipts import open_keeper, print_kept
     from bundler.importer import import_bundle
     from manifests.store import Store
 
     store, policy = Store(), load_policy(allow_gap)
-    keeper = open_keeper(receipt_key, passphrase_file, receipt_out, unused=dry_run)
+    keeper = open_keeper(receipt_key, passphrase_file, receipt_out, hands(medium, custodian), unused=dry_run)
     with print_kept(keeper), bar("importing") as progress:
         count = counted(progress, folder)
 

@@ -195,9 +195,17 @@ def _full(judged: Judged) -> Receipt | None:
 # -- for `bundle import`
 
 
-def open_keeper(name: str | None, passphrase_file: Path | None, out: Path | None, *, unused: bool) -> Keeper:
+def open_keeper(
+    name: str | None,
+    passphrase_file: Path | None,
+    out: Path | None,
+    hands: dict[str, str | int],
+    *,
+    unused: bool,
+) -> Keeper:
     """With the key that was named, or `receipt` where that can be opened. A key that was named and cannot be opened is
     the user's error; one that merely lies there stops no import. `unused`: a dry run asks for no passphrase."""
+    from bundler.custody import Log
     from bundler.receipts_keep import Keeper
     from signing.errors import SigningError
     from signing.keyring import Keyring, keys_dir, open_signer
@@ -213,7 +221,7 @@ def open_keeper(name: str | None, passphrase_file: Path | None, out: Path | None
             signer = open_signer(DEFAULT_KEY, passphrase_file=passphrase_file)
         except SigningError as error:
             notes.append(f"the receipt will not be signed: {error}")
-    return Keeper(signer=signer, out=out, notes=notes)
+    return Keeper(signer=signer, out=out, log=Log(), hands=hands, notes=notes)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@
     ├── SlipRefused           what was typed or scanned is not a resend slip, or not one of this bundle
     ├── GateRefused           the content gate found something; `.findings` says what and where
     ├── PaperRefused          a text that was typed from paper is not whole; the message names the line
+    ├── CustodyRefused        the custody log, a head or a proof of it is not sound; the message names the entry
     ├── ReceiptRefused        bytes that are no receipt, or not in their one spelling
     ├── ExportRefused         these models cannot be exported
     ├── BadRequest        2   options that cannot work together, such as a volume size that is too small
@@ -110,6 +111,10 @@ class GateRefused(BundlerError):
 
 
 class PaperRefused(BundlerError):
+    pass
+
+
+class CustodyRefused(BundlerError):
     pass
 
 

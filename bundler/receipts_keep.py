@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bundler import medium, receipts
+from bundler.custody import Log
 from bundler.errors import (
     BundleRefused,
     BundlerError,
@@ -75,6 +76,7 @@ class Kept:
     digest: Digest  # of the full file
     signer: str | None
     paths: tuple[Path, ...]
+    custody: dict[str, Any] | None = None  # the log's entry and head, where it was recorded
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -83,16 +85,20 @@ class Kept:
             "signed_by": self.signer,
             "digest": str(self.digest),
             "files": [str(path) for path in self.paths],
+            "custody": self.custody,
         }
 
 
 @dataclass(slots=True, kw_only=True)
 class Keeper:
-    """`signer` None writes unsigned receipts. `out`: a folder that gets copies. `notes`: what went wrong."""
+    """`signer` None writes unsigned receipts and heads. `out`: a folder that gets copies. `log`: the custody log, with
+    `hands`: what it is told besides, such as the medium's label. `notes`: what went wrong."""
 
     signer: Signer | None
     out: Path | None = None
     folder: Path = field(default_factory=lambda: home() / "receipts")
+    log: Log | None = None
+    hands: dict[str, str | int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
 
@@ -127,9 +133,26 @@ class Keeper:
             self.notes.append(f"the receipt could not be written: {error}")
             return None
         signer = self.signer.name if self.signer else None
-        kept = Kept(receipt=receipt, digest=Digest.of(raw), signer=signer, paths=tuple(places))
+        digest = Digest.of(raw)
+        custody = self._log_entry(receipt, digest)
+        kept = Kept(receipt=receipt, digest=digest, signer=signer, paths=tuple(places), custody=custody)
         self.kept.append(kept)
         return kept
+
+    def _log_entry(self, receipt: Receipt, digest: Digest) -> dict[str, Any] | None:
+        if self.log is None:
+            return None
+        facts: dict[str, str | int] = {"receipt": str(digest), **self.hands}
+        named = {"bundle": receipt.id, "channel": receipt.channel, "sequence": receipt.sequence}
+        facts |= {key: value for key, value in named.items() if value is not None}
+        arrived = receipt.reason == receipts.ARRIVED
+        facts |= {} if arrived else {"reason": receipt.reason}
+        try:
+            entry, head = self.log.append("import" if arrived else "refusal", facts, self.signer)
+        except (OSError, BundlerError, SigningError, ManifestsError) as error:
+            self.notes.append(f"custody: not recorded: {error}")
+            return None
+        return {"entry": entry.index, "log": head.log, "root": head.root, "size": head.size}
 
     def _write(self, folder: Path, receipt: Receipt, raw: bytes, short: str) -> tuple[Path, Path]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,13 +168,15 @@ class Keeper:
 
     def _record(self, store: Store, report: ImportReport, kept: Kept) -> None:
         """For `sealift audit`: with each model, which receipt was given for it."""
-        facts = {
+        facts: dict[str, Any] = {
             "time": kept.receipt.time,
             "receipt": str(kept.digest),
             "file": kept.paths[0].name,
             "signed_by": kept.signer or "nobody: this side has no key for receipts",
             "bundle": report.bundle.statement.id,
         }
+        if kept.custody is not None:
+            facts["custody"] = kept.custody
         try:
             for item in report.models:
                 if item.action != "kept":

@@ -225,6 +225,9 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("bundle", "send", "usb", "--to", "drop"),
     ("receipt", "show", "receipt.txt"),
     ("reconcile", "receipt.txt"),
+    ("custody", "show"),
+    ("custody", "head"),
+    ("custody", "verify"),
 ]
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import sealift
 from bundler import paper, qr, receipts_compact
+from bundler.custody import Log
 from bundler.errors import BundlerError, PaperRefused, ReceiptRefused
 from bundler.importer import import_bundle
 from bundler.policy import Policy
@@ -50,11 +51,16 @@ def gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gap:
 
 
 def bring_in(
-    gap: Gap, *, key: Signer | None = None, trust: TrustStore | None = None, out: Path | None = None
+    gap: Gap,
+    *,
+    key: Signer | None = None,
+    trust: TrustStore | None = None,
+    out: Path | None = None,
+    log: Log | None = None,
 ) -> Keeper:
     """An import with its receipt; the error of a refused one is swallowed here."""
     believed = trust or trusting(signer())
-    keeper = Keeper(signer=key, out=out, folder=gap.root / "receipts")
+    keeper = Keeper(signer=key, out=out, folder=gap.root / "receipts", log=log)
 
     def again() -> VerifiedBundle:
         return authenticate(gap.medium, believed, Policy(), parse_time("2026-11-01T00:00:00Z"))
