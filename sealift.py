@@ -19,6 +19,11 @@ from manifests.home import own_version
 
 ROOMS = ("manifests", "bundler", "runtime", "signing")
 EXIT_OUR_FAULT = 70
+# verbs of rooms that do not know the custody log, which is the bundler's; it records its own
+CUSTODY = {"rm": "remove"} | {
+    f"trust {verb}": "trust"
+    for verb in ("add", "remove", "revoke", "threshold", "role", "channel", "expires", "init", "import", "sign")
+}
 EXIT_INTERRUPTED = 130
 
 
@@ -63,7 +68,10 @@ def run(arguments: list[str]) -> int:
     """One command line, to its exit code. Errors of the rooms become one line and, if there is one, a hint."""
     try:
         result = build()(args=arguments, standalone_mode=False, prog_name="sealift")
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
+        if code == 0 and (event := CUSTODY.get(" ".join(arguments[:2])) or CUSTODY.get(" ".join(arguments[:1]))):
+            _record(event, arguments)
+        return code
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -72,6 +80,11 @@ def run(arguments: list[str]) -> int:
         return 0
     except Exception as error:
         return report(error, as_json="--json" in arguments)
+
+
+def _record(event: str, arguments: list[str]) -> None:
+    if not {"-h", "--help"} & set(arguments):
+        importlib.import_module("bundler.commands_custody").recorded(event, {"words": " ".join(arguments)})
 
 
 def report(error: BaseException, *, as_json: bool = False) -> int:

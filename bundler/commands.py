@@ -7,6 +7,8 @@ import typer
 from bundler import (
     commands_approve,
     commands_bundle,
+    commands_custody,
+    commands_receipts,
     commands_registry,
     commands_repair,
     commands_scan,
@@ -21,3 +23,5 @@ def register(app: typer.Typer) -> None:
     commands_transfer.register(commands_bundle.bundle_app)
     commands_registry.register(app)
     commands_scan.register(app)
+    commands_receipts.register(app)
+    commands_custody.register(app)

@@ -54,6 +54,7 @@ def approve_(
         sealift bundle import /media/usb --approval officer.dsse.json
     """
     from bundler.approve import approve, examine
+    from bundler.commands_custody import named, recorded
     from signing.keyring import Keyring, keys_dir, open_signer
 
     names = list(dict.fromkeys(sign))
@@ -74,6 +75,9 @@ def approve_(
         _print_candidate(candidate)  # before the passphrase is asked for
     signers = [open_signer(name, passphrase_file=passphrase_file) for name in names]
     report = approve(candidate, signers, out)
+    if report.signed:
+        by = {"by": ", ".join(report.signed)}
+        recorded("approve", named(candidate.found.bundle.statement) | by, signers[0])
     if as_json:
         print_json(report.as_dict())
     else:

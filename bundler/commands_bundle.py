@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ APPROVAL = typer.Option(
     None, "--approval", help="An approval that lies elsewhere; may be given several times.", show_default=False
 )
 GAP = typer.Option(False, "--allow-gap", help="Take it although bundles before it in its channel were never seen.")
+MEDIUM = typer.Option(None, "--medium", help="Label or serial number of the medium, for the custody log.")
+CUSTODIAN = typer.Option(None, "--custodian", help="Who carries it, for the custody log.")
 FOLDER = typer.Argument(help="The folder with the volumes, or one of the volumes.", show_default=False)
 
 # Set by the door (sealift.py), where there is an engine: packs a model's weights for this machine.
@@ -68,6 +71,8 @@ def export_(
         False, "--with-trust", help="Carry the signed versions of trust too. See `trust init`."
     ),
     passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with the key's passphrase."),
+    medium: str = MEDIUM,
+    custodian: str = CUSTODIAN,
     as_json: bool = JSON,
 ) -> None:
     """Seal models into a signed bundle of volumes.
@@ -78,6 +83,7 @@ def export_(
         sealift bundle export llama3.2:1b mine -o /media/usb --sign alice --volume-size fat32
     """
     from bundler import carried, layout
+    from bundler.commands_custody import hands, named, recorded
     from bundler.draft import Options
     from bundler.export import export
     from bundler.sizes import parse_size, show_size
@@ -101,6 +107,7 @@ def export_(
         report = export(Store(), parsed, out, signers, options, rules=load_policy().gate, progress=progress)
     if chain is not None:
         carried.write(out, layout.stem(report.statement), chain)
+    recorded("export", named(report.statement) | hands(medium, custodian), signers[0])
     if as_json:
         print_json(report.as_dict())
         return
@@ -193,31 +200,49 @@ def import_(
     allow_gap: bool = GAP,
     prepare: bool = typer.Option(False, "--prepare", help="Then pack the weights, so that the first load is fast too."),
     approval: list[Path] = APPROVAL,
+    receipt_key: str = typer.Option(
+        None, "--receipt-key", help="Key that signs the receipt; `receipt` if there is one of that name, else nobody."
+    ),
+    receipt_out: Path = typer.Option(
+        None, "--receipt-out", help="Folder that gets a copy of the receipt, to be carried back.", show_default=False
+    ),
+    passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with that key's passphrase."),
+    medium: str = MEDIUM,
+    custodian: str = CUSTODIAN,
     trust: Path = TRUST,
     as_json: bool = JSON,
 ) -> None:
     """Check a bundle and bring its models into the store. Nothing is visible before everything was checked.
 
     The same command again after an interruption goes on where it stopped. The medium is never changed.
+    What became of the bundle is written as a receipt, for a refused one too: `sealift receipt show FILE`.
     """
+    from bundler.commands_custody import hands
+    from bundler.commands_receipts import open_keeper, print_kept
     from bundler.importer import import_bundle
     from manifests.store import Store
 
-    policy = load_policy(allow_gap)
-    judged_by = renewed_trust(folder, trust, policy, keep=not dry_run)
-    with bar("importing") as progress:
-        report = import_bundle(
-            folder,
-            Store(),
-            judged_by,
-            policy=policy,
-            keep=keep,
-            dry_run=dry_run,
-            extra=approval or (),
-            progress=counted(progress, folder),
-        )
+    store, policy = Store(), load_policy(allow_gap)
+    keeper = open_keeper(receipt_key, passphrase_file, receipt_out, hands(medium, custodian), unused=dry_run)
+    with print_kept(keeper), bar("importing") as progress:
+        count = counted(progress, folder)
+
+        def run() -> ImportReport:
+            return import_bundle(
+                folder,
+                store,
+                renewed_trust(folder, trust, policy, keep=not dry_run),
+                policy=policy,
+                keep=keep,
+                dry_run=dry_run,
+                extra=approval or (),
+                progress=count,
+            )
+
+        again = partial(authenticated, folder, trust, policy, approval or ())
+        report, kept = keeper.attest(run, folder, store, None if dry_run else again)
     if as_json:
-        print_json(report.as_dict())
+        print_json(report.as_dict() | {"receipt": kept.as_dict() if kept else None})
     else:
         _print_bundle(report.bundle)
         _print_import(report)
@@ -266,6 +291,15 @@ def renewed_trust(folder: Path, given: Path | None, policy: Policy, *, keep: boo
     for note in renewed.notes:
         say(note)
     return renewed.trust
+
+
+def authenticated(folder: Path, trust: Path | None, policy: Policy, extra: Sequence[Path]) -> VerifiedBundle:
+    """Steps 1 to 3 once more, for the receipt of a bundle that was refused later."""
+    from bundler import verify
+    from bundler.channels import Channels
+
+    moment = Channels.imported().moment(datetime.now(timezone.utc))
+    return verify.authenticate(folder, load_trust(trust), policy, moment, extra)
 
 
 def load_policy(allow_gap: bool = False) -> Policy:

@@ -41,6 +41,7 @@ def repair_(
     What is restored has the hashes of the statement. Who signed is not judged here: verify afterwards. Exit codes:
     0 whole, restorable or restored, 1 more is lost than can be restored (what is missing is listed).
     """
+    from bundler.commands_custody import recorded
     from bundler.errors import BadRequest, RepairImpossible
     from bundler.repair import repair
 
@@ -53,6 +54,8 @@ def repair_(
     except RepairImpossible as error:
         hand_out(error, slip, qr, as_json)
         raise
+    if report.written:
+        recorded("repair", {"bundle": report.id, "restored": len(report.written)})
     if as_json:
         print_json(report.as_dict())
     else:
@@ -111,6 +114,7 @@ def resend_(
     not right, 4 a folder cannot be read or written.
     """
     from bundler import slip as slips
+    from bundler.commands_custody import named, recorded
     from bundler.errors import medium_errors
     from bundler.resend import resend
     from bundler.sizes import show_size
@@ -127,6 +131,7 @@ def resend_(
             volumes=volumes,
             progress=counted(progress, volumes) if volumes else None,
         )
+    recorded("resend", named(report.statement) | {"files": len(report.written)})
     if as_json:
         print_json(report.as_dict())
         return

@@ -44,6 +44,7 @@ def send_(
         sealift bundle send /media/usb --to /srv/diode/out --max-part 1GB
         sealift bundle send /media/usb --udp 192.0.2.7:5000 --rate 500M --repeat 3
     """
+    from bundler.commands_custody import recorded
     from bundler.errors import BadRequest
     from bundler.pace import Pace
     from bundler.send import send
@@ -57,6 +58,7 @@ def send_(
     limit, speed = parse_size(max_part), parse_size(pace) if pace else None
     with bar("sending") as progress:
         report = send(folder, to, max_part=limit, pace=Pace(speed), repeat=repeat, progress=counted(progress, folder))
+    recorded("send", {"bundle": report.id, "files": len(report.sent), "to": to.name})
     if as_json:
         print_json(report.as_dict())
         return
@@ -69,6 +71,7 @@ def send_(
 
 def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int, as_json: bool) -> None:
     from bundler import udp_link, udp_send
+    from bundler.commands_custody import recorded
     from bundler.sizes import show_size
 
     host, port = udp_link.parse_address(udp, "--udp")
@@ -77,6 +80,7 @@ def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int,
         report = udp_send.radiate(
             folder, link, rate=bits, m=m, symbol=symbol, repeat=repeat, progress=counted(progress, folder)
         )
+    recorded("send", {"bundle": report.id, "datagrams": report.packets, "to": udp})
     if as_json:
         print_json(report.as_dict())
         return
@@ -143,6 +147,7 @@ def _listen(udp: str, rooms: Rooms, once: bool) -> None:
 
 
 def _rooms(out: Path | None, trust: Any, repair: bool, as_json: bool) -> Rooms:
+    from bundler.commands_receipts import open_keeper
     from bundler.rooms import Rooms
     from manifests.store import Store
 
@@ -150,7 +155,10 @@ def _rooms(out: Path | None, trust: Any, repair: bool, as_json: bool) -> Rooms:
     base = out if store is None else store.private / "receiving"
     assert base is not None
     tell = _print_json_line if as_json else _print_event
-    return Rooms(base, trust, tell, policy=load_policy(), store=store, repair=repair)
+    keeper = open_keeper(None, None, None, {}, unused=store is None)
+    for note in keeper.notes:
+        say(note)
+    return Rooms(base, trust, tell, policy=load_policy(), store=store, repair=repair, keeper=keeper)
 
 
 def _print_json_line(event: dict[str, Any]) -> None:

@@ -12,6 +12,9 @@
     ├── RepairImpossible      more is lost than can be restored; `.missing` lists what, `.slip` asks for it
     ├── SlipRefused           what was typed or scanned is not a resend slip, or not one of this bundle
     ├── GateRefused           the content gate found something; `.findings` says what and where
+    ├── PaperRefused          a text that was typed from paper is not whole; the message names the line
+    ├── CustodyRefused        the custody log, a head or a proof of it is not sound; the message names the entry
+    ├── ReceiptRefused        bytes that are no receipt, or not in their one spelling
     ├── ExportRefused         these models cannot be exported
     ├── BadRequest        2   options that cannot work together, such as a volume size that is too small
     ├── BundlerBusy       4   another import of the same bundle is running
@@ -105,6 +108,18 @@ class GateRefused(BundlerError):
     def __init__(self, message: str, findings: tuple[Finding, ...], *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.findings = findings
+
+
+class PaperRefused(BundlerError):
+    pass
+
+
+class CustodyRefused(BundlerError):
+    pass
+
+
+class ReceiptRefused(BundlerError):
+    pass
 
 
 class ExportRefused(BundlerError):

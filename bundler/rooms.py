@@ -18,6 +18,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ from bundler.errors import (
     VolumeMissing,
     medium_errors,
 )
-from bundler.importer import import_bundle
+from bundler.importer import ImportReport, import_bundle
 from bundler.medium import VolumeReader, file_names, volume_size
 from bundler.parts import Part
 from bundler.policy import Policy
+from bundler.receipts_keep import Keeper, Kept
 from bundler.repair import repair
 from bundler.volumes import check_volume
 from bundler.writing import create, sync_medium, write_file
@@ -263,11 +265,12 @@ class Rooms:
 
     def __init__(
         self, base: Path, trust: TrustStore, say: Say, *, policy: Policy | None = None, store: Store | None = None,
-        seen: Channels | None = None, repair: bool = False,
+        seen: Channels | None = None, repair: bool = False, keeper: Keeper | None = None,
     ) -> None:  # fmt: skip
-        """`store`: where whole bundles go; None: they are verified and stay here, in folders named like them."""
+        """`store`: where whole bundles go; None: they are verified and stay here, in folders named like them. `keeper`
+        writes the receipts of imports."""
         self.base, self.trust, self.say, self.repair = base, trust, say, repair
-        self._policy, self._store, self._seen = policy or Policy(), store, seen
+        self._policy, self._store, self._seen, self._keeper = policy or Policy(), store, seen, keeper
         self._known: dict[str, Room | None] = {}
         self._lock = -1
 
@@ -344,9 +347,20 @@ class Rooms:
             room.state = "done"
             room.say("complete", folder=str(room.folder), verified=done.complete)
             return
-        report = import_bundle(room.folder, self._store, self.trust, policy=self._policy, seen=self._seen)
+        report, kept = self._import(room.folder, self._store)
         room.close()
-        room.say("imported", models=[item.name.short for item in report.models], notes=list(report.notes))
+        models, receipt = [item.name.short for item in report.models], str(kept.paths[0]) if kept else None
+        room.say("imported", models=models, notes=list(report.notes), receipt=receipt)
+
+    def _import(self, folder: Path, store: Store) -> tuple[ImportReport, Kept | None]:
+        def run() -> ImportReport:
+            return import_bundle(folder, store, self.trust, policy=self._policy, seen=self._seen)
+
+        if self._keeper is None:
+            return run(), None
+        now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
+        again = partial(verify.authenticate, folder, self.trust, self._policy, now)
+        return self._keeper.attest(run, folder, store, again)
 
     def clear(self) -> None:
         """Takes away rooms that hold nothing."""

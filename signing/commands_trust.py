@@ -22,7 +22,7 @@ Name = Annotated[str, typer.Argument(help="The signer's name, as `sealift trust 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-Role = Annotated[str, typer.Argument(help="publisher, approver or root.")]
+Role = Annotated[str, typer.Argument(help="publisher, approver, receiver or root.")]
 
 
 def _load() -> TrustStore:
@@ -45,7 +45,9 @@ def _change(change: Callable[[TrustStore], TrustStore], said: str) -> TrustStore
 @trust_app.command("add")
 def add(
     file: Annotated[Path, typer.Argument(help="The signer's .pub file.")],
-    role: Annotated[list[str], typer.Option("--role", metavar="ROLE", help="publisher, approver or root; repeatable.")],
+    role: Annotated[
+        list[str], typer.Option("--role", metavar="ROLE", help="publisher, approver, receiver, root; repeatable.")
+    ],
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Call the signer this here.")] = None,
     channel: Annotated[
         list[str] | None,

@@ -8,7 +8,8 @@ Invariants (held by the constructors, whoever calls them):
 * a revoked signer stays, with its keys, so that it cannot come back under another name.
 
 The roles: `publisher` signs bundles; `approver` counter-signs them, and once a store names an approver an approval is
-needed; `root` is recorded for the succession of trust.toml itself and does not count for content.
+needed. `receiver` signs receipts of what arrived, and `root` is recorded for the succession of trust.toml itself:
+neither counts for content.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from signing.verified import VerifiedPayload
 
 _T = TypeVar("_T")
 
-ROLES = ("approver", "publisher", "root")
+ROLES = ("approver", "publisher", "receiver", "root")
 EVERY_CHANNEL = ("*",)
 _CHANNEL = re.compile(r"(?:[A-Za-z0-9._/-]+\*?|\*)")
 

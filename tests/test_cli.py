@@ -21,8 +21,11 @@ import typer
 
 import sealift
 from bundler.mend import find_statement
+from bundler.receipts import Receipt
+from bundler.receipts_compact import Short
 from bundler.shards import stem_of
 from bundler.slip import Slip, Want
+from manifests.digest import Digest
 from tests.peers.bundles import small_gguf
 from tests.peers.verbs import leaves, options_of
 
@@ -53,6 +56,10 @@ def side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             assert sealift.run(list(words)) == 0
         statement, _ = find_statement(root / "usb", stem_of(root / "usb", root / "usb"))
         (root / "slip.txt").write_text(Slip(id=statement.id, wants=(Want(volume=0),)).text())
+        sample = Receipt(
+            reason="damaged", time="2026-11-01T12:00:00Z", subject=Digest.of(b"x"), known=False, tool="sealift"
+        )
+        (root / "receipt.txt").write_text(Short.of(sample).text())
         yield root
 
 
@@ -217,6 +224,11 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("bundle", "repair", "usb"),
     ("bundle", "resend", "slip.txt", "-o", "again"),
     ("bundle", "send", "usb", "--to", "drop"),
+    ("receipt", "show", "receipt.txt"),
+    ("reconcile", "receipt.txt"),
+    ("custody", "show"),
+    ("custody", "head"),
+    ("custody", "verify"),
 ]
 
 
