@@ -1,8 +1,8 @@
 """Pipeline: several hashes of the same bytes, each on a thread of its own, while further pieces are read and written.
 
 hashlib leaves the interpreter lock for pieces over 2 KiB. Every hash has a lane: it takes pieces in order, as fast as
-it can, and the slowest lane (SHA-512) never waits for a piece's other hashes, only for bytes. Job i of each piece runs on
-lane i, so a hash keeps its place between two flushes; a hash never sees piece n+1 before piece n.
+it can, and the slowest lane (SHA-512) never waits for a piece's other hashes, only for bytes. Job i of each piece runs
+on lane i, so a hash keeps its place between two flushes; a hash never sees piece n+1 before piece n.
 """
 
 from __future__ import annotations
