@@ -63,7 +63,9 @@ def _check_types(statement: Statement, types: Mapping[Digest, set[str]]) -> None
     for blob in statement.blobs:
         if blob.digest in types and blob.media_type not in types[blob.digest]:
             wanted = ", ".join(sorted(types[blob.digest]))
-            raise BundleRefused(f"statement: blob {blob.digest} is called {blob.media_type}, its manifest says {wanted}")
+            raise BundleRefused(
+                f"statement: blob {blob.digest} is called {blob.media_type}, its manifest says {wanted}"
+            )
 
 
 def _check_unused(statement: Statement, used: set[Digest]) -> None:
