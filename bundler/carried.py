@@ -12,6 +12,7 @@ Normative text: docs/formats/trust.md, section 6.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from signing.trust import TrustStore
 
 SUFFIX = ".trust.jsonl"
 MAX_FILES = 32
-_NAME = re.compile(r"(?P<stem>[a-z0-9][a-z0-9._-]{0,38}-[0-9a-f]{8})\.trust\.jsonl")
+NAME = re.compile(r"(?P<stem>[a-z0-9][a-z0-9._-]{0,38}-[0-9a-f]{8})\.trust\.jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,17 @@ def write(folder: Path, stem: str, chain: bytes) -> Path:
 def renew(path: Path, host: HostTrust, profile: str, *, keep: bool) -> Renewed:
     """`path`: as of a bundle, a folder or one volume. `keep` false: nothing is written, for a look. Raises NotTrusted
     or BundleRefused for a file that the root of this host did not sign."""
+    return _renew(_files(path), host, profile, keep=keep)
+
+
+def renew_from(file: Path, host: HostTrust, profile: str) -> Renewed:
+    """From one file, for those that arrive alone: what counts is kept. Raises what `renew` raises."""
+    return _renew([file], host, profile, keep=True)
+
+
+def _renew(files: Sequence[Path], host: HostTrust, profile: str, *, keep: bool) -> Renewed:
     trust, notes = host.load(), list[str]()
-    for file in _files(path):
+    for file in files:
         if trust.role("root") is None:
             notes.append(f"not checked: {file.name}: this host has no root that could have signed it")
             continue
@@ -64,7 +74,7 @@ def _files(path: Path) -> list[Path]:
     with medium_errors(path):
         folder = path.parent if path.is_file() else path
     wanted = VOLUME.fullmatch(path.name) if folder != path else None
-    found = [match for match in map(_NAME.fullmatch, file_names(folder)) if match]
+    found = [match for match in map(NAME.fullmatch, file_names(folder)) if match]
     files = [folder / match.group() for match in found if wanted is None or match["stem"] == wanted["stem"]]
     if len(files) > MAX_FILES:
         raise BundleRefused(f"{folder}: {len(files)} files of carried trust; at most {MAX_FILES} are read")

@@ -124,7 +124,7 @@ def receive_(
 
     if (watch is None) == (udp is None):
         raise BadRequest("from where? Give --watch FOLDER, or --udp ADDRESS:PORT")
-    with _rooms(out, load_trust(trust), repair, as_json) as rooms:
+    with _rooms(out, trust, repair, as_json) as rooms:
         if udp is not None:
             _listen(udp, rooms, once)
         elif watch is not None:
@@ -146,19 +146,23 @@ def _listen(udp: str, rooms: Rooms, once: bool) -> None:
         udp_link.serve(socket, receiver, once=once)
 
 
-def _rooms(out: Path | None, trust: Any, repair: bool, as_json: bool) -> Rooms:
+def _rooms(out: Path | None, trust: Path | None, repair: bool, as_json: bool) -> Rooms:
     from bundler.commands_receipts import open_keeper
     from bundler.rooms import Rooms
     from manifests.store import Store
+    from signing.hosttrust import HostTrust
 
     store = Store() if out is None else None
     base = out if store is None else store.private / "receiving"
     assert base is not None
     tell = _print_json_line if as_json else _print_event
+    host = HostTrust.here() if trust is None else None
     keeper = open_keeper(None, None, None, {}, unused=store is None)
     for note in keeper.notes:
         say(note)
-    return Rooms(base, trust, tell, policy=load_policy(), store=store, repair=repair, keeper=keeper)
+    return Rooms(
+        base, load_trust(trust), tell, policy=load_policy(), store=store, repair=repair, host=host, keeper=keeper
+    )
 
 
 def _print_json_line(event: dict[str, Any]) -> None:

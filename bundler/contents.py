@@ -1,7 +1,7 @@
 """Contents: the manifests of a bundle, and that they name exactly the blobs that travel. Nothing more, nothing less.
 
 Refused: a manifest that does not parse, an OCI manifest that is not the one derived from it, a blob that a manifest
-names and the statement lacks (or knows with another size), and a blob that nothing names.
+names and the statement lacks (or knows with another size, or as another kind of file), and a blob that nothing names.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Contents:
 def check(statement: Statement, raw: Mapping[Digest, bytes]) -> Contents:
     """`raw`: the bytes of all manifests, already checked against their digests."""
     sizes = {blob.digest: blob.size for blob in statement.blobs}
+    types: dict[Digest, set[str]] = {}
     found, blobs = [], {}
     for model in statement.models:
         manifest = _manifest(model, raw)
@@ -40,7 +41,9 @@ def check(statement: Statement, raw: Mapping[Digest, bytes]) -> Contents:
                     f"the statement says {sizes.get(blob.digest, 'nothing')}"
                 )
             blobs[blob.digest] = blob
+            types.setdefault(blob.digest, set()).add(blob.media_type)
         found.append(manifest)
+    _check_types(statement, types)
     _check_unused(statement, set(blobs))
     return Contents(manifests=tuple(found), blobs=blobs)
 
@@ -53,6 +56,16 @@ def _manifest(model: Model, raw: Mapping[Digest, bytes]) -> Manifest:
     if raw[model.oci] != oci.oci_manifest(manifest):
         raise BundleRefused(f"{model.name.short}: its OCI manifest is not the one that follows from its manifest")
     return manifest
+
+
+def _check_types(statement: Statement, types: Mapping[Digest, set[str]]) -> None:
+    """The statement calls each blob what one of the manifests calls it."""
+    for blob in statement.blobs:
+        if blob.digest in types and blob.media_type not in types[blob.digest]:
+            wanted = ", ".join(sorted(types[blob.digest]))
+            raise BundleRefused(
+                f"statement: blob {blob.digest} is called {blob.media_type}, its manifest says {wanted}"
+            )
 
 
 def _check_unused(statement: Statement, used: set[Digest]) -> None:

@@ -177,20 +177,38 @@ def _leaf_check(expected: bytes) -> Callable[[bytes], bool]:
 
 
 def find_statement(folder: Path, stem: str) -> tuple[Statement, bytes]:
-    """A well-formed one and its envelope, from any volume or part whose head is sound. Raises BundleRefused."""
-    problems = []
-    for name in file_names(folder):
-        match = VOLUME.fullmatch(name) or parts.NAME.fullmatch(name)
-        if not match or match["stem"] != stem:
-            continue
-        try:
-            envelope = read_start(folder / name)[1] if VOLUME.fullmatch(name) else parts.open_part(folder / name)[1]
-            return decode_statement(envelope, stem), envelope
-        except (BundleRefused, MediumUnavailable) as error:
-            problems.append(str(error))
+    """A well-formed one and its envelope: the one that most volumes carry, for what is repaired gets it, and a damaged
+    signature in one head must not be spread over sound ones. Parts are asked where no volume's head is sound. Raises
+    BundleRefused."""
+    names = file_names(folder)
+    problems: list[str] = []
+    for pattern in (VOLUME, parts.NAME):
+        mine = [name for name in names if (match := pattern.fullmatch(name)) and match["stem"] == stem]
+        found = _most(folder, mine, stem, problems)
+        if found:
+            return found
     if not problems:
         raise VolumeMissing(f"{folder}: no volume of {stem} here")
     raise BundleRefused(f"{stem}: no volume's statement can be read: {'; '.join(problems[:4])}")
+
+
+def _most(folder: Path, names: Sequence[str], stem: str, problems: list[str]) -> tuple[Statement, bytes] | None:
+    """Of the sound statements in these files, the one with the most copies; of as many, the first."""
+    copies: dict[bytes, int] = {}
+    best: tuple[Statement, bytes] | None = None
+    most = 0
+    for name in names:
+        try:
+            envelope = read_start(folder / name)[1] if VOLUME.fullmatch(name) else parts.open_part(folder / name)[1]
+            key = hashlib.sha256(envelope).digest()
+            copies[key] = copies.get(key, 0) + 1
+            if copies[key] > most:
+                if best is None or best[1] != envelope:
+                    best = decode_statement(envelope, stem), envelope
+                most = copies[key]
+        except (BundleRefused, MediumUnavailable) as error:
+            problems.append(str(error))
+    return best
 
 
 def decode_statement(envelope: bytes, stem: str | None = None) -> Statement:

@@ -2,7 +2,8 @@
 
 A file is looked at when name, size and time were the same in two looks, and again whenever they change. That only saves
 work: what a file is, is said by its content, and whether it is right by the hashes of a signed statement (rooms.py).
-Volumes and parts are known by their first member, whatever they are named; parity volumes and approvals by their names.
+Volumes and parts are known by their first member, whatever they are named; parity volumes, approvals and carried trust
+by their names. Carried trust is taken first; what it renews, all files are looked at again.
 Nothing in the folder is ever written, moved or removed. Links and everything that is no regular file are passed over.
 """
 
@@ -15,10 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bundler import approvals, layout, parity, parts, tar
+from bundler import approvals, carried, layout, parity, parts, tar
 from bundler.errors import BundleRefused, BundlerError, MediumUnavailable, VolumeMixed, medium_errors
 from bundler.medium import MAX_FILES, PARITY, read_start
 from bundler.rooms import Room, Rooms
+from signing.errors import SigningError
 
 INTERVAL = 2.0  # seconds between two looks
 _NUMBER = re.compile(rb"sealift-bundle/1 [0-9a-f]{32} v(?P<number>[0-9]{3,4})/[0-9]{3,4}\n")
@@ -38,7 +40,7 @@ class Watch:
     def look(self) -> bool:
         marks = self._marks()
         active = False
-        for name, mark in sorted(marks.items()):
+        for name, mark in sorted(marks.items(), key=lambda item: (not carried.NAME.fullmatch(item[0]), item[0])):
             if self._handled.get(name) == mark:
                 continue
             if self._patient and self._seen.get(name) != mark:
@@ -73,11 +75,15 @@ class Watch:
             return self._sort(path)
         except MediumUnavailable as error:
             self._rooms.say({"event": "unreadable", "bundle": "", "name": path.name, "why": str(error)})
-        except BundlerError as error:
+        except (BundlerError, SigningError) as error:
             self._rooms.say({"event": "damaged", "bundle": "", "name": path.name, "why": str(error)})
         return True
 
     def _sort(self, path: Path) -> bool:
+        if carried.NAME.fullmatch(path.name):
+            if self._rooms.take_trust(path):
+                self._handled = {}  # strangers may have become publishers
+            return True
         approval = approvals.NAME.fullmatch(path.name)
         if approval:
             rooms = [room for room in self._rooms if room.stem == approval["stem"] and room.state != "done"]

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, approve, layout, mend, parity, parts, verify
+from bundler import approvals, approve, carried, layout, mend, parity, parts, verify
 from bundler.channels import Channels
 from bundler.errors import (
     BundlerBusy,
@@ -46,6 +46,7 @@ from manifests.errors import ManifestsError
 from manifests.statement import Statement
 from manifests.store import Store
 from signing.errors import NotTrusted, SigningError
+from signing.hosttrust import HostTrust
 from signing.trust import TrustStore
 
 Say = Callable[[dict[str, Any]], None]
@@ -129,6 +130,12 @@ class Room:
                 os.fsync(file.fileno())
             temp.replace(target)
             sync_medium(self.folder)
+
+    def reconsider(self) -> None:
+        """This host believes others now than when the bundle was judged."""
+        self._tried = frozenset()
+        if self.state == "untrusted":
+            self.state = "open"
 
     # -- getting whole
 
@@ -265,11 +272,11 @@ class Rooms:
 
     def __init__(
         self, base: Path, trust: TrustStore, say: Say, *, policy: Policy | None = None, store: Store | None = None,
-        seen: Channels | None = None, repair: bool = False, keeper: Keeper | None = None,
+        seen: Channels | None = None, repair: bool = False, host: HostTrust | None = None, keeper: Keeper | None = None,
     ) -> None:  # fmt: skip
-        """`store`: where whole bundles go; None: they are verified and stay here, in folders named like them. `keeper`
-        writes the receipts of imports."""
-        self.base, self.trust, self.say, self.repair = base, trust, say, repair
+        """`store`: where whole bundles go; None: they are verified and stay here, in folders named like them. `host`:
+        what carried trust renews; None: `trust` stays as it is. `keeper` writes the receipts of imports."""
+        self.base, self.trust, self.say, self.repair, self._host = base, trust, say, repair, host
         self._policy, self._store, self._seen, self._keeper = policy or Policy(), store, seen, keeper
         self._known: dict[str, Room | None] = {}
         self._lock = -1
@@ -327,6 +334,23 @@ class Rooms:
         if room.state == "open":
             room.say("seen", volumes=len(room.names), bytes=sum(room.sizes.values()), missing=len(room.missing()))
         return room
+
+    def take_trust(self, path: Path) -> bool:
+        """Carried trust, before what it came with is judged; whether this host now believes something else. Raises
+        NotTrusted or BundleRefused for a file that this host's root did not sign."""
+        if self._host is None:
+            self.say({"event": "passed", "bundle": "", "name": path.name, "why": "a trust file was named"})
+            return False
+        renewed = carried.renew_from(path, self._host, self._policy.profile)
+        for note in renewed.notes:
+            self.say({"event": "trust", "bundle": "", "name": path.name, "why": note})
+        if renewed.trust == self.trust:
+            return False
+        self.trust = renewed.trust
+        self._known = {key: room for key, room in self._known.items() if room is not None}
+        for room in self:
+            room.reconsider()
+        return True
 
     def exit_code(self) -> int:
         """0 where all that was seen is in; else what is worst: 3 not trusted, 1 refused or damaged, 4 not whole."""

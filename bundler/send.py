@@ -1,6 +1,6 @@
 """Send into a drop folder: a bundle, file after file, for a diode or a guard that takes files from there.
 
-    order    index volume, data volumes, parity volumes, approvals; parts that answer a slip first of all
+    order    carried trust, parts that answer a slip, index volume, data volumes, parity volumes, approvals
     each     volumes are hashed before they go; written as `*.tmp`, synced, renamed; a file that is there is left alone
     large    what is larger than `max_part` goes in parts (parts.py), which the receiver joins
     again    `repeat` rounds, for a link that loses files; what was taken away meanwhile is sent once more
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, layout, mend, parts
+from bundler import approvals, carried, layout, mend, parts
 from bundler.errors import BadRequest, medium_errors
 from bundler.medium import PARITY, file_names
 from bundler.pace import Pace
@@ -79,6 +79,7 @@ def outgoing(path: Path) -> Outgoing:
     here = file_names(folder)
     volumes = layout.volume_names(statement)
     groups = (
+        [name for name in here if (match := carried.NAME.fullmatch(name)) and match["stem"] == stem],
         [name for name in here if (match := parts.NAME.fullmatch(name)) and match["stem"] == stem],
         [name for name in volumes if name in set(here)],
         [name for name in here if (match := PARITY.fullmatch(name)) and match["stem"] == stem],
@@ -132,7 +133,7 @@ def _require_room(bundle: Outgoing, max_part: int | None) -> None:
             hint="choose a larger --max-part",
         )
     for name in bundle.names:
-        whole = parts.NAME.fullmatch(name) or approvals.NAME.fullmatch(name)
+        whole = any(kind.fullmatch(name) for kind in (parts.NAME, approvals.NAME, carried.NAME))
         if whole and (bundle.folder / name).stat().st_size > max_part:
             raise BadRequest(f"{name} is larger than --max-part and cannot be cut", hint="choose a larger --max-part")
 

@@ -216,7 +216,10 @@ def test_limits_are_measured() -> None:
 
 def test_crossing_section(model: Path, tmp_path: Path) -> None:
     result = crossing.measure(model, tmp_path, runs=1)
-    check_comparison(result, ["sha256sum", "cp", "cp, synced", "export", "verify", "import"], rounds=1)
+    plain = ["sha256sum", crossing.HASHES, "cp", "cp, synced", crossing.PLAIN]
+    check_comparison(result, [*plain, "export", "verify", "import"], rounds=1)
+    assert set(result["extra"]["time_over"]) == set(crossing.BESIDE)
+    assert all(10e6 < peak < 1e9 for peak in result["extra"]["peak_bytes"].values())
     assert result["amount"] == model.stat().st_size / 1e9
 
 

@@ -114,10 +114,13 @@ def start(found: list[tuple[str, Comparison]]) -> list[str]:
 
 
 def crossing(found: list[tuple[str, Comparison]]) -> list[str]:
-    rows = [("file", "command", "GB/s", "against sha256sum")]
+    rows = [("file", "command", "GB/s", "against sha256sum", "time over the plain way", "memory")]
     for model, one in found:
         what = f"{model}, {one['amount']:.2f} GB"
-        rows += [(what, name, range_of(rate), ratio(one["ratios"].get(name))) for name, rate in one["rates"].items()]
+        over, peak = one["extra"]["time_over"], one["extra"]["peak_bytes"]
+        for name, rate in one["rates"].items():
+            memory = f"{peak[name] / 1e6:.0f} MB" if name in peak else "–"
+            rows.append((what, name, range_of(rate), ratio(one["ratios"].get(name)), ratio(over.get(name)), memory))
     return table(rows)
 
 

@@ -29,6 +29,14 @@ class Tool:
         """Seconds from start to end. Raises SystemExit with its words if it fails."""
         return timed(self.command(*words), self.environment)
 
+    def peak(self, *words: str | Path) -> int:
+        """The most bytes of memory that the command held at once. A small process starts it: what counts for a child
+        begins with the size of its parent."""
+        script = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode; "
+        script += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10); sys.exit(done)"
+        command = [sys.executable, "-c", script, *self.command(*words)]
+        return int(subprocess.run(command, env=self.environment, check=True, capture_output=True).stdout)
+
     def create(self, name: str, model: Path) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
         modelfile = self.home / "Modelfile"

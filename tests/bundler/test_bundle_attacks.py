@@ -540,3 +540,15 @@ def test_a_blob_of_the_store_is_not_trusted_by_name_and_size(gap: Gap) -> None:
     for item in result.models:
         for descriptor in gap.far.manifest(item.name).blobs():
             gap.far.verify_blob(descriptor.digest, descriptor.size)
+
+
+@pytest.mark.parametrize("called", ["application/vnd.sealift.leaves.v1", "application/vnd.ollama.image.adapter"])
+def test_a_blob_that_is_called_something_else(gap: Gap, called: str) -> None:
+    """Found by `scripts/attack mutate`: what was called a leaf list was not staged, though its model needs it."""
+
+    def change(document: dict[str, Any]) -> None:
+        blob = next(b for b in document["predicate"]["blobs"] if b["media_type"].endswith("license"))
+        blob["media_type"] = called
+
+    forge(gap.medium, change)
+    refused(gap, BundleRefused, "its manifest says")

@@ -3,18 +3,24 @@ signed."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sealift
 from bundler import carried
+from bundler.approve import approve, examine
 from bundler.carried import renew
 from bundler.errors import BundleRefused, MediumUnavailable
 from bundler.importer import import_bundle
 from bundler.medium import open_medium
+from bundler.receive import watch
+from bundler.rooms import Rooms
+from bundler.send import send
 from signing.envelope import encode, sign
 from signing.errors import NotTrusted
 from signing.hosttrust import HostTrust
@@ -178,3 +184,47 @@ def test_the_verbs_carry_trust_across(
     assert "alice is revoked: stolen" in capsys.readouterr().err
     assert run("bundle", "import", usb[0]) == 3, "alice counts no longer"
     assert run("bundle", "import", usb[1]) == 0, "again is welcome"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_drop_folder_brings_trust_and_approvals_as_a_medium_does(gap: Gap, host: HostTrust, late: bool) -> None:
+    """Sent by `send`, taken by `receive`: a publisher and an approver whom only the carried trust makes known."""
+    gap.model()
+    gap.export(by=[BOB])
+    trust = replace(GONE, roles=GONE.roles).add(signer("officer").public, ["approver"])
+    approve(examine(gap.medium, trust, seen=gap.exported), [signer("officer")])
+    path = carry(gap, signed(trust, 2))
+    drop, events = gap.root / "drop", list[dict[str, Any]]()
+    report = send(gap.medium, drop)
+    assert report.sent[0] == path.name and report.sent[-1].endswith(".dsse.json")
+    if late:
+        shutil.move(drop / path.name, gap.root / "late")
+
+    def once() -> int:
+        with Rooms(
+            gap.far.private / "receiving", host.load(), events.append, store=gap.far, seen=gap.seen, host=host
+        ) as rooms:
+            watch(drop, rooms, once=True)
+            if late and (gap.root / "late").exists():
+                assert rooms.exit_code() == 3 and not gap.far.names()
+                shutil.move(gap.root / "late", drop / path.name)
+                watch(drop, rooms, once=True)
+            return rooms.exit_code()
+
+    assert once() == 0, events
+    assert [name.short for name in gap.far.names()] == ["mine:latest"] and host.load().version == 2
+    assert any("alice is revoked" in event.get("why", "") for event in events if event["event"] == "trust")
+
+
+def test_forged_trust_in_a_drop_folder_is_told_and_changes_nothing(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export()
+    carry(gap, signed(GONE, 2, BOB))
+    events = list[dict[str, Any]]()
+    with Rooms(
+        gap.far.private / "receiving", host.load(), events.append, store=gap.far, seen=gap.seen, host=host
+    ) as it:
+        watch(gap.medium, it, once=True)
+        assert it.exit_code() == 0
+    assert [event["event"] for event in events][:1] == ["damaged"] and host.load().version == 1
+    assert gap.far.names(), "what was trusted before still is"

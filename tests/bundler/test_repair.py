@@ -428,3 +428,14 @@ def test_the_verb(made: Gap, gap: Gap, capsys: pytest.CaptureFixture[str]) -> No
     code, out, err = run("--in-place")
     assert code == 1 and out.startswith("SEALIFT SLIP 1 ") and lost.name in err
     assert gf256.MAX_SHARDS == 255
+
+
+def test_a_damaged_signature_is_not_spread_over_sound_heads(made: Gap, gap: Gap) -> None:
+    """Found by `scripts/attack mutate`: one head's flipped bit became the head of all."""
+    for path in gap.medium.glob("*.p*.tar"):
+        path.unlink()
+    first = volumes(gap.medium)[0]
+    at = first.read_bytes().index(b'"sig":"') + 20
+    flip(first, at)
+    assert [item.name for item in repair(gap.medium, gap.medium).damaged] == [first.name]
+    assert whole(made, gap)

@@ -1,0 +1,34 @@
+"""`scripts/attack`: what to run, how often, from which seed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/attack", description="Attack the crossing; any finding fails.")
+    parser.add_argument("what", choices=["mutate", "interrupt"])
+    parser.add_argument("--count", type=int, help="how many (default: 10000 mutated, 100 interrupted)")
+    parser.add_argument("--seed", type=int, default=0, help="the first case's number (default 0)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="sealift-attack-") as folder:
+        os.environ["SEALIFT_HOME"] = str(Path(folder) / "home")
+        if options.what == "mutate":
+            from scripts.attacks import mutate
+
+            found = mutate.run(Path(folder), range(options.seed, options.seed + (options.count or 10_000)), tell=print)
+        else:
+            from scripts.attacks import interrupt
+
+            found = interrupt.run(Path(folder), range(options.seed, options.seed + (options.count or 100)), tell=print)
+    for line in found:
+        print(f"FOUND {line}", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
