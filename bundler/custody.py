@@ -27,7 +27,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler.custody_head import Head, read_head
+from bundler.custody_head import MAX_HEAD, Head, read_head
 from bundler.errors import CustodyRefused, medium_errors
 from manifests import canonical
 from manifests.errors import FieldError, ManifestsError
@@ -40,8 +40,7 @@ from signing.keys import Signer
 
 MAX_LINE = 8192  # bytes of one entry
 MAX_LOG = 256 << 20  # bytes; half a million entries
-MAX_HEADS = 4 << 30  # bytes; a hybrid head has 5 KiB
-MAX_HEAD_LINE = 64 << 10
+MAX_HEADS = 1 << 30  # bytes that a verification reads; a hybrid head has 5 KiB
 MAX_FACTS = 32
 MAX_TEXT = 500  # characters of one fact
 FIRST = "0" * 64  # what the first entry names as the one before
@@ -203,12 +202,12 @@ class Log:
         hint = "sealift custody verify says more; keep the files as they are for whoever has to look into it"
         if state.problem:
             raise CustodyRefused(f"the custody log is damaged: {state.problem}", hint=hint)
-        lines, torn = self.head_lines()
+        last_line, torn = _tail(self.heads)
         if torn:
             os.truncate(self.heads, self.heads.stat().st_size - len(torn))
-        if not lines:
+        if last_line is None:
             return len(torn)
-        last = read_head(lines[-1]).head
+        last = read_head(last_line).head
         if last.size > len(state.entries):
             text = f"its last head is of {last.size} entries, and {len(state.entries)} are there"
             raise CustodyRefused(f"the custody log was cut: {text}", hint=hint)
@@ -273,6 +272,19 @@ def _bytes(path: Path, limit: int) -> bytes:
     if len(raw) > limit:
         raise CustodyRefused(f"{path}: more than {limit:,} bytes")
     return raw
+
+
+def _tail(path: Path) -> tuple[bytes | None, bytes]:
+    """The last whole line, None where there is none, and what follows it: without reading all of the file."""
+    if not path.exists():
+        return None, b""
+    with medium_errors(path), path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 2 * MAX_HEAD))
+        lines, torn = _lines(stream.read(2 * MAX_HEAD))
+    if not lines and size > 2 * MAX_HEAD:
+        raise CustodyRefused(f"{path}: a line that is longer than any head")
+    return (lines[-1] if lines else None), torn
 
 
 def _lines(raw: bytes) -> tuple[list[bytes], bytes]:

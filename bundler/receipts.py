@@ -64,7 +64,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """Findings of the content gate: how many of each severity, and which rules."""
+    """Findings of the content gate: how many refuse (`errors`) and how many do not (`notes`), and by which rules."""
 
     errors: int
     notes: int

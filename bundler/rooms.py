@@ -373,7 +373,7 @@ class Rooms:
             return
         report, kept = self._import(room.folder, self._store)
         room.close()
-        models, receipt = [item.name.short for item in report.models], str(kept.paths[0]) if kept else None
+        models, receipt = [item.name.short for item in report.models], str(kept.paths[0]) if kept else ""
         room.say("imported", models=models, notes=list(report.notes), receipt=receipt)
 
     def _import(self, folder: Path, store: Store) -> tuple[ImportReport, Kept | None]:
@@ -384,7 +384,12 @@ class Rooms:
             return run(), None
         now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
         again = partial(verify.authenticate, folder, self.trust, self._policy, now)
-        return self._keeper.attest(run, folder, store, again)
+        try:
+            return self._keeper.attest(run, folder, store, again)
+        finally:
+            for note in self._keeper.notes:
+                self.say({"event": "note", "bundle": "", "why": note})
+            self._keeper.notes.clear()
 
     def clear(self) -> None:
         """Takes away rooms that hold nothing."""
