@@ -2,7 +2,8 @@
 
 Each case is a number: it seeds the generator and chooses the kind, so one number repeats it. What is accepted must mean
 what it meant: the same content for the same models, and the same bytes in the volumes. Fields that a signer may fill as
-he likes (names, dates, numbers in a channel, sources) may differ in a statement that was signed again.
+he likes (names, dates, numbers in a channel, sources, what evidence is called) may differ in a statement that was
+signed again.
 Cases run in a forked child with an address space of 200 MB above what the child begins with; a child that dies is a
 finding. `verify_sealift.py` must give the same exit code wherever no other rule than its own is broken.
 """
@@ -100,6 +101,7 @@ def meaning(report: Verification) -> Any:
     predicate["bundle"] = {key: value for key, value in document["predicate"]["bundle"].items() if key not in FREE}
     for model in predicate["models"]:
         model.pop("name"), model.pop("source")
+    predicate["evidence"] = sorted(item["digest"] for item in predicate["evidence"])
     return {key: value for key, value in predicate.items() if key not in FREE}
 
 
