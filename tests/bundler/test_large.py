@@ -75,7 +75,7 @@ def room(patch: pytest.MonkeyPatch, free: int) -> None:
 def sparse_gguf(path: Path) -> int:
     """Four tensors of 100 GB; nothing of them is on the disk. Returns the file's size."""
     keys = [("general.architecture", (8).to_bytes(4, "little") + text("llama")),
-            ("llama.block_count", (4).to_bytes(4, "little") + (1).to_bytes(4, "little"))]  # fmt: skip
+            ("llama.block_count", (4).to_bytes(4, "little") + TENSORS.to_bytes(4, "little"))]  # fmt: skip
     head = b"GGUF" + (3).to_bytes(4, "little") + TENSORS.to_bytes(8, "little") + len(keys).to_bytes(8, "little")
     head += b"".join(text(key) + value for key, value in keys)
     for number in range(TENSORS):
