@@ -1,12 +1,15 @@
 """Pipeline: several hashes of the same bytes, each on a thread of its own, while further pieces are read and written.
 
-hashlib leaves the interpreter lock for pieces over 2 KiB. Every hash has a lane: it takes pieces in order, as fast as
-it can, and the slowest lane (SHA-512) never waits for a piece's other hashes, only for bytes. Job i of each piece runs
-on lane i, so a hash keeps its place between two flushes; a hash never sees piece n+1 before piece n.
+hashlib leaves the interpreter lock for pieces over 2 KiB. There is a lane, a thread, for each processor, and at most
+for each hash. Jobs come slowest first: SHA-512 has the first lane for itself, and what has no lane of its own shares
+the last. (Four threads would each get half of one of two processors, and SHA-512, as slow as three SHA-256, would end
+late.) Lanes take pieces in order, each as fast as it can: none waits at a piece's end for the others, only for bytes.
+A job keeps its place between two flushes, so a hash never sees piece n+1 before piece n.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +19,7 @@ from typing import Any
 Job = Callable[[memoryview], Any]
 Then = Callable[[list[Any]], None]
 
-LANES = 4  # the most hashes over one piece: leaf, SHA-512, SHA-256, volume
+LANES = 4  # the most hashes over one piece: SHA-512, leaf, SHA-256, volume
 DEPTH = 6  # pieces under way; with leaves of 4 MiB, 24 MiB
 
 
@@ -24,9 +27,10 @@ class Pipeline:
     """`DEPTH` buffers of `size` bytes go round: filled by the caller, hashed by all lanes, given to `then`, free."""
 
     def __init__(self, size: int) -> None:
-        self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="hash") for _ in range(LANES)]
+        count = min(LANES, len(os.sched_getaffinity(0)))
+        self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="hash") for _ in range(count)]
         self._free = [memoryview(bytearray(size)) for _ in range(DEPTH)]
-        self._running: deque[tuple[memoryview, list[Future[Any]], Then | None]] = deque()
+        self._running: deque[tuple[memoryview, list[Future[list[Any]]], Then | None]] = deque()
         self._filled: memoryview | None = None
 
     def __enter__(self) -> Pipeline:
@@ -47,10 +51,12 @@ class Pipeline:
         return self._filled[:size]
 
     def push(self, piece: memoryview, jobs: Sequence[Job], then: Then | None = None) -> None:
-        """Starts `jobs` over `piece`, which `buffer` gave. `then` gets their results in some later call, pieces in
-        order."""
+        """Starts `jobs`, slowest first, over `piece`, which `buffer` gave. `then` gets their results in some later
+        call, pieces in order."""
         assert self._filled is not None
-        futures = [lane.submit(job, piece) for lane, job in zip(self._lanes, jobs, strict=False)]
+        last = len(self._lanes) - 1
+        shares = [*([job] for job in jobs[:last]), list(jobs[last:])]
+        futures = [lane.submit(_run, share, piece) for lane, share in zip(self._lanes, shares, strict=False) if share]
         self._running.append((self._filled, futures, then))
         self._filled = None
 
@@ -61,7 +67,11 @@ class Pipeline:
 
     def _finish_oldest(self) -> None:
         buffer, futures, then = self._running.popleft()
-        results = [future.result() for future in futures]
+        results = [result for future in futures for result in future.result()]
         if then:
             then(results)
         self._free.append(buffer)
+
+
+def _run(jobs: Sequence[Job], piece: memoryview) -> list[Any]:
+    return [job(piece) for job in jobs]

@@ -156,13 +156,13 @@ class Intake:
         number = state.advance(length)
 
         def then(results: list[Any]) -> None:
-            if results[0] != state.leaves.hashes[number]:
+            if results[1] != state.leaves.hashes[number]:
                 raise VolumeDamaged(volume.name, place, f"leaf {number} of blob {state.blob.digest} is damaged")
             if self._staging:
                 self._staging.write(state.blob.digest, piece, position)
             self._progress(length)
 
-        jobs: list[Job] = [leaf_hash, state.sha512.update, state.sha256.update]
+        jobs: list[Job] = [state.sha512.update, leaf_hash, state.sha256.update]
         if self._volume_hash:
             jobs.append(self._volume_hash.update)
         self._pipeline.push(piece, jobs, then)

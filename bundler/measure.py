@@ -65,7 +65,7 @@ class _Hashing:
         assert member.blob
         digest = member.blob.digest
         sha256, sha512 = self._large[digest]
-        jobs: list[Job] = [leaf_hash, sha512.update, sha256.update, hasher.update]
+        jobs: list[Job] = [sha512.update, leaf_hash, sha256.update, hasher.update]
         lengths, hashes = self._load.larges[digest], self._hashes[digest]
         with self._load.open(digest) as stream:
             stream.seek(member.offset)
@@ -73,7 +73,7 @@ class _Hashing:
             while done < member.size:
                 piece = pipeline.buffer(lengths[leaf])
                 fill(stream, piece, digest)
-                pipeline.push(piece, jobs, lambda results: hashes.append(results[0]))
+                pipeline.push(piece, jobs, lambda results: hashes.append(results[1]))
                 done, leaf = done + lengths[leaf], leaf + 1
                 self._meter(len(piece))
             pipeline.flush()

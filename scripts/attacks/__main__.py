@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import tempfile
@@ -15,16 +16,17 @@ def main() -> int:
     parser.add_argument("--count", type=int, help="how many (default: 10000 mutated, 100 interrupted)")
     parser.add_argument("--seed", type=int, default=0, help="the first case's number (default 0)")
     options = parser.parse_args()
+    tell = functools.partial(print, flush=True)
     with tempfile.TemporaryDirectory(prefix="sealift-attack-") as folder:
         os.environ["SEALIFT_HOME"] = str(Path(folder) / "home")
         if options.what == "mutate":
             from scripts.attacks import mutate
 
-            found = mutate.run(Path(folder), range(options.seed, options.seed + (options.count or 10_000)), tell=print)
+            found = mutate.run(Path(folder), range(options.seed, options.seed + (options.count or 10_000)), tell=tell)
         else:
             from scripts.attacks import interrupt
 
-            found = interrupt.run(Path(folder), range(options.seed, options.seed + (options.count or 100)), tell=print)
+            found = interrupt.run(Path(folder), range(options.seed, options.seed + (options.count or 100)), tell=tell)
     for line in found:
         print(f"FOUND {line}", file=sys.stderr)
     return 1 if found else 0
