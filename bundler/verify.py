@@ -116,6 +116,7 @@ def verify(
     policy, seen = policy or Policy(), seen or Channels.imported()
     bundle = authenticate(path, trust, policy, seen.moment(now), extra)
     notes, not_checked = admit(bundle, policy, seen, now)
+    not_checked += supposed(bundle.statement)
     if dry_run:
         not_checked.append(DRY_RUN)
     else:
@@ -230,6 +231,16 @@ def _read_beside(path: Path) -> bytes | None:
         return stream.read(MAX_BESIDE)
 
 
+def supposed(statement: Statement) -> list[str]:
+    """What a delta leaves to the other side's store, for `not_checked`."""
+    said = []
+    if statement.held:
+        said.append(f"{len(statement.held)} blobs that the other side has")
+    if statement.built:
+        said.append(f"{len(statement.built)} blobs that it builds from them and the patches that travel")
+    return said
+
+
 def describe(statement: Statement) -> dict[str, Any]:
     """The statement for people and scripts: names and sizes, no hashes of volumes."""
     sizes = {blob.digest: blob.size for blob in statement.blobs}
@@ -243,10 +254,32 @@ def describe(statement: Statement) -> dict[str, Any]:
         "expires": statement.expires,
         "tool": statement.tool,
         "bytes": sum(sizes.values()),
+        "since": _since_out(statement),
         "models": [
             {"name": model.name.short, "manifest": str(model.manifest), "source": dict(model.source)}
             for model in statement.models
         ],
         "volumes": layout.volume_names(statement),
         "evidence": [{"kind": item.kind, "digest": str(item.digest)} for item in statement.evidence],
+    }
+
+
+def _since_out(statement: Statement) -> dict[str, Any] | None:
+    """Of a delta: what it follows, and what must be in the store."""
+    if statement.since is None:
+        return None
+    return {
+        "kind": statement.since.kind,
+        "id": statement.since.id,
+        "held": [{"digest": str(blob.digest), "size": blob.size} for blob in statement.held],
+        "built": [
+            {
+                "digest": str(blob.digest),
+                "size": blob.size,
+                "base": str(blob.built.base),
+                "travels": sum(piece.size for piece in blob.built.pieces if piece.base is None),
+            }
+            for blob in statement.built
+            if blob.built
+        ],
     }
