@@ -142,6 +142,9 @@ def export_(
 def verify_(
     folder: Path = FOLDER,
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; read no payload."),
+    with_store: bool = typer.Option(
+        False, "--store", help="Of a bundle that sends only what changed: check against this host's store too."
+    ),
     allow_gap: bool = GAP,
     approval: list[Path] = APPROVAL,
     trust: Path = TRUST,
@@ -159,6 +162,7 @@ def verify_(
     """
     from bundler.errors import MediumUnavailable, VolumeDamaged, VolumeMissing
     from bundler.verify import verify
+    from manifests.store import Store
 
     policy = load_policy(allow_gap)
     judged_by = renewed_trust(folder, trust, policy, keep=False)
@@ -169,6 +173,7 @@ def verify_(
                 judged_by,
                 policy=policy,
                 dry_run=dry_run,
+                store=Store() if with_store else None,
                 extra=approval or (),
                 progress=counted(progress, folder),
             )

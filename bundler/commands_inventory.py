@@ -12,7 +12,6 @@ from bundler.commands_bundle import JSON, print_json, say
 
 inventory_app = typer.Typer(
     invoke_without_command=True,
-    help="Write the list of what this store holds, for `bundle export --since`, or show one.",
     rich_markup_mode=None,
 )
 

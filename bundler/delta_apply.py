@@ -11,11 +11,14 @@ that was built is believed before its whole digests were right. A base need not 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
+from bundler import tar
 from bundler.errors import BaseWanting, BundleRefused
+from bundler.layout import Member
+from bundler.medium import VolumeReader
 from bundler.staging import Staging
 from manifests.digest import Digest
 from manifests.errors import DigestMismatch
@@ -24,6 +27,10 @@ from manifests.store import Store
 
 Progress = Callable[[int], None]
 PIECE = 1 << 20  # bytes at a time
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 def present(store: Store, statement: Statement) -> None:
@@ -102,30 +109,71 @@ def build(
         if blob.digest in held or blob.built is None:
             continue
         patch = store.blob_path(blob.built.patch) if blob.built.patch in held else staging.path(blob.built.patch)
-        sha256, sha512, at = hashlib.sha256(), hashlib.sha512(), 0
-        for data in rebuilt(store, patch, blob):
-            sha256.update(data)
-            sha512.update(data)
-            staging.write(blob.digest, memoryview(data), at)
-            at += len(data)
-            if progress:
-                progress(len(data))
-        if sha256.hexdigest() != blob.digest.hex or sha512.hexdigest() != blob.sha512:
-            raise BundleRefused(f"statement: what blob {blob.digest} is built from does not make it")
+        at = 0
+        with patch.open("rb") as literal:
+            for data in _rebuilt(store, literal, blob):
+                staging.write(blob.digest, memoryview(data), at)
+                at += len(data)
+                if progress:
+                    progress(len(data))
         staging.finish(blob.digest, blob.size)
 
 
-def rebuilt(store: Store, patch: Path, blob: Blob) -> Iterator[bytes]:
-    """The bytes of a built blob, in order."""
+def try_out(
+    store: Store, folder: Path, heads: Sequence[int], payloads: Sequence[Sequence[Member]], names: Sequence[str],
+    statement: Statement, held: frozenset[Digest],
+) -> None:  # fmt: skip
+    """Builds all that `build` would, and keeps nothing. `heads`: bytes before the payload of each volume. The patches
+    are read from the volumes, which were checked."""
+    for blob in statement.built:
+        if blob.digest in held or blob.built is None:
+            continue
+        places = []
+        for head, members, name in zip(heads, payloads, names, strict=True):
+            at = head
+            for member in members:
+                if member.blob and member.blob.digest == blob.built.patch:
+                    places.append((folder / name, at + tar.BLOCK, member.size))
+                at += tar.member_size(member.size)
+        for _ in _rebuilt(store, _Carried(places), blob):
+            pass
+
+
+class _Carried:
+    """A blob where it lies in the volumes: for each segment, in order, file, offset and size."""
+
+    def __init__(self, places: Sequence[tuple[Path, int, int]]) -> None:
+        self._places = list(places)
+
+    def read(self, size: int, /) -> bytes:
+        if not self._places:
+            return b""
+        path, offset, left = self._places[0]
+        count = min(size, left)
+        with VolumeReader(path) as volume:
+            volume.skip(offset)
+            data = volume.read(count, "a patch")
+        self._places[:1] = [(path, offset + count, left - count)] if count < left else []
+        return data
+
+
+def _rebuilt(store: Store, literal: Readable, blob: Blob) -> Iterator[bytes]:
+    """The bytes of a built blob, in order. After the last, raises BundleRefused if they are not the right ones."""
     assert blob.built
-    with store.open_blob(blob.built.base) as base, patch.open("rb") as literal:
+    sha256, sha512 = hashlib.sha256(), hashlib.sha512()
+    with store.open_blob(blob.built.base) as base:
         for piece in blob.built.pieces:
-            yield from _take(base if piece.base is not None else literal, piece, blob)
+            if piece.base is not None:
+                base.seek(piece.base)
+            for data in _take(base if piece.base is not None else literal, piece, blob):
+                sha256.update(data)
+                sha512.update(data)
+                yield data
+    if sha256.hexdigest() != blob.digest.hex or sha512.hexdigest() != blob.sha512:
+        raise BundleRefused(f"statement: what blob {blob.digest} is built from does not make it")
 
 
-def _take(stream: BinaryIO, piece: Piece, blob: Blob) -> Iterator[bytes]:
-    if piece.base is not None:
-        stream.seek(piece.base)
+def _take(stream: Readable, piece: Piece, blob: Blob) -> Iterator[bytes]:
     left = piece.size
     while left:
         data = stream.read(min(left, PIECE))

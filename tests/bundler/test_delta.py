@@ -151,6 +151,22 @@ def test_verify_says_what_it_cannot_check(gap: Gap, weights: dict[str, bytes]) -
     assert f"not checked: {len(report.statement.held)} blobs that the other side has" in done.stdout
 
 
+def test_verify_with_the_store_checks_all(gap: Gap, weights: dict[str, bytes]) -> None:
+    out, report = next_one(gap, weights["tensor"])
+    before = tree(gap.far.root)
+    found = verify(out, trusting(signer()), seen=gap.seen, store=gap.far)
+    assert not [text for text in found.not_checked if "other side" in text or "builds" in text]
+    assert tree(gap.far.root) == before
+    forge(out, lie(lambda predicate, built: built["pieces"][-1].update(base=built["pieces"][-1]["base"] - 32)))
+    with pytest.raises(BundleRefused, match="does not make it"):
+        verify(out, trusting(signer()), seen=gap.seen, store=gap.far)
+    base = report.statement.built[0].built
+    assert base
+    gap.far.blob_path(base.base).unlink()
+    with pytest.raises(BaseWanting):
+        verify(out, trusting(signer()), seen=gap.seen, store=gap.far)
+
+
 def test_a_base_that_is_missing_is_named(gap: Gap, weights: dict[str, bytes]) -> None:
     out, report = next_one(gap, weights["template"])
     base = report.statement.built[0].built
