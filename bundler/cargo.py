@@ -13,19 +13,23 @@ from typing import BinaryIO
 
 from bundler import contents, layout, oci
 from bundler.errors import ExportRefused
+from bundler.patch import Ranges, literals
 from manifests import canonical, gate
 from manifests.digest import Digest
 from manifests.errors import ManifestsError
 from manifests.leaves import ENTRY, LEAF_SIZE, content_cuts, leaf_lengths
 from manifests.manifest import OCI_MANIFEST, Descriptor, Manifest
 from manifests.name import ModelName
-from manifests.statement import MAX_SOURCE_TEXT, PLAIN, SCAN_TYPE, SOURCE_KEY, Evidence, Model, Statement
+from manifests.statement import MAX_SOURCE_TEXT, PLAIN, SCAN_TYPE, SOURCE_KEY, Built, Evidence, Model, Statement
 from manifests.store import Store
 
 
 @dataclass(slots=True, kw_only=True)
 class Load:
-    """Everything that travels. `made` are blobs that exist only in the bundle: OCI manifests, the scan, leaf lists."""
+    """Everything that travels, and, in a delta, what does not: `absent` (digest: SHA-512), some of it `built`.
+
+    `made` are blobs that exist only in the bundle: OCI manifests, the scan, leaf lists. So do patches, which are ranges
+    of the blobs they build."""
 
     store: Store
     leaf_size: int
@@ -36,20 +40,39 @@ class Load:
     heads: set[Digest]
     larges: dict[Digest, list[int]]  # leaf lengths
     made: dict[Digest, bytes] = field(repr=False)
+    absent: dict[Digest, str] = field(default_factory=dict)
+    built: dict[Digest, Built] = field(default_factory=dict)
 
     @property
     def wholes(self) -> set[Digest]:
-        return set(self.sizes) - self.heads - set(self.larges)
+        return set(self.sizes) - self.heads - set(self.larges) - set(self.absent)
 
     def small(self, digest: Digest) -> bytes:
         """The bytes of a blob that travels whole, checked."""
         if digest in self.made:
             return self.made[digest]
+        if self._patched(digest) is not None:
+            with self.open(digest) as stream:
+                data = stream.read()
+            if Digest.of(data) != digest:
+                raise ExportRefused(
+                    "a blob changed between comparing and writing", hint="sealift verify checks the store"
+                )
+            return data
         descriptor = Descriptor(media_type=self.media_types[digest], digest=digest, size=self.sizes[digest])
         return self.store.read_blob(descriptor, limit=self.sizes[digest])
 
     def open(self, digest: Digest) -> BinaryIO:
-        return self.store.open_blob(digest) if digest not in self.made else io.BytesIO(self.made[digest])
+        if digest in self.made:
+            return io.BytesIO(self.made[digest])
+        target = self._patched(digest)
+        if target is None:
+            return self.store.open_blob(digest)
+        return io.BufferedReader(Ranges(self.store.open_blob(target), literals(self.built[target].pieces)))
+
+    def _patched(self, digest: Digest) -> Digest | None:
+        """The blob that this patch builds."""
+        return next((target for target, built in self.built.items() if built.patch == digest), None)
 
     def cargo(self, files: Sequence[int]) -> layout.Cargo:
         """For the packer. `files`: sizes of the layout files."""
@@ -115,6 +138,7 @@ def again(store: Store, statement: Statement, made: dict[Digest, bytes]) -> Load
         heads=set(),
         larges={},
         made=made,
+        built={blob.digest: blob.built for blob in statement.built if blob.built},
     )
 
 

@@ -8,6 +8,7 @@ from bundler import (
     commands_approve,
     commands_bundle,
     commands_custody,
+    commands_inventory,
     commands_receipts,
     commands_registry,
     commands_repair,
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     commands_approve.register(commands_bundle.bundle_app)
     commands_repair.register(commands_bundle.bundle_app)
     commands_transfer.register(commands_bundle.bundle_app)
+    commands_inventory.register(app)
     commands_registry.register(app)
     commands_scan.register(app)
     commands_receipts.register(app)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from manifests.gate import Finding
     from manifests.name import ModelName
     from manifests.store import Store
+    from manifests.statement import Statement
     from signing.trust import TrustStore
 
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
@@ -63,6 +64,16 @@ def export_(
     parity: str = typer.Option(
         None, "--parity", help="Add parity volumes: 10% of the volumes, or a number such as 2. See `bundle repair`."
     ),
+    since: str = typer.Option(
+        None,
+        "--since",
+        metavar="BUNDLE|INVENTORY",
+        help="Send only what changed: a bundle's folder or id, or a file of `sealift inventory`.",
+        show_default=False,
+    ),
+    allow_unsigned: bool = typer.Option(
+        False, "--allow-unsigned-inventory", help="Take an inventory without looking at its signatures."
+    ),
     label: str = typer.Option(
         None, "--label", help="Beginning of the files' names; by default the name of the model that is named first."
     ),
@@ -84,6 +95,7 @@ def export_(
     """
     from bundler import carried, layout
     from bundler.commands_custody import hands, named, recorded
+    from bundler.delta_since import other_side
     from bundler.draft import Options
     from bundler.export import export
     from bundler.sizes import parse_size, show_size
@@ -103,8 +115,11 @@ def export_(
     )
     parsed = [ModelName.parse(name) for name in names]
     signers = [open_signer(name, passphrase_file=passphrase_file) for name in dict.fromkeys(sign)]
+    known = other_side(since, load_trust(None), signers, unsigned=allow_unsigned) if since is not None else None
     with bar("exporting") as progress:
-        report = export(Store(), parsed, out, signers, options, rules=load_policy().gate, progress=progress)
+        report = export(
+            Store(), parsed, out, signers, options, since=known, rules=load_policy().gate, progress=progress
+        )
     if chain is not None:
         carried.write(out, layout.stem(report.statement), chain)
     recorded("export", named(report.statement) | hands(medium, custodian), signers[0])
@@ -115,6 +130,7 @@ def export_(
     print(f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}")
     also = f" and {len(report.parity)} parity volume(s)" if report.parity else ""
     print(f"{len(statement.volumes)} volume(s){also}, {show_size(report.bytes)}, in {report.folder}")
+    _print_since(statement)
     say(
         "finished the export that was interrupted"
         if report.resumed
@@ -126,6 +142,9 @@ def export_(
 def verify_(
     folder: Path = FOLDER,
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; read no payload."),
+    with_store: bool = typer.Option(
+        False, "--store", help="Of a bundle that sends only what changed: check against this host's store too."
+    ),
     allow_gap: bool = GAP,
     approval: list[Path] = APPROVAL,
     trust: Path = TRUST,
@@ -143,6 +162,7 @@ def verify_(
     """
     from bundler.errors import MediumUnavailable, VolumeDamaged, VolumeMissing
     from bundler.verify import verify
+    from manifests.store import Store
 
     policy = load_policy(allow_gap)
     judged_by = renewed_trust(folder, trust, policy, keep=False)
@@ -153,6 +173,7 @@ def verify_(
                 judged_by,
                 policy=policy,
                 dry_run=dry_run,
+                store=Store() if with_store else None,
                 extra=approval or (),
                 progress=counted(progress, folder),
             )
@@ -348,9 +369,27 @@ def _print_bundle(bundle: VerifiedBundle) -> None:
         f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}, created {statement.created}"
     )
     print(f"{len(statement.volumes)} volume(s), {show_size(bundle.size)}")
+    _print_since(statement)
     for model in statement.models:
         origin = model.source.get("source") or model.source.get("kind", "unknown")
         print(f"  {model.name.short}  {model.manifest.short}  from {origin}")
+
+
+def _print_since(statement: Statement) -> None:
+    """Of a delta: what must be on the other side."""
+    from bundler.sizes import show_size
+
+    if statement.since is None:
+        return
+    print(f"only what changed since {statement.since}; the other side must have:")
+    for blob in statement.held:
+        print(f"  {blob.digest}  {show_size(blob.size)}")
+    for blob in statement.built:
+        if blob.built:
+            size = sum(piece.size for piece in blob.built.pieces if piece.base is None)
+            print(
+                f"  {blob.digest.short} is built there from {blob.built.base.short} and {show_size(size)} that travel"
+            )
 
 
 def _print_verification(report: Verification) -> None:
@@ -394,6 +433,7 @@ def _print_inspection(found: Inspection) -> None:
     for model in statement.models:
         print(f"  {model.name.short}  {model.manifest.short}")
     print(f"  {len(statement.blobs)} blobs, {show_size(sum(blob.size for blob in statement.blobs))}")
+    _print_since(statement)
     for line in found.verdict.sentences() if found.verdict else [f"signature by key {keyid}" for keyid in found.keyids]:
         print(line)
     for item in found.approvals:

@@ -72,6 +72,7 @@ def _check_unused(statement: Statement, used: set[Digest]) -> None:
     used |= {blob.leaves.list for blob in statement.blobs if blob.leaves}
     used |= {digest for model in statement.models for digest in (model.manifest, model.oci)}
     used |= {item.digest for item in statement.evidence}
+    used |= {digest for blob in statement.blobs if blob.built for digest in (blob.built.base, blob.built.patch)}
     unused = [blob.digest for blob in statement.blobs if blob.digest not in used]
     if unused:
         raise BundleRefused(f"statement: no model names blob {unused[0]}")

@@ -26,6 +26,7 @@ from manifests.statement import (
     Blob,
     Leaves,
     Segment,
+    Since,
     Statement,
     Volume,
     format_time,
@@ -37,7 +38,7 @@ _NO_DIGEST = Digest("0" * 64)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`volume_size` in bytes, None for volumes without a limit; `sequence` None for one more than the last export;
-    `parity` such as `10%` or `2`."""
+    `parity` such as `10%` or `2`; `since` of a delta."""
 
     volume_size: int | None = None
     channel: str | None = None
@@ -46,6 +47,7 @@ class Options:
     expires: str | None = None
     leaf_size: int = LEAF_SIZE
     parity: str | None = None
+    since: Since | None = None
 
 
 def draft(load: Load, options: Options, seen: Channels, now: datetime) -> Statement:
@@ -73,6 +75,7 @@ def _empty(load: Load, options: Options, seen: Channels, now: datetime) -> State
         volumes=(),
         evidence=load.evidence,
         verifier=Digest.of(layout.verifier()),
+        since=options.since,
     )
 
 
@@ -122,6 +125,7 @@ def _with_blobs(
                 size=size,
                 media_type=load.media_types[digest],
                 leaves=leaves,
+                built=load.built.get(digest),
                 layout=places.get(digest, ()),
             )
         )

@@ -7,9 +7,11 @@
     │   ├── VolumeDamaged     bytes of a volume are not what the statement says
     │   ├── PartRefused       a part of a volume is malformed, or belongs to something else
     │   ├── NoParity          there is no sound parity volume
+    │   ├── BaseWanting       a delta, and the store lacks what it builds upon; `.wanting` lists the digests
     │   └── ApprovalRefused   a file of added signatures is malformed, or belongs to another statement
     ├── PolicyRefused         a sound bundle that this site does not take: older, expired, too large, ...
     ├── RepairImpossible      more is lost than can be restored; `.missing` lists what, `.slip` asks for it
+    ├── InventoryRefused      a file that is no sound inventory, or that nobody signed
     ├── SlipRefused           what was typed or scanned is not a resend slip, or not one of this bundle
     ├── GateRefused           the content gate found something; `.findings` says what and where
     ├── PaperRefused          a text that was typed from paper is not whole; the message names the line
@@ -35,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bundler.shards import Damage
     from bundler.slip import Slip
+    from manifests.digest import Digest
     from manifests.gate import Finding
 
 
@@ -74,6 +77,18 @@ class ApprovalRefused(BundleRefused):
     pass
 
 
+class BaseWanting(BundleRefused):
+    """`wanting`: blobs that the store lacks, or has with other bytes."""
+
+    def __init__(self, message: str, wanting: tuple[Digest, ...], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.wanting = wanting
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a script gets besides the message."""
+        return {"wanting": [str(digest) for digest in self.wanting]}
+
+
 class PartRefused(BundleRefused):
     pass
 
@@ -98,6 +113,10 @@ class RepairImpossible(BundlerError):
     def as_dict(self) -> dict[str, Any]:
         """What a script gets besides the message."""
         return {"missing": [item.as_dict() for item in self.missing], "slip": self.slip.text(self.stem)}
+
+
+class InventoryRefused(BundlerError):
+    pass
 
 
 class SlipRefused(BundlerError):

@@ -1,7 +1,8 @@
 """Export models as a bundle. Two passes over the blobs: one hashes and makes the statement, one writes and checks
 again.
 
-    load, content gate -> pack (sizes are known) -> free space -> hash each blob once -> statement -> sign ->
+    load, content gate -> in a delta: leave out what the other side has -> pack (sizes are known) -> free space ->
+    hash each blob once -> statement -> sign ->
     data volumes, sheet, verifier, index volume last -> parity volumes, if asked -> remember the channel's number
 
 * Every file is written as `*.tmp`, synced and renamed. The index volume comes last: where it is, all is.
@@ -22,9 +23,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler import cargo, layout, parity, verify
+from bundler import cargo, delta, layout, parity, verify
 from bundler.cargo import Load
 from bundler.channels import Channels
+from bundler.delta import OtherSide
 from bundler.draft import Options, draft, overhead_of
 from bundler.errors import BadRequest, ExportRefused, MediumUnavailable, medium_errors
 from bundler.journal import Journal
@@ -68,16 +70,20 @@ def export(
     *,
     seen: Channels | None = None,
     rules: gate.Rules | None = None,
+    since: OtherSide | None = None,
     now: datetime | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
-    """`progress` gets bytes done and bytes in all (of all passes); `rules` are the content gate's. Raises
-    ExportRefused, BadRequest, MediumUnavailable, NoSpace and the store's errors."""
+    """`progress` gets bytes done and bytes in all (of all passes); `rules` are the content gate's; `since`: leave out
+    what the other side has. Raises ExportRefused, BadRequest, MediumUnavailable, NoSpace and the store's errors."""
     if not signers:
         raise BadRequest("a bundle needs a signer", hint="name a key: --sign NAME (sealift key generate NAME)")
     seen = seen or Channels.exported()
     load = cargo.load(store, names, leaf_size=(options or Options()).leaf_size, rules=rules)
     options = _settled(options or Options(), names[0])
+    if since is not None:
+        options = replace(options, since=since.since)
+        delta.leave_out(load, since)
     with medium_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     journal = Journal(load, out, signers, options)

@@ -1,6 +1,7 @@
 """Import a bundle into a store. The order is the law of DESIGN 5, and the numbers below are its steps.
 
-    1-3 verify.authenticate · 4 verify.admit, free space · 5 stop for a dry run · 6-7 intake into staging ·
+    1-3 verify.authenticate · 4 verify.admit, free space, what a delta supposes to be here · 5 stop for a dry run ·
+    6-7 intake into staging, then what a delta builds ·
     8 the content gate, in a child · 9 blobs, then manifests, by rename · 10 record, and what the channel has seen
 
 Invariants: until step 9 the live store is only read; a blob it has already is used only after being hashed again;
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bundler import contents as contents_of
-from bundler import receipt, verify
+from bundler import delta_apply, receipt, verify
 from bundler.channels import Channels
 from bundler.contents import Contents
 from bundler.errors import GateFailed, GateRefused
@@ -104,6 +105,7 @@ def import_bundle(
     notes, not_checked = verify.admit(bundle, policy, seen, now)  # 4
     models = _plan(store, bundle, keep)
     if dry_run:  # 5
+        delta_apply.present(store, bundle.statement)
         return ImportReport(
             bundle=bundle,
             complete=False,
@@ -115,10 +117,13 @@ def import_bundle(
             time=format_time(now),
         )
     with Staging(store, bundle.statement.id) as staging:
-        held = _held(store, bundle, progress, sha512=policy.profile == "cnsa2")
+        sha512 = policy.profile == "cnsa2"
+        held = delta_apply.demand(store, bundle.statement, progress, sha512=sha512)
+        held |= _held(store, bundle, progress, sha512=sha512)
         store.require_space(_bytes_needed(bundle, staging, held))
         intake = Intake(bundle.medium, bundle.statement, bundle.payloads, staging=staging, held=held, progress=progress)
         contents = intake.run()  # 6, 7
+        delta_apply.build(store, staging, bundle.statement, held, progress)
         report = _gate(store, staging, contents, held, policy)  # 8
         not_checked += [*report.not_checked, "payload hashes of volumes: implied by headers, leaves and digests"]
         result = ImportReport(

@@ -46,6 +46,7 @@ class Journal:
             ],
             "more": [str(options.expires), str(options.leaf_size), os.environ.get("SOURCE_DATE_EPOCH", "")],
             "parity": str(options.parity),
+            "since": str(options.since),
             "verifier": Digest.of(layout.verifier()).hex,
         }
         self._signers = signers

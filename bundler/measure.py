@@ -84,6 +84,9 @@ class _Hashing:
         for blob in draft.blobs:
             if blob.media_type == LEAVES_TYPE and blob.digest not in self._load.sizes:
                 continue
+            if blob.digest in self._load.absent:
+                found.append(replace(blob, sha512=self._load.absent[blob.digest]))
+                continue
             if blob.leaves is None:
                 found.append(replace(blob, sha512=hashlib.sha512(self._load.small(blob.digest)).hexdigest()))
                 continue

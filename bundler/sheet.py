@@ -34,6 +34,21 @@ RECOVER WITHOUT SEALIFT
 """
 
 
+def _supposed(statement: Statement) -> list[str]:
+    """Of a delta: what is not on the medium."""
+    if statement.since is None:
+        return []
+    lines = [
+        f"  ONLY WHAT CHANGED since {statement.since}",
+        "               The other side's store must hold these blobs, or the import refuses the bundle:",
+    ]
+    lines += [f"    {blob.digest.hex}  {blob.size:,} bytes" for blob in statement.held]
+    for blob in statement.built:
+        if blob.built:
+            lines += [f"    {blob.digest.hex}", f"      is built there from {blob.built.base.hex}"]
+    return lines
+
+
 def text(statement: Statement, envelope: bytes) -> str:
     sizes = {blob.digest: blob.size for blob in statement.blobs}
     lines = [
@@ -45,6 +60,7 @@ def text(statement: Statement, envelope: bytes) -> str:
         *([f"  valid until  {statement.expires}"] if statement.expires else []),
         f"  contents     {len(statement.models)} model(s), {sum(sizes.values()):,} bytes",
         f"  volumes      {len(statement.volumes)}",
+        *_supposed(statement),
         "",
         "MODELS",
     ]

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, channels, layout, medium, sheet
+from bundler import approvals, channels, delta_apply, layout, medium, sheet
 from bundler.approvals import Approval, Signed
 from bundler.channels import Channels
 from bundler.errors import BundleRefused, VolumeMixed, medium_errors
@@ -31,6 +31,7 @@ from bundler.medium import Medium
 from bundler.policy import Policy
 from manifests.digest import Digest
 from manifests.statement import PAYLOAD_TYPE, Statement, parse_time
+from manifests.store import Store
 from signing.errors import NotTrusted
 from signing.trust import TrustStore
 from signing.verdict import Verdict
@@ -106,20 +107,27 @@ def verify(
     policy: Policy | None = None,
     seen: Channels | None = None,
     dry_run: bool = False,
+    store: Store | None = None,
     extra: Sequence[Path] = (),
     now: datetime | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Raises what the first failing check raises. `seen` is the memory of this side; the default lies in the home.
-    `extra`: approvals that do not lie beside the volumes."""
+    `store`: what a delta supposes is looked for there, and what it builds is built and thrown away. `extra`: approvals
+    that do not lie beside the volumes."""
     now = now or datetime.now(timezone.utc)
     policy, seen = policy or Policy(), seen or Channels.imported()
     bundle = authenticate(path, trust, policy, seen.moment(now), extra)
     notes, not_checked = admit(bundle, policy, seen, now)
+    if dry_run or store is None:
+        not_checked += supposed(bundle.statement)
     if dry_run:
         not_checked.append(DRY_RUN)
     else:
+        held = _held(store, bundle, policy, progress) if store else frozenset()
         Intake(bundle.medium, bundle.statement, bundle.payloads, progress=progress).run()
+        if store:
+            _try_out(store, bundle, held)
     return Verification(
         bundle=bundle, complete=not dry_run, notes=tuple(notes), not_checked=(*not_checked, *NOT_IN_VERIFY)
     )
@@ -230,6 +238,27 @@ def _read_beside(path: Path) -> bytes | None:
         return stream.read(MAX_BESIDE)
 
 
+def _held(store: Store, bundle: VerifiedBundle, policy: Policy, progress: Progress | None) -> frozenset[Digest]:
+    return delta_apply.demand(store, bundle.statement, progress, sha512=policy.profile == "cnsa2")
+
+
+def _try_out(store: Store, bundle: VerifiedBundle, held: frozenset[Digest]) -> None:
+    statement, envelope = bundle.statement, bundle.medium.envelope
+    names = layout.volume_names(statement)
+    heads = [len(layout.head(statement, envelope, index)) for index in range(len(names))]
+    delta_apply.try_out(store, bundle.medium.folder, heads, bundle.payloads, names, statement, held)
+
+
+def supposed(statement: Statement) -> list[str]:
+    """What a delta leaves to the other side's store, for `not_checked`."""
+    said = []
+    if statement.held:
+        said.append(f"{len(statement.held)} blobs that the other side has")
+    if statement.built:
+        said.append(f"{len(statement.built)} blobs that it builds from them and the patches that travel")
+    return said
+
+
 def describe(statement: Statement) -> dict[str, Any]:
     """The statement for people and scripts: names and sizes, no hashes of volumes."""
     sizes = {blob.digest: blob.size for blob in statement.blobs}
@@ -243,10 +272,32 @@ def describe(statement: Statement) -> dict[str, Any]:
         "expires": statement.expires,
         "tool": statement.tool,
         "bytes": sum(sizes.values()),
+        "since": _since_out(statement),
         "models": [
             {"name": model.name.short, "manifest": str(model.manifest), "source": dict(model.source)}
             for model in statement.models
         ],
         "volumes": layout.volume_names(statement),
         "evidence": [{"kind": item.kind, "digest": str(item.digest)} for item in statement.evidence],
+    }
+
+
+def _since_out(statement: Statement) -> dict[str, Any] | None:
+    """Of a delta: what it follows, and what must be in the store."""
+    if statement.since is None:
+        return None
+    return {
+        "kind": statement.since.kind,
+        "id": statement.since.id,
+        "held": [{"digest": str(blob.digest), "size": blob.size} for blob in statement.held],
+        "built": [
+            {
+                "digest": str(blob.digest),
+                "size": blob.size,
+                "base": str(blob.built.base),
+                "travels": sum(piece.size for piece in blob.built.pieces if piece.base is None),
+            }
+            for blob in statement.built
+            if blob.built
+        ],
     }

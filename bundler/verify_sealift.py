@@ -555,7 +555,9 @@ def parse_statement(payload: bytes) -> Json:
         top = json.loads(payload.decode("utf-8"), parse_float=_no_float, parse_constant=_no_float)
         need(canonical(top) == payload, "the statement is not in canonical form")
         need(top["_type"] == "https://in-toto.io/Statement/v1", "not an in-toto statement")
-        need(top["predicateType"] == "https://sealift.dev/bundle/v1", "not a bundle of format 1")
+        delta = "since" in top["predicate"]["bundle"]
+        kind = "https://sealift.dev/delta/v1" if delta else "https://sealift.dev/bundle/v1"
+        need(top["predicateType"] == kind, "not a bundle of format 1")
         predicate = top["predicate"]
         check_keys(top)
         bundle = dict(predicate["bundle"])
@@ -580,13 +582,16 @@ def check_keys(top: Json) -> None:
     predicate = top["predicate"]
     keys(top, "_type subject predicateType predicate")
     keys(predicate, "bundle models blobs volumes evidence verifier")
-    keys(predicate["bundle"], "id label channel sequence predecessor? previous? created expires? tool")
+    keys(predicate["bundle"], "id label channel sequence predecessor? previous? created expires? since? tool")
+    if "since" in predicate["bundle"]:
+        need(predicate["bundle"]["since"]["kind"] in ("bundle", "inventory"), "since neither bundle nor inventory")
+        keys(dict(predicate["bundle"]["since"], kind="known"), "kind id")
     for item in predicate["bundle"].get("previous", []):
         keys(item, "sequence id")
     keys(predicate["verifier"], "sha256")
     for name, wanted in (
         ("models", "name manifest oci source"),
-        ("blobs", "digest sha512 size media_type leaves? layout"),
+        ("blobs", "digest sha512 size media_type leaves? built? layout"),
         ("volumes", "size sha256"),
         ("evidence", "kind digest"),
     ):
@@ -597,6 +602,10 @@ def check_keys(top: Json) -> None:
         need("leaves" not in blob or re.fullmatch("[0-9a-f]{64}", blob["leaves"]["root"]), "a root is not a hash")
         for part in blob["layout"]:
             keys(part, "volume offset size")
+        if "built" in blob:
+            keys(blob["built"], "base patch pieces")
+            for piece in blob["built"]["pieces"]:
+                keys(piece, "size base?")
 
 
 LEAVES_KEYS = "size count list root"
@@ -641,11 +650,17 @@ def check_blobs(predicate: Json) -> None:
     """Digests are digests, sizes are whole numbers, and every blob is laid out once, without gap or overlap."""
     digests = [blob["digest"] for blob in predicate["blobs"]]
     need(digests == sorted(set(digests)), "blobs are not in order, or one is there twice")
+    blobs = dict(zip(digests, predicate["blobs"]))
     for blob in predicate["blobs"]:
         digest = blob["digest"]
         need(digest[:7] == "sha256:" and HEX.fullmatch(digest[7:]), f"not a digest: {digest[:80]!r}")
         numbers = [blob["size"]] + [part[key] for part in blob["layout"] for key in ("volume", "offset", "size")]
         need(all(type(number) is int and 0 <= number < 1 << 53 for number in numbers), "a size is not a whole number")
+        if not blob["layout"]:
+            need("since" in predicate["bundle"] and "leaves" not in blob, f"blob {digest} is not laid out whole")
+            check_built(blob, blobs)
+            continue
+        need("built" not in blob, "a blob that travels is not built")
         end = 0
         for part in blob["layout"]:
             need(part["offset"] == end and part["volume"] < len(predicate["volumes"]), "segments with gaps")
@@ -660,6 +675,20 @@ def check_blobs(predicate: Json) -> None:
             need(len(blob["layout"]) == 1 and blob["size"] <= MAX_WHOLE, "a large blob without leaves")
     for model in predicate["models"]:
         need(model["manifest"] in digests and model["oci"] in digests, "the manifest of a model is missing")
+
+
+def check_built(blob: Json, blobs: Json) -> None:
+    """Pieces of a base that the other side has, and of a patch that travels, make the blob's size exactly."""
+    if "built" not in blob:
+        return
+    base, patch, pieces = blobs[blob["built"]["base"]], blobs[blob["built"]["patch"]], blob["built"]["pieces"]
+    need(not base["layout"] and "built" not in base and patch["layout"], "a blob built from something else than a base")
+    for piece in pieces:
+        inside = type(piece.get("base", 0)) is int and 0 <= piece.get("base", 0) <= base["size"] - piece["size"]
+        need(piece["size"] > 0 and ("base" not in piece or inside), "a piece beyond its base")
+    need(len(pieces) <= 8192 and sum(piece["size"] for piece in pieces) == blob["size"], "pieces that do not add up")
+    literal = sum(piece["size"] for piece in pieces if "base" not in piece)
+    need(literal == patch["size"], "pieces that do not use their patch")
 
 
 def number(index: int, n: int) -> str:
@@ -814,6 +843,12 @@ def check(folder: str, roles: Roles, extra: List[str]) -> List[str]:
     said = ["trusted (profile hybrid)", *trusted]
     said += [f"bundle {bundle['id']}, channel {bundle['channel']}, number {bundle['sequence']}"]
     said += [f"model {model['name']} {model['manifest']}" for model in predicate["models"]]
+    absent = [blob for blob in predicate["blobs"] if not blob["layout"]]
+    built = [blob for blob in absent if "built" in blob]
+    if absent:
+        said += [f"not checked: {len(absent) - len(built)} blobs that the other side has"]
+    if built:
+        said += [f"not checked: {len(built)} blobs that it builds from them and the patches that travel"]
     said += ["not checked: policy, rollback, expiry, revocation, manifests against blobs, what the models contain"]
     return said
 

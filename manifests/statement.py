@@ -29,8 +29,10 @@ from manifests.name import ModelName
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://sealift.dev/bundle/v1"
+DELTA_TYPE = "https://sealift.dev/delta/v1"  # of a bundle that leaves out what the other side has
 LEAVES_TYPE = "application/vnd.sealift.leaves.v1"
 SCAN_TYPE = "application/vnd.sealift.scan.v1+json"
+PATCH_TYPE = "application/vnd.sealift.patch.v1"
 
 MAX_STATEMENT = 11 << 20  # bytes of payload; about 16 MiB as an envelope
 MAX_MODELS = 1024
@@ -38,6 +40,7 @@ MAX_BLOBS = 65_536
 MAX_VOLUMES = 9_999
 MAX_WHOLE = MAX_LEAVES * ENTRY.size  # bytes of a blob without a tree: a leaf list, a manifest, a blob of one leaf
 MAX_PREVIOUS = 16
+MAX_PIECES = 8192  # of one built blob
 MAX_SOURCE_TEXT = 2048  # characters of one value
 MAX_SEGMENT = 4 << 30  # bytes; ustar's octal size ends at 8 GiB
 
@@ -48,6 +51,7 @@ _HEX512 = re.compile(r"[0-9a-f]{128}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*")
 SOURCE_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}")
 PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*")  # nothing that moves a terminal's cursor
+_SINCE = re.compile("bundle|inventory")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -71,15 +75,50 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """`size` bytes of a built blob: from offset `base` of its base, or, where that is None, the next of its patch."""
+
+    size: int
+    base: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """How the other side makes a blob from `base`, which it has, and `patch`, which travels: `pieces` in order."""
+
+    base: Digest
+    patch: Digest
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """What a delta supposes on the other side: a `bundle` by its id, or an `inventory`, by the first 32 hex digits of
+    the SHA-256 of its payload."""
+
+    kind: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """Without `leaves` a blob travels whole, as one member; with them, in segments that end at leaf borders."""
+    """Without `leaves` a blob travels whole, as one member; with them, in segments that end at leaf borders. Without a
+    `layout` it does not travel: the other side has it, or builds it as `built` says."""
 
     digest: Digest
     sha512: str
     size: int
     media_type: str
     leaves: Leaves | None = None
+    built: Built | None = None
     layout: tuple[Segment, ...]
+
+    @property
+    def travels(self) -> bool:
+        return bool(self.layout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +175,16 @@ class Statement:
     volumes: tuple[Volume, ...]
     evidence: tuple[Evidence, ...] = ()
     verifier: Digest  # of verify_sealift.py
+    since: Since | None = None  # of a delta
+
+    @property
+    def held(self) -> tuple[Blob, ...]:
+        """What the other side must have already."""
+        return tuple(blob for blob in self.blobs if not blob.travels and blob.built is None)
+
+    @property
+    def built(self) -> tuple[Blob, ...]:
+        return tuple(blob for blob in self.blobs if blob.built is not None)
 
     def sealed(self) -> Statement:
         """The same with its right id."""
@@ -150,7 +199,7 @@ class Statement:
             {
                 "_type": STATEMENT_TYPE,
                 "subject": subjects,
-                "predicateType": PREDICATE_TYPE,
+                "predicateType": DELTA_TYPE if self.since else PREDICATE_TYPE,
                 "predicate": self._predicate(),
             }
         )
@@ -170,6 +219,8 @@ class Statement:
             bundle["previous"] = [item.out() for item in self.previous]
         if self.expires is not None:
             bundle["expires"] = self.expires
+        if self.since is not None:
+            bundle["since"] = {"kind": self.since.kind, "id": self.since.id}
         return {
             "bundle": bundle,
             "models": [_model_out(model) for model in self.models],
@@ -183,17 +234,17 @@ class Statement:
     def decode(cls, raw: bytes) -> Statement:
         try:
             top = Fields.of(canonical.decode(raw, limit=MAX_STATEMENT))
-            for key, expected in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
-                if (found := top.text(key)) != expected:
+            for key, known in (("_type", (STATEMENT_TYPE,)), ("predicateType", (PREDICATE_TYPE, DELTA_TYPE))):
+                if (found := top.text(key)) not in known:
                     raise FieldError(
-                        top.at(key), f"expected {expected}, found {found[:80]!r}: made by a newer sealift?"
+                        top.at(key), f"expected {' or '.join(known)}, found {found[:80]!r}: made by a newer sealift?"
                     )
             top.raw("subject")
             statement = _predicate_in(top.object("predicate"))
             top.done()
             _check(statement)
             if statement.encode() != raw:
-                raise FieldError("subject", "does not list exactly the models, in order")
+                raise FieldError("subject", "does not list exactly the models, or the predicate is of another type")
         except ManifestsError as error:
             raise StatementError(f"statement: {error}") from None
         return statement
@@ -219,6 +270,12 @@ def _blob_out(blob: Blob) -> dict[str, Any]:
     if blob.leaves is not None:
         tree = blob.leaves
         out["leaves"] = {"size": tree.size, "count": tree.count, "list": str(tree.list), "root": tree.root.hex}
+    if blob.built is not None:
+        pieces = [
+            {"size": piece.size} if piece.base is None else {"size": piece.size, "base": piece.base}
+            for piece in blob.built.pieces
+        ]
+        out["built"] = {"base": str(blob.built.base), "patch": str(blob.built.patch), "pieces": pieces}
     return out
 
 
@@ -239,6 +296,7 @@ def _predicate_in(fields: Fields) -> Statement:
         volumes=fields.array("volumes", _volume_in, maximum=MAX_VOLUMES),
         evidence=fields.array("evidence", _evidence_in, maximum=MAX_BLOBS),
         verifier=_hex(_done(fields.object("verifier"), "sha256"), "sha256"),
+        since=bundle.optional("since", lambda key: _since_in(bundle.object(key))),
     )
     bundle.done()
     fields.done()
@@ -311,6 +369,7 @@ def _blob_in(value: Any, path: str) -> Blob:
         size=fields.integer("size", maximum=MAX_BLOB),
         media_type=fields.text("media_type", pattern=_MEDIA_TYPE, maximum=255),
         leaves=fields.optional("leaves", lambda key: _leaves_in(fields.object(key))),
+        built=fields.optional("built", lambda key: _built_in(fields.object(key))),
         layout=fields.array("layout", _segment_in, maximum=MAX_LEAVES),
     )
     fields.done()
@@ -325,6 +384,30 @@ def _leaves_in(fields: Fields) -> Leaves:
     leaves = Leaves(size=size, count=count, list=fields.digest("list"), root=_hex(fields, "root"))
     fields.done()
     return leaves
+
+
+def _since_in(fields: Fields) -> Since:
+    since = Since(kind=fields.text("kind", pattern=_SINCE), id=fields.text("id", pattern=ID))
+    fields.done()
+    return since
+
+
+def _built_in(fields: Fields) -> Built:
+    built = Built(
+        base=fields.digest("base"),
+        patch=fields.digest("patch"),
+        pieces=fields.array("pieces", _piece_in, maximum=MAX_PIECES),
+    )
+    fields.done()
+    return built
+
+
+def _piece_in(value: Any, path: str) -> Piece:
+    fields = Fields.of(value, path)
+    base = fields.optional("base", fields.integer, maximum=MAX_BLOB)
+    piece = Piece(size=fields.integer("size", minimum=1, maximum=MAX_BLOB), base=base)
+    fields.done()
+    return piece
 
 
 def _segment_in(value: Any, path: str) -> Segment:
@@ -365,7 +448,18 @@ def _check(statement: Statement) -> None:
         raise FieldError("predicate.models", "two names are equal when letter case is ignored")
     blobs = {blob.digest: blob for blob in statement.blobs}
     for i, blob in enumerate(statement.blobs):
-        _check_blob(blob, blobs, len(statement.volumes), f"predicate.blobs[{i}]")
+        path = f"predicate.blobs[{i}]"
+        if blob.travels:
+            _check_blob(blob, blobs, len(statement.volumes), path)
+        elif statement.since is None:
+            raise FieldError(f"{path}.layout", "only a delta leaves a blob out")
+        elif blob.leaves:
+            raise FieldError(f"{path}.leaves", "a blob that does not travel has no leaves here")
+        if blob.built:
+            _check_built(blob, blob.built, blobs, f"{path}.built")
+    patches = [blob.built.patch for blob in statement.built if blob.built]
+    if len(set(patches)) != len(patches):
+        raise FieldError("predicate.blobs", "two blobs share a patch")
     for i, model in enumerate(statement.models):
         path = f"predicate.models[{i}]"
         found = _head_blob(blobs, model.manifest, (DOCKER_MANIFEST, OCI_MANIFEST), f"{path}.manifest")
@@ -382,13 +476,18 @@ def _head_blob(blobs: dict[Digest, Blob], digest: Digest, types: tuple[str, ...]
     blob = blobs.get(digest)
     if blob is None:
         raise FieldError(path, f"{digest} is not among the blobs")
-    if blob.media_type not in types or blob.leaves or blob.layout[0].volume != 0 or blob.size > MAX_MANIFEST:
+    if (
+        blob.media_type not in types
+        or blob.leaves
+        or [p.volume for p in blob.layout] != [0]
+        or blob.size > MAX_MANIFEST
+    ):
         raise FieldError(path, f"{digest} is not a manifest carried whole in the index volume")
     return blob
 
 
 def _check_blob(blob: Blob, blobs: dict[Digest, Blob], n_volumes: int, path: str) -> None:
-    if not blob.layout or any(part.volume >= n_volumes for part in blob.layout):
+    if any(part.volume >= n_volumes for part in blob.layout):
         raise FieldError(f"{path}.layout", f"expected segments in volumes 0 to {n_volumes - 1}")
     if blob.leaves is None:
         if len(blob.layout) != 1 or blob.layout[0].offset or blob.layout[0].size != blob.size or blob.size > MAX_WHOLE:
@@ -409,4 +508,26 @@ def _check_blob(blob: Blob, blobs: dict[Digest, Blob], n_volumes: int, path: str
     if listed.size != blob.leaves.count * ENTRY.size:
         raise FieldError(
             f"{path}.leaves.count", f"{blob.leaves.count} leaves do not make a list of {listed.size} bytes"
+        )
+
+
+def _check_built(blob: Blob, built: Built, blobs: dict[Digest, Blob], path: str) -> None:
+    """Its base is what the other side has as it is, so nothing is built from something built; the pieces are the blob,
+    exactly."""
+    base, patch = blobs.get(built.base), blobs.get(built.patch)
+    if blob.travels:
+        raise FieldError(path, "a blob that travels is not built")
+    if base is None or base.travels or base.built:
+        raise FieldError(f"{path}.base", f"{built.base} is not among the blobs that the other side has")
+    if patch is None or not patch.travels or patch.media_type != PATCH_TYPE:
+        raise FieldError(f"{path}.patch", f"{built.patch} is not a patch that travels")
+    for i, piece in enumerate(built.pieces):
+        if piece.base is not None and piece.base + piece.size > base.size:
+            raise FieldError(f"{path}.pieces[{i}]", f"ends at {piece.base + piece.size}, its base at {base.size}")
+    sizes = sum(piece.size for piece in built.pieces)
+    literal = sum(piece.size for piece in built.pieces if piece.base is None)
+    if (sizes, literal) != (blob.size, patch.size):
+        raise FieldError(
+            f"{path}.pieces",
+            f"make {sizes} bytes with {literal} of the patch; expected {blob.size} with {patch.size}",
         )

@@ -52,6 +52,7 @@ def side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             ("bundle", "export", "mine", "-o", "usb", "--sign", "alice", "--parity", "1"),
             ("trust", "init", "--root", "alice", "--sign", "alice"),
             ("trust", "export", "-o", "chain"),
+            ("inventory", "-o", "enclave.inventory", "--sign", "alice"),
         ):
             assert sealift.run(list(words)) == 0
         statement, _ = find_statement(root / "usb", stem_of(root / "usb", root / "usb"))
@@ -223,6 +224,7 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("bundle", "approve", "usb", "--sign", "alice", "-o", "approval.json"),
     ("bundle", "repair", "usb"),
     ("bundle", "resend", "slip.txt", "-o", "again"),
+    ("inventory", "show", "enclave.inventory"),
     ("bundle", "send", "usb", "--to", "drop"),
     ("receipt", "show", "receipt.txt"),
     ("reconcile", "receipt.txt"),

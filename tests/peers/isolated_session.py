@@ -185,6 +185,8 @@ def live(session: Session) -> dict[str, Any]:
     run("key", "generate", "root", "--no-passphrase")
     run("trust", "init", "--root", "home/keys/root.pub", "--sign", "root")
     run("trust", "export", "-o", "chain")
+    run("inventory", "-o", "enclave.inventory", "--sign", "root")
+    run("inventory", "show", "enclave.inventory")
     run("trust", "import", "chain")
     run("trust", "history")
     run("trust", "expires", "never")

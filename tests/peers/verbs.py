@@ -24,6 +24,8 @@ def _leaves(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
         if command.hidden:
             continue
+        if getattr(command, "invoke_without_command", False):
+            yield f"{prefix}{name}", command
         if hasattr(command, "commands"):
             yield from _leaves(command, f"{prefix}{name} ")
         else:
