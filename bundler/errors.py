@@ -10,6 +10,7 @@
     │   └── ApprovalRefused   a file of added signatures is malformed, or belongs to another statement
     ├── PolicyRefused         a sound bundle that this site does not take: older, expired, too large, ...
     ├── RepairImpossible      more is lost than can be restored; `.missing` lists what, `.slip` asks for it
+    ├── CannotDecrypt         volumes are encrypted, and no identity was given, or none that opens them, or no pyrage
     ├── SlipRefused           what was typed or scanned is not a resend slip, or not one of this bundle
     ├── GateRefused           the content gate found something; `.findings` says what and where
     ├── PaperRefused          a text that was typed from paper is not whole; the message names the line
@@ -98,6 +99,10 @@ class RepairImpossible(BundlerError):
     def as_dict(self) -> dict[str, Any]:
         """What a script gets besides the message."""
         return {"missing": [item.as_dict() for item in self.missing], "slip": self.slip.text(self.stem)}
+
+
+class CannotDecrypt(BundlerError):
+    pass
 
 
 class SlipRefused(BundlerError):
