@@ -150,8 +150,9 @@ def open_medium(path: Path, keys: Keys | None = None) -> Medium:
 
 def _stems(found: set[str]) -> list[str]:
     """Sorted. A name without a label is no second bundle where the same id stands with one."""
-    labelled = {stem[-8:] for stem in found if not stem.startswith(conceal.LABEL + "-")}
-    return sorted(stem for stem in found if not stem.startswith(conceal.LABEL + "-") or stem[-8:] not in labelled)
+    hidden = {stem for stem in found if stem == f"{conceal.LABEL}-{stem[-8:]}"}
+    labelled = {stem[-8:] for stem in found - hidden}
+    return sorted(stem for stem in found if stem not in hidden or stem[-8:] not in labelled)
 
 
 def file_names(folder: Path) -> list[str]:

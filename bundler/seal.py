@@ -136,12 +136,13 @@ def encrypting(file: FileIO, sealing: Sealing) -> Iterator[FileIO]:
     try:
         with FileIO(writing, "w") as plain:
             yield plain
-    except BrokenPipeError:  # the other end has failed: its error says why
-        pass
+    except BrokenPipeError:
+        if not work.wait():
+            raise
     finally:
         error = work.wait()
-    if side.error or error:
-        raise side.error or error or AssertionError
+    if failed := side.error or error:  # then a broken pipe was only its consequence
+        raise failed
 
 
 # -- reading

@@ -29,7 +29,9 @@ from bundler.importer import ImportReport, import_bundle
 from bundler.inspect import inspect
 from bundler.journal import exported
 from bundler.medium import VolumeReader, open_medium
+from bundler.repair import repair
 from bundler.seal import Keys, Sealing
+from bundler.send import outgoing
 from bundler.verify import Verification, verify
 from manifests.errors import ManifestsError
 from signing.errors import SigningError
@@ -284,8 +286,9 @@ def test_recipients_that_are_none(value: str) -> None:
         seal.recipients([value])
 
 
-def test_no_parity_in_clear_and_no_resend_in_clear(made: Gap, identity: tuple[Path, str], keys: Keys,
-                                                   tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_no_parity_in_clear_and_no_resend_in_clear(
+    made: Gap, identity: tuple[Path, str], keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEALIFT_HOME", str(made.root / "home"))
     wanted = replace(options(Sealing(recipients=(identity[1],))), parity="1")
     with pytest.raises(BadRequest, match="parity"):
@@ -311,6 +314,14 @@ def test_a_full_medium_stops_the_export(identity: tuple[Path, str], tmp_path: Pa
     assert not list(gap.medium.glob("*.age*"))
     assert gap.export(options=options(Sealing(recipients=(identity[1],)))).resumed
     assert check(gap, seal.load_keys(identity[0])).complete
+
+
+def test_verbs_for_volumes_in_clear_say_so(gap: Gap) -> None:
+    """They neither call encrypted volumes lost, nor carry half a bundle."""
+    with pytest.raises(CannotDecrypt, match="works on volumes in clear"):
+        repair(gap.medium)
+    with pytest.raises(CannotDecrypt, match="works on volumes in clear"):
+        outgoing(gap.medium)
 
 
 # -- what is left behind
