@@ -22,6 +22,7 @@ from bundler.channels import Channels
 from bundler.errors import ApprovalRefused, BadRequest, MediumUnavailable
 from bundler.intake import Intake, Progress
 from bundler.policy import Policy
+from bundler.seal import Keys
 from bundler.verify import DRY_RUN, NOT_IN_VERIFY, Verification
 from bundler.writing import sync_medium, write_file
 from signing import envelope as dsse
@@ -85,6 +86,7 @@ def examine(
     seen: Channels | None = None,
     statement_only: bool = False,
     extra: Sequence[Path] = (),
+    keys: Keys | None = None,
     now: datetime | None = None,
     progress: Progress | None = None,
 ) -> Candidate:
@@ -92,7 +94,7 @@ def examine(
     now, policy = now or datetime.now(timezone.utc), policy or Policy()
     roles = sorted({"publisher", *policy.roles} - {"approver"})
     seen = seen or Channels.imported()
-    bundle = verify.authenticate(path, one_publisher(trust), policy, seen.moment(now), extra, roles=roles)
+    bundle = verify.authenticate(path, one_publisher(trust), policy, seen.moment(now), extra, roles=roles, keys=keys)
     notes, not_checked = verify.admit(bundle, policy, seen, now, partial=statement_only)
     if statement_only:
         not_checked.append(DRY_RUN)
@@ -116,6 +118,11 @@ def one_publisher(trust: TrustStore) -> TrustStore:
 def approve(candidate: Candidate, signers: Sequence[Signer], out: Path | None = None) -> ApprovalReport:
     """`out`: the file to write, or a folder for it; None: beside the volumes."""
     bundle = candidate.found.bundle
+    if out is None and bundle.medium.sealed:
+        raise BadRequest(
+            "an approval carries the statement, which this bundle hides: it does not belong beside the volumes",
+            hint="write it elsewhere with -o FILE, and name it at the import: --approval FILE",
+        )
     base = dsse.decode(bundle.envelope)
     waiting = {signer.name: _missing(base, signer) for signer in signers}
     signed = tuple(name for name, signatures in waiting.items() if signatures)

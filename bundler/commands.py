@@ -13,6 +13,7 @@ from bundler import (
     commands_registry,
     commands_repair,
     commands_scan,
+    commands_seal,
     commands_transfer,
 )
 
@@ -20,6 +21,7 @@ from bundler import (
 def register(app: typer.Typer) -> None:
     commands_bundle.register(app)
     commands_approve.register(commands_bundle.bundle_app)
+    commands_seal.register(commands_bundle.bundle_app)
     commands_repair.register(commands_bundle.bundle_app)
     commands_transfer.register(commands_bundle.bundle_app)
     commands_inventory.register(app)

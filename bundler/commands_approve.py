@@ -10,10 +10,12 @@ import typer
 from bundler.commands_bundle import (
     APPROVAL,
     FOLDER,
+    IDENTITY,
     JSON,
     TRUST,
     bar,
     counted,
+    load_identity,
     load_policy,
     print_json,
     renewed_trust,
@@ -40,6 +42,7 @@ def approve_(
         False, "--statement-only", help="Read no payload; volumes may be elsewhere. What was not checked is said."
     ),
     approval: list[Path] = APPROVAL,
+    identity: Path = IDENTITY,
     trust: Path = TRUST,
     passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with the key's passphrase."),
     as_json: bool = JSON,
@@ -60,7 +63,7 @@ def approve_(
     names = list(dict.fromkeys(sign))
     for name in names:
         Keyring(keys_dir()).public(name)  # a misspelt name is told before every byte is read
-    policy = load_policy()
+    policy, keys = load_policy(), load_identity(identity)
     judged_by = renewed_trust(folder, trust, policy, keep=False)
     with bar("verifying") as progress:
         candidate = examine(
@@ -69,6 +72,7 @@ def approve_(
             policy=policy,
             statement_only=statement_only,
             extra=approval or (),
+            keys=keys,
             progress=None if statement_only else counted(progress, folder),
         )
     if not as_json:

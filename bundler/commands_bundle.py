@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from bundler.importer import ImportReport
     from bundler.inspect import Inspection
     from bundler.policy import Policy
+    from bundler.seal import Keys, Sealing
     from bundler.verify import Verification, VerifiedBundle
     from manifests.gate import Finding
     from manifests.name import ModelName
-    from manifests.store import Store
     from manifests.statement import Statement
+    from manifests.store import Store
     from signing.trust import TrustStore
 
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
@@ -31,6 +32,13 @@ TRUST = typer.Option(
 )
 APPROVAL = typer.Option(
     None, "--approval", help="An approval that lies elsewhere; may be given several times.", show_default=False
+)
+IDENTITY = typer.Option(
+    None,
+    "--identity",
+    envvar="SEALIFT_IDENTITY",
+    help="An age identity file, for volumes that are encrypted.",
+    show_default=False,
 )
 GAP = typer.Option(False, "--allow-gap", help="Take it although bundles before it in its channel were never seen.")
 MEDIUM = typer.Option(None, "--medium", help="Label or serial number of the medium, for the custody log.")
@@ -81,6 +89,15 @@ def export_(
     with_trust: bool = typer.Option(
         False, "--with-trust", help="Carry the signed versions of trust too. See `trust init`."
     ),
+    encrypt: list[str] = typer.Option(
+        None,
+        "--encrypt",
+        help="Encrypt the volumes for this recipient, age1…, or for those in this file; may be given several times.",
+        show_default=False,
+    ),
+    index: str = typer.Option(
+        "hidden", "--index", help="With --encrypt: `readable` leaves the index volume, the sheet and names in clear."
+    ),
     passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with the key's passphrase."),
     medium: str = MEDIUM,
     custodian: str = CUSTODIAN,
@@ -104,6 +121,7 @@ def export_(
     from signing.hosttrust import HostTrust
     from signing.keyring import open_signer
 
+    sealing = _sealing(encrypt or [], index, with_trust=with_trust)
     chain = HostTrust.here().chain() if with_trust else None  # before the work: there may be nothing signed
     options = Options(
         volume_size=parse_size(volume_size),
@@ -112,6 +130,7 @@ def export_(
         label=label,
         expires=_moment(expires),
         parity=parity,
+        sealing=sealing,
     )
     parsed = [ModelName.parse(name) for name in names]
     signers = [open_signer(name, passphrase_file=passphrase_file) for name in dict.fromkeys(sign)]
@@ -129,6 +148,7 @@ def export_(
     statement = report.statement
     print(f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}")
     also = f" and {len(report.parity)} parity volume(s)" if report.parity else ""
+    also += f", encrypted for {len(sealing.recipients)} recipient(s)" if sealing else ""
     print(f"{len(statement.volumes)} volume(s){also}, {show_size(report.bytes)}, in {report.folder}")
     _print_since(statement)
     say(
@@ -147,6 +167,7 @@ def verify_(
     ),
     allow_gap: bool = GAP,
     approval: list[Path] = APPROVAL,
+    identity: Path = IDENTITY,
     trust: Path = TRUST,
     slip: Path = typer.Option(
         None,
@@ -165,6 +186,7 @@ def verify_(
     from manifests.store import Store
 
     policy = load_policy(allow_gap)
+    keys = load_identity(identity)
     judged_by = renewed_trust(folder, trust, policy, keep=False)
     try:
         with bar("verifying") as progress:
@@ -175,6 +197,7 @@ def verify_(
                 dry_run=dry_run,
                 store=Store() if with_store else None,
                 extra=approval or (),
+                keys=keys,
                 progress=counted(progress, folder),
             )
     except (VolumeDamaged, VolumeMissing, MediumUnavailable) as error:
@@ -202,11 +225,18 @@ def _write_slip(folder: Path, slip: Path, as_json: bool) -> None:
 
 
 @bundle_app.command("inspect")
-def inspect_(folder: Path = FOLDER, approval: list[Path] = APPROVAL, trust: Path = TRUST, as_json: bool = JSON) -> None:
+def inspect_(
+    folder: Path = FOLDER,
+    approval: list[Path] = APPROVAL,
+    identity: Path = IDENTITY,
+    trust: Path = TRUST,
+    as_json: bool = JSON,
+) -> None:
     """Show what a bundle says it holds, without reading its payload. This is no verdict."""
     from bundler.inspect import inspect
 
-    found = inspect(folder, load_trust(trust) if trust else None, extra=approval or ())
+    keys = load_identity(identity)
+    found = inspect(folder, load_trust(trust) if trust else None, extra=approval or (), keys=keys)
     if as_json:
         print_json(found.as_dict())
     else:
@@ -230,6 +260,7 @@ def import_(
     passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with that key's passphrase."),
     medium: str = MEDIUM,
     custodian: str = CUSTODIAN,
+    identity: Path = IDENTITY,
     trust: Path = TRUST,
     as_json: bool = JSON,
 ) -> None:
@@ -243,7 +274,7 @@ def import_(
     from bundler.importer import import_bundle
     from manifests.store import Store
 
-    store, policy = Store(), load_policy(allow_gap)
+    store, policy, keys = Store(), load_policy(allow_gap), load_identity(identity)
     keeper = open_keeper(receipt_key, passphrase_file, receipt_out, hands(medium, custodian), unused=dry_run)
     with print_kept(keeper), bar("importing") as progress:
         count = counted(progress, folder)
@@ -257,10 +288,11 @@ def import_(
                 keep=keep,
                 dry_run=dry_run,
                 extra=approval or (),
+                keys=keys,
                 progress=count,
             )
 
-        again = partial(authenticated, folder, trust, policy, approval or ())
+        again = partial(authenticated, folder, trust, policy, approval or (), keys)
         report, kept = keeper.attest(run, folder, store, None if dry_run else again)
     if as_json:
         print_json(report.as_dict() | {"receipt": kept.as_dict() if kept else None})
@@ -301,6 +333,28 @@ def load_trust(path: Path | None) -> TrustStore:
     return TrustStore.load(path)
 
 
+def load_identity(path: Path | None) -> Keys | None:
+    from bundler import seal
+
+    return seal.load_keys(path) if path else None
+
+
+def _sealing(encrypt: list[str], index: str, *, with_trust: bool) -> Sealing | None:
+    from bundler import seal
+    from bundler.errors import BadRequest
+
+    if index not in ("hidden", "readable"):
+        raise BadRequest(f"--index {index[:40]!r}: expected hidden or readable")
+    if not encrypt:
+        return None
+    if with_trust and index == "hidden":
+        raise BadRequest(
+            "--with-trust lies beside the volumes in clear, and names signers and channels",
+            hint="carry it another way (sealift trust export), or add --index readable",
+        )
+    return seal.Sealing(recipients=seal.recipients(encrypt), hidden=index == "hidden")
+
+
 def renewed_trust(folder: Path, given: Path | None, policy: Policy, *, keep: bool) -> TrustStore:
     """The trust of this host, with what the bundle carries; a trust file that was named is taken as it is."""
     from bundler import carried
@@ -314,13 +368,15 @@ def renewed_trust(folder: Path, given: Path | None, policy: Policy, *, keep: boo
     return renewed.trust
 
 
-def authenticated(folder: Path, trust: Path | None, policy: Policy, extra: Sequence[Path]) -> VerifiedBundle:
+def authenticated(
+    folder: Path, trust: Path | None, policy: Policy, extra: Sequence[Path], keys: Keys | None = None
+) -> VerifiedBundle:
     """Steps 1 to 3 once more, for the receipt of a bundle that was refused later."""
     from bundler import verify
     from bundler.channels import Channels
 
     moment = Channels.imported().moment(datetime.now(timezone.utc))
-    return verify.authenticate(folder, load_trust(trust), policy, moment, extra)
+    return verify.authenticate(folder, load_trust(trust), policy, moment, extra, keys=keys)
 
 
 def load_policy(allow_gap: bool = False) -> Policy:
@@ -474,7 +530,8 @@ def counted(bar: Bar | None, folder: Path) -> Callable[[int], None] | None:
     if bar is None:
         return None
     place = folder if folder.is_dir() else folder.parent
-    total, done = sum(path.stat().st_size for path in place.glob("*.v*.tar")), 0
+    paths = [*place.glob("*.v*.tar"), *place.glob("*.v*.tar.age")]
+    total, done = sum(path.stat().st_size for path in paths), 0
 
     def add(count: int) -> None:
         nonlocal done

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 @inventory_app.callback()
 def inventory(
     context: typer.Context,
-    out: Path = typer.Option(None, "--out", "-o", help="The file to write; else standard output.", show_default=False),
+    out: Path | None = typer.Option(None, "--out", "-o", help="The file to write; else standard output.", show_default=False),
     sign: list[str] = typer.Option(
         None, "--sign", help="Name of a key; may be given several times.", show_default=False
     ),

@@ -16,6 +16,7 @@ from bundler import layout, oci, tar
 from bundler.cargo import Load
 from bundler.channels import Channels
 from bundler.errors import BadRequest
+from bundler.seal import Sealing
 from manifests.digest import Digest
 from manifests.home import own_version
 from manifests.leaves import ENTRY, LEAF_SIZE
@@ -38,7 +39,7 @@ _NO_DIGEST = Digest("0" * 64)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`volume_size` in bytes, None for volumes without a limit; `sequence` None for one more than the last export;
-    `parity` such as `10%` or `2`; `since` of a delta."""
+    `parity` such as `10%` or `2`; `since` of a delta; `sealing` None for volumes in clear."""
 
     volume_size: int | None = None
     channel: str | None = None
@@ -48,6 +49,7 @@ class Options:
     leaf_size: int = LEAF_SIZE
     parity: str | None = None
     since: Since | None = None
+    sealing: Sealing | None = None
 
 
 def draft(load: Load, options: Options, seen: Channels, now: datetime) -> Statement:

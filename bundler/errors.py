@@ -12,6 +12,7 @@
     ├── PolicyRefused         a sound bundle that this site does not take: older, expired, too large, ...
     ├── RepairImpossible      more is lost than can be restored; `.missing` lists what, `.slip` asks for it
     ├── InventoryRefused      a file that is no sound inventory, or that nobody signed
+    ├── CannotDecrypt         volumes are encrypted, and no identity was given, or none that opens them, or no pyrage
     ├── SlipRefused           what was typed or scanned is not a resend slip, or not one of this bundle
     ├── GateRefused           the content gate found something; `.findings` says what and where
     ├── PaperRefused          a text that was typed from paper is not whole; the message names the line
@@ -116,6 +117,10 @@ class RepairImpossible(BundlerError):
 
 
 class InventoryRefused(BundlerError):
+    pass
+
+
+class CannotDecrypt(BundlerError):
     pass
 
 

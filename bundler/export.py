@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler import cargo, delta, layout, parity, verify
+from bundler import cargo, conceal, delta, layout, parity, verify
 from bundler.cargo import Load
 from bundler.channels import Channels
 from bundler.delta import OtherSide
@@ -78,6 +78,8 @@ def export(
     what the other side has. Raises ExportRefused, BadRequest, MediumUnavailable, NoSpace and the store's errors."""
     if not signers:
         raise BadRequest("a bundle needs a signer", hint="name a key: --sign NAME (sealift key generate NAME)")
+    if options and options.sealing and options.parity:
+        raise BadRequest("parity volumes are not made for encrypted volumes: they would be in clear")
     seen = seen or Channels.exported()
     load = cargo.load(store, names, leaf_size=(options or Options()).leaf_size, rules=rules)
     options = _settled(options or Options(), names[0])
@@ -91,7 +93,7 @@ def export(
     if resumed is None:
         planned = _planned(load, options, seen, now or _now())
         _check_folder(out, None)
-        _check_space(out, planned, _parity_of(planned, options))
+        _check_space(out, planned, options)
         meter = _Meter(progress, _passes(2, options) * sum(volume.size for volume in planned.volumes))
         statement = measure(load, planned, meter)
         _check_readable(statement)
@@ -102,19 +104,21 @@ def export(
         statement, envelope = resumed
         _check_folder(out, layout.stem(statement))
         meter = _Meter(progress, _passes(1, options) * sum(volume.size for volume in statement.volumes))
-    write(load, statement, envelope, out, meter)
+    write(load, statement, envelope, out, meter, options.sealing)
     made = _write_parity(statement, envelope, out, options, meter)
     payload = dsse.decode(envelope).payload
     seen.remember(statement, Digest.of(payload), statement.created)
     journal.retire(statement)
-    total = sum((out / name).stat().st_size for name in [*layout.volume_names(statement), *made])
+    written = [conceal.file_name(statement, index, options.sealing) for index in range(len(statement.volumes))]
+    total = sum((out / name).stat().st_size for name in [*written, *made])
     return ExportReport(statement=statement, folder=out, resumed=resumed is not None, parity=made, bytes=total)
 
 
 def _planned(load: Load, options: Options, seen: Channels, now: datetime) -> Statement:
     """A parity volume is larger than the data volumes by its table: these leave room for it, so that all are within the
-    size that was asked for. More room, more volumes, a larger table: it ends, at the latest with 255 volumes."""
-    reserve = 0
+    size that was asked for. More room, more volumes, a larger table: it ends, at the latest with 255 volumes.
+    Encryption makes volumes larger too."""
+    reserve = options.sealing.overhead(options.volume_size or 0) if options.sealing else 0
     while True:
         size = None if options.volume_size is None else options.volume_size - reserve
         planned = draft(load, replace(options, volume_size=size), seen, now)
@@ -180,8 +184,9 @@ def _settled(options: Options, first: ModelName) -> Options:
 
 def _check_folder(out: Path, stem: str | None) -> None:
     with medium_errors(out):
-        found = {match["stem"] for name in os.listdir(out) if (match := VOLUME.fullmatch(name))}
-    others = sorted(found - {stem})
+        names = [name.removesuffix(conceal.SEALED) for name in os.listdir(out)]
+    found = {match["stem"] for name in names if (match := VOLUME.fullmatch(name))}
+    others = sorted(found - {stem, f"{conceal.LABEL}-{stem[-8:]}" if stem else None})
     if others:
         raise ExportRefused(f"{out} holds volumes of another bundle: {others[0]}", hint="export into an empty folder")
 
@@ -198,6 +203,7 @@ def _check_sizes(statement: Statement, envelope: bytes, options: Options) -> Non
     limit, header = options.volume_size, _parity_of(statement, options)
     largest = max(volume_size(statement, envelope, index) for index in range(len(statement.volumes)))
     largest += parity.extra_size(header) if header else 0
+    largest += options.sealing.overhead(largest) if options.sealing else 0
     if limit is not None and largest > limit:
         raise BadRequest(
             f"with so many signatures a volume would have {largest:,} bytes",
@@ -205,10 +211,13 @@ def _check_sizes(statement: Statement, envelope: bytes, options: Options) -> Non
         )
 
 
-def _check_space(out: Path, planned: Statement, header: parity.Header | None) -> None:
+def _check_space(out: Path, planned: Statement, options: Options) -> None:
+    header = _parity_of(planned, options)
     needed = sum(volume.size for volume in planned.volumes) + len(planned.volumes) * overhead_of(planned)
     if header:
         needed += header.parity * (header.length + parity.extra_size(header) + overhead_of(planned))
+    if options.sealing:
+        needed += sum(options.sealing.overhead(volume.size + overhead_of(planned)) for volume in planned.volumes)
     with medium_errors(out):
         free = shutil.disk_usage(out).free
     if free < needed:

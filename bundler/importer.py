@@ -24,6 +24,7 @@ from bundler.contents import Contents
 from bundler.errors import GateFailed, GateRefused
 from bundler.intake import Intake, Progress
 from bundler.policy import Policy
+from bundler.seal import Keys
 from bundler.staging import Staging
 from bundler.verify import VerifiedBundle
 from manifests import gate
@@ -92,14 +93,15 @@ def import_bundle(
     keep: bool = False,
     dry_run: bool = False,
     extra: Sequence[Path] = (),
+    keys: Keys | None = None,
     now: datetime | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """`keep`: a name that the store has with another manifest keeps it; by default the verified bundle replaces it.
-    `extra`: approvals that do not lie beside the volumes."""
+    `extra`: approvals that do not lie beside the volumes. `keys`: where volumes are encrypted."""
     now = now or datetime.now(timezone.utc)
     policy, seen = policy or Policy(), seen or Channels.imported()
-    bundle = verify.authenticate(path, trust, policy, seen.moment(now), extra)  # 1-3
+    bundle = verify.authenticate(path, trust, policy, seen.moment(now), extra, keys=keys)  # 1-3
     if not dry_run:
         seen.witness(bundle.statement)  # even if it is refused below
     notes, not_checked = verify.admit(bundle, policy, seen, now)  # 4

@@ -15,6 +15,7 @@ from typing import Any
 from bundler import approvals, layout, medium, verify
 from bundler.approvals import Approval, Signed
 from bundler.medium import Medium
+from bundler.seal import Keys
 from manifests.digest import Digest
 from manifests.statement import PAYLOAD_TYPE, Statement
 from signing import envelope as dsse
@@ -62,10 +63,11 @@ class Inspection:
 
 
 def inspect(
-    path: Path, trust: TrustStore | None = None, *, profile: str = "hybrid", extra: Sequence[Path] = ()
-) -> Inspection:
+    path: Path, trust: TrustStore | None = None, *, profile: str = "hybrid", extra: Sequence[Path] = (),
+    keys: Keys | None = None,
+) -> Inspection:  # fmt: skip
     """Raises BundleRefused, MalformedEnvelope or StatementError where there is nothing that could be shown."""
-    found = medium.open_medium(path)
+    found = medium.open_medium(path, keys)
     signed = approvals.gather(found, extra)
     envelope = dsse.decode(signed.envelope)
     statement = Statement.decode(envelope.payload)
@@ -96,7 +98,7 @@ def _verdict(signed: Signed, statement: Statement, trust: TrustStore, profile: s
 def _volume(found: Medium, statement: Statement, index: int) -> VolumeState:
     name = layout.volume_name(statement, index)
     size = medium.volume_size(statement, found.envelope, index)
-    path = found.folder / name
+    path = found.find(name)
     if not path.is_file():
         return VolumeState(name=name, size=size, state="missing")
-    return VolumeState(name=name, size=size, state="here" if path.stat().st_size == size else "size")
+    return VolumeState(name=name, size=size, state="here" if medium.plain_size(path) == size else "size")

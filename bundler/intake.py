@@ -79,11 +79,11 @@ class Intake:
         return found
 
     def _volume(self, index: int) -> None:
-        path = self._medium.folder / layout.volume_name(self._statement, index)
+        name = layout.volume_name(self._statement, index)
         # A resumed or partly held bundle is not read whole, so only `verify` can compare the payload's own hash; every
         # byte that an import does read is covered by the comparisons and the leaf hashes.
         self._volume_hash = hashlib.sha256() if self._staging is None else None
-        with VolumeReader(path) as volume:
+        with self._medium.open(name) as volume:
             volume.expect(layout.head(self._statement, self._medium.envelope, index), HEAD)
             self._progress(volume.position)
             for member in self._payloads[index]:
@@ -91,7 +91,7 @@ class Intake:
             self._known(volume, tar.END, "the end of the archive")
             volume.expect_end()
         if self._volume_hash and self._volume_hash.hexdigest() != self._statement.volumes[index].sha256.hex:
-            raise BundleRefused(f"statement: predicate.volumes[{index}].sha256 is not the hash of {path.name}")
+            raise BundleRefused(f"statement: predicate.volumes[{index}].sha256 is not the hash of {name}")
 
     def _known(self, volume: VolumeReader, data: bytes, what: str) -> None:
         volume.expect(data, what)

@@ -19,7 +19,7 @@ from pathlib import Path
 from bundler import cargo, layout
 from bundler.cargo import Load
 from bundler.draft import Options
-from bundler.errors import medium_errors
+from bundler.errors import ExportRefused, medium_errors
 from bundler.writing import write_file
 from manifests import canonical
 from manifests.digest import Digest
@@ -32,6 +32,7 @@ from signing.errors import SigningError
 from signing.keys import Signer
 
 MAX_ENVELOPE = 16 << 20  # bytes
+SEALED_MARK = "encrypted"  # a file that says so: what is sent again must not go out in clear
 
 
 class Journal:
@@ -47,9 +48,10 @@ class Journal:
             "more": [str(options.expires), str(options.leaf_size), os.environ.get("SOURCE_DATE_EPOCH", "")],
             "parity": str(options.parity),
             "since": str(options.since),
+            **({"sealed": [*options.sealing.recipients, str(options.sealing.hidden)]} if options.sealing else {}),
             "verifier": Digest.of(layout.verifier()).hex,
         }
-        self._signers = signers
+        self._signers, self._sealed = signers, options.sealing is not None
         self._folder = home() / "state" / "exports" / Digest.of(canonical.encode(request)).hex[:32]
 
     def keep(self, load: Load, statement: Statement, envelope: bytes) -> None:
@@ -57,6 +59,8 @@ class Journal:
             self._folder.mkdir(parents=True, exist_ok=True)
             for digest, data in load.made.items():
                 write_file(self._folder / digest.hex, data)
+            if self._sealed:
+                write_file(self._folder / SEALED_MARK, b"")
             write_file(self._folder / layout.ENVELOPE, envelope)
 
     def take(self, load: Load) -> tuple[Statement, bytes] | None:
@@ -88,8 +92,14 @@ class Journal:
 
 
 def exported(store: Store, bundle_id: str) -> tuple[Load, Statement, bytes] | None:
-    """A bundle that was exported here, ready to be written again; None where its blobs were not kept."""
+    """A bundle that was exported here, ready to be written again; None where its blobs were not kept. Raises
+    ExportRefused for one that was encrypted."""
     folder = home() / "state" / "exported" / bundle_id
+    if (folder / SEALED_MARK).exists():
+        raise ExportRefused(
+            "this bundle was exported encrypted; its parts would be written in clear",
+            hint="export it again with --encrypt, or copy whole volumes again from where they were written",
+        )
     try:
         envelope = _read(folder / layout.ENVELOPE, MAX_ENVELOPE)
         statement = Statement.decode(dsse.decode(envelope).payload)

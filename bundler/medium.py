@@ -2,6 +2,7 @@
 
 Step 1 of an import: the SEALIFT line and the envelope of one volume, with hard size caps, nothing believed yet.
 A `VolumeReader` hands out bytes only by exact count, and compares where the bytes are known beforehand.
+Volumes may be encrypted (*.tar.age, docs/formats/encryption.md): then `size` and `position` count the bytes inside.
 Refused: volumes that are no regular file; two bundles in one folder; volumes missing, renamed, twice, too short or too
 long.
 """
@@ -13,10 +14,13 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
-from bundler import layout, tar
+from bundler import conceal, layout, seal, tar
+from bundler.conceal import SEALED
 from bundler.errors import BundleRefused, MediumUnavailable, VolumeDamaged, VolumeMissing, VolumeMixed, medium_errors
+from bundler.seal import Decrypted, Keys
 from manifests.statement import Statement
 
 HEAD = "the SEALIFT line or the statement"
@@ -29,19 +33,28 @@ _MARK = re.compile(rb"sealift-bundle/(?P<version>[0-9]{1,4}) (?P<id>[0-9a-f]{32}
 
 
 class VolumeReader:
-    """One volume, read from its start. `position` is the next byte."""
+    """One volume, read from its start. `position` is the next byte. `keys`: for a volume that is encrypted."""
 
-    def __init__(self, path: Path) -> None:
+    _file: FileIO | Decrypted
+
+    def __init__(self, path: Path, keys: Keys | None = None) -> None:
         self.path, self.name, self.position = path, path.name, 0
         with medium_errors(path):
             # O_NONBLOCK: opening a pipe somebody put here must not wait for a writer
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            self._file = os.fdopen(handle, "rb", buffering=0)
+            file = self._file = FileIO(handle, "r")
             found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             self._file.close()
             raise VolumeMixed(f"{self.name} is not a regular file")
         self.size = found.st_size
+        if self.name.endswith(SEALED):
+            try:
+                with medium_errors(path):
+                    self._file, self.size = seal.decrypting(file, self.name, keys)
+            except BaseException:
+                file.close()
+                raise
 
     def __enter__(self) -> VolumeReader:
         return self
@@ -98,16 +111,26 @@ class Medium:
     alone: bool  # the caller chose the bundle by a volume's path, so other bundles may lie beside it
     envelope: bytes = field(repr=False)
     id: str  # as the SEALIFT line says
+    keys: Keys | None = None
+    sealed: bool = False  # that first volume is encrypted
+
+    def find(self, name: str) -> Path:
+        """Where a volume lies, under whichever of its names; its own name where it does not lie here."""
+        paths = [self.folder / one for one in conceal.names_of(name)]
+        return next((path for path in paths if path.exists()), paths[0])
+
+    def open(self, name: str) -> VolumeReader:
+        return VolumeReader(self.find(name), self.keys)
 
 
-def open_medium(path: Path) -> Medium:
+def open_medium(path: Path, keys: Keys | None = None) -> Medium:
     """Step 1. `path` is a folder with one bundle, or one volume of the bundle meant."""
     with medium_errors(path):
         is_file = path.is_file()
         folder = path.parent if is_file else path
         names = [path.name] if is_file else file_names(folder)
-    found = [match for match in map(VOLUME.fullmatch, names) if match]
-    stems = sorted({match["stem"] for match in found})
+    found = [(match, name) for name in names if (match := VOLUME.fullmatch(name.removesuffix(SEALED)))]
+    stems = _stems({match["stem"] for match, _ in found})
     if not stems:
         raise VolumeMissing(
             f"{path}: no volume of a bundle here", hint="volumes are named like acme-llm-7f3c91ab.v000.tar"
@@ -117,9 +140,19 @@ def open_medium(path: Path) -> Medium:
             f"{path}: volumes of {len(stems)} bundles: {', '.join(stems[:8])}",
             hint=f"name one volume of the bundle you mean, such as {folder / (stems[0] + '.v000.tar')}",
         )
-    first = min(found, key=lambda match: (len(match["number"]), match["number"]))
-    identity, envelope = read_start(folder / first.group())
-    return Medium(folder=folder, stem=stems[0], alone=is_file, envelope=envelope, id=identity)
+    *_, first = min((len(match["number"]), match["number"], name.endswith(SEALED), name) for match, name in found)
+    identity, envelope = read_start(folder / first, keys)
+    return Medium(
+        folder=folder, stem=stems[0], alone=is_file, envelope=envelope, id=identity, keys=keys,
+        sealed=first.endswith(SEALED),
+    )  # fmt: skip
+
+
+def _stems(found: set[str]) -> list[str]:
+    """Sorted. A name without a label is no second bundle where the same id stands with one."""
+    hidden = {stem for stem in found if stem == f"{conceal.LABEL}-{stem[-8:]}"}
+    labelled = {stem[-8:] for stem in found - hidden}
+    return sorted(stem for stem in found if stem not in hidden or stem[-8:] not in labelled)
 
 
 def file_names(folder: Path) -> list[str]:
@@ -141,9 +174,9 @@ def parity_names(medium: Medium) -> list[str]:
     return [match.group() for match in found if match["stem"] == medium.stem]
 
 
-def read_start(path: Path) -> tuple[str, bytes]:
+def read_start(path: Path, keys: Keys | None = None) -> tuple[str, bytes]:
     """The id and the envelope bytes of a volume; both members must be exactly as we write them."""
-    with VolumeReader(path) as volume:
+    with VolumeReader(path, keys) as volume:
         block = volume.read(tar.BLOCK, f"the header of {layout.MARK!r}")
         size = tar.size_of(block, layout.MARK)
         if size is None or size > MAX_MARK:
@@ -168,6 +201,15 @@ def read_start(path: Path) -> tuple[str, bytes]:
         return match["id"].decode(), volume.read(size, layout.ENVELOPE)
 
 
+def plain_size(path: Path) -> int:
+    """Bytes of a volume, whether it is encrypted or not; no key is needed."""
+    with medium_errors(path):
+        if not path.name.endswith(SEALED):
+            return path.stat().st_size
+        with FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "r") as file:
+            return seal.start(file, path.name).plain
+
+
 def volume_size(statement: Statement, envelope: bytes, index: int) -> int:
     """Bytes of a whole volume file."""
     return len(layout.head(statement, envelope, index)) + statement.volumes[index].size
@@ -178,7 +220,7 @@ def check_volumes(medium: Medium, statement: Statement, *, partial: bool = False
     foreign. `partial`: volumes may be missing, and their names are returned."""
     names = layout.volume_names(statement)
     _check_strangers(medium, names, statement)
-    missing = [name for name in names if not (medium.folder / name).exists()]
+    missing = [name for name in names if not medium.find(name).exists()]
     if missing and not partial:
         more = " ..." if len(missing) > 8 else ""
         raise VolumeMissing(
@@ -189,7 +231,8 @@ def check_volumes(medium: Medium, statement: Statement, *, partial: bool = False
         if name in missing:
             continue
         expected = volume_size(statement, medium.envelope, index)
-        with VolumeReader(medium.folder / name) as volume:
+        with medium.open(name) as volume:
+            name = volume.name
             if volume.size < expected:
                 raise VolumeDamaged(name, volume.size, f"truncated: {volume.size:,} of {expected:,} bytes")
             if volume.size > expected:
@@ -202,20 +245,25 @@ def check_volumes(medium: Medium, statement: Statement, *, partial: bool = False
 
 def _check_strangers(medium: Medium, names: Sequence[str], statement: Statement) -> None:
     """Other tar files that begin like a volume: copies, renamed volumes, parts of another bundle."""
-    expected = set(names)
+    expected = {medium.find(name).name for name in names}
+    known = {other for name in names for other in conceal.names_of(name)}
     with medium_errors(medium.folder):
-        others = [name for name in file_names(medium.folder) if name.endswith(".tar") and name not in expected]
-    for name in others:
+        found = file_names(medium.folder)
+    for name in found:
+        match = VOLUME.fullmatch(name.removesuffix(SEALED)) if name.endswith(SEALED) else None
+        if match and match["stem"][-8:] == medium.stem[-8:] and name not in known:
+            raise VolumeMixed(f"{name} is no volume of this bundle", hint="take it away")
+    for name in (name for name in found if name.endswith(".tar") and name not in expected):
         match = VOLUME.fullmatch(name)
         if medium.alone and match and match["stem"] != medium.stem:
             continue
         if not (medium.folder / name).is_file():
             continue
         try:
-            found, _ = read_start(medium.folder / name)
+            whose, _ = read_start(medium.folder / name)
         except BundleRefused:
             if match:
                 raise
             continue  # some other tar file
-        whose = "this bundle: renamed, or there twice" if found == statement.id else f"another bundle ({found})"
+        whose = "this bundle: renamed, or there twice" if whose == statement.id else f"another bundle ({whose})"
         raise VolumeMixed(f"{name} is a volume of {whose}", hint="keep exactly the volumes of one bundle in the folder")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bundler import medium, receipts
+from bundler.conceal import SEALED
 from bundler.custody import Log
 from bundler.errors import (
     BundleRefused,
@@ -236,7 +237,7 @@ def _listing(path: Path) -> Digest | None:
     try:
         folder = path.parent if path.is_file() else path
         names = [path.name] if path.is_file() else sorted(medium.file_names(folder))[:MAX_LISTED]
-        if not any(medium.VOLUME.fullmatch(name) for name in names):
+        if not any(medium.VOLUME.fullmatch(name.removesuffix(SEALED)) for name in names):
             return None
         lines = (b"%s\0%d\n" % (os.fsencode(name), os.lstat(folder / name).st_size) for name in names)
         return Digest.of(b"".join(lines))

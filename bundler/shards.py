@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bundler import layout, parity, parts
+from bundler.conceal import SEALED
 from bundler.errors import (
     BundleRefused,
+    CannotDecrypt,
     MediumUnavailable,
     NoParity,
     VolumeDamaged,
@@ -152,6 +154,12 @@ def stem_of(path: Path, folder: Path) -> str:
         names = file_names(folder) if folder == path else [path.name]
     found = [VOLUME.fullmatch(name) or parity.NAME.fullmatch(name) or PART.fullmatch(name) for name in names]
     stems = {match["stem"] for match in found if match}
+    closed = [name for name in names if name.endswith(SEALED) and VOLUME.fullmatch(name.removesuffix(SEALED))]
+    if any(name.removesuffix(SEALED) not in names for name in closed):
+        raise CannotDecrypt(
+            f"{closed[0]} is encrypted; this works on volumes in clear",
+            hint="copy the encrypted volumes as they are, or again from their source",
+        )
     if len(stems) > 1:
         raise VolumeMixed(
             f"{path}: volumes of {len(stems)} bundles: {', '.join(sorted(stems)[:8])}",

@@ -26,7 +26,7 @@ APPROVE
 REPAIR, if volumes are lost or damaged and parity volumes (*.p001.tar and so on) came along
   sealift bundle repair . --in-place
 
-RECOVER WITHOUT SEALIFT
+RECOVER WITHOUT SEALIFT (volumes named *.tar.age first: age -d -i IDENTITY V.tar.age > V.tar)
   mkdir layout && for v in *.v*.tar; do tar -xf "$v" -C layout; done && cd layout
   for d in seg/*; do cat "$d"/* > blobs/sha256/"${d#seg/}" && rm -r "$d"; done
   (cd blobs/sha256 && for f in *; do echo "$f  $f"; done | sha256sum -c)

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, channels, delta_apply, layout, medium, sheet
+from bundler import approvals, channels, conceal, delta_apply, layout, medium, sheet
 from bundler.approvals import Approval, Signed
 from bundler.channels import Channels
 from bundler.errors import BundleRefused, VolumeMixed, medium_errors
@@ -29,6 +29,7 @@ from bundler.intake import Intake, Progress
 from bundler.layout import Member
 from bundler.medium import Medium
 from bundler.policy import Policy
+from bundler.seal import Keys
 from manifests.digest import Digest
 from manifests.statement import PAYLOAD_TYPE, Statement, parse_time
 from manifests.store import Store
@@ -109,15 +110,16 @@ def verify(
     dry_run: bool = False,
     store: Store | None = None,
     extra: Sequence[Path] = (),
+    keys: Keys | None = None,
     now: datetime | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Raises what the first failing check raises. `seen` is the memory of this side; the default lies in the home.
     `store`: what a delta supposes is looked for there, and what it builds is built and thrown away. `extra`: approvals
-    that do not lie beside the volumes."""
+    that do not lie beside the volumes. `keys`: where volumes are encrypted."""
     now = now or datetime.now(timezone.utc)
     policy, seen = policy or Policy(), seen or Channels.imported()
-    bundle = authenticate(path, trust, policy, seen.moment(now), extra)
+    bundle = authenticate(path, trust, policy, seen.moment(now), extra, keys=keys)
     notes, not_checked = admit(bundle, policy, seen, now)
     if dry_run or store is None:
         not_checked += supposed(bundle.statement)
@@ -141,10 +143,11 @@ def authenticate(
     extra: Sequence[Path] = (),
     *,
     roles: Sequence[str] | None = None,
+    keys: Keys | None = None,
 ) -> VerifiedBundle:
     """Steps 1 to 3. `now`: see `Channels.moment`. `roles` None: all that an import needs. Raises NotTrusted,
     BundleRefused, StatementError."""
-    found = medium.open_medium(path)  # 1
+    found = medium.open_medium(path, keys)  # 1
     signed = approvals.gather(found, extra)
     roles = roles or required_roles(trust, policy)
     verified = judge(signed.envelope, trust, policy, now, roles)  # 2
@@ -153,7 +156,7 @@ def authenticate(
         verified = judge(signed.envelope, trust, policy, made, roles)
     if statement.id != found.id:
         raise BundleRefused(f"the SEALIFT line says bundle {found.id}, the statement {statement.id}")
-    if layout.stem(statement) != found.stem:
+    if found.stem not in (layout.stem(statement), conceal.stem(statement)):
         raise VolumeMixed(
             f"volumes named {found.stem}.v*.tar carry the statement of {layout.stem(statement)}: renamed",
             hint="give the volumes back the names they were exported with",
@@ -213,10 +216,11 @@ def _check_beside(bundle: VerifiedBundle) -> list[str]:
     """The sheet and the verifier are read and run by people, so on the medium they must be what the statement
     implies."""
     notes = []
-    text = _read_beside(bundle.medium.folder / (layout.stem(bundle.statement) + layout.SHEET_SUFFIX))
+    text = _read_beside(bundle.medium.folder / (bundle.medium.stem + layout.SHEET_SUFFIX))
+    right = (sheet.text(bundle.statement, bundle.medium.envelope).encode(), conceal.sheet(bundle.statement).encode())
     if text is None:
         notes.append("the officer's sheet is not on the medium")
-    elif text != sheet.text(bundle.statement, bundle.medium.envelope).encode():
+    elif text not in right:
         raise BundleRefused(
             "the officer's sheet on the medium does not say what the statement says: altered or damaged"
         )

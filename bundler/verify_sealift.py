@@ -388,6 +388,10 @@ class NotTrusted(Refused):
     code = 3
 
 
+class Encrypted(Refused):
+    code = 4
+
+
 def need(condition: Any, problem: str) -> None:
     if not condition:
         raise Refused(problem)
@@ -430,7 +434,13 @@ def read_member(stream: Any, name: str, limit: int) -> bytes:
 
 def open_bundle(folder: str) -> Tuple[str, bytes]:
     """The name that all volumes share, and the envelope of the first one."""
-    found = sorted(match.group(1, 0) for match in map(VOLUME.fullmatch, os.listdir(folder)) if match)
+    names = set(os.listdir(folder))
+    sealed = sorted(name for name in names if VOLUME.fullmatch(name[:-4]) and name[-4:] == ".age")
+    closed = [name for name in sealed if name[:-4] not in names]
+    if closed:
+        raise Encrypted(f"{closed[0]} is encrypted, which this program cannot open; with age, into another folder: "
+                        f"age -d -i IDENTITY {closed[0]} > {closed[0][:-4]}")  # fmt: skip
+    found = sorted(match.group(1, 0) for match in map(VOLUME.fullmatch, names) if match)
     need(found, "no volume of a bundle here")
     stems = sorted({stem for stem, _ in found})
     need(len(stems) == 1, f"volumes of {len(stems)} bundles: {', '.join(stems[:8])}")
@@ -823,7 +833,8 @@ def check(folder: str, roles: Roles, extra: List[str]) -> List[str]:
     trusted = authenticate(payload, kind, made, roles)
     predicate = parse_statement(payload)
     bundle, n = predicate["bundle"], len(predicate["volumes"])
-    need(f"{bundle['label']}-{bundle['id'][:8]}" == stem, f"volumes named {stem} carry another statement")
+    stems = (f"{bundle['label']}-{bundle['id'][:8]}", f"sealed-{bundle['id'][:8]}")  # the second: label was hidden
+    need(stem in stems, f"volumes named {stem} carry another statement")
     names = [f"{stem}.v{number(index, n)}.tar" for index in range(n)]
     here = [name for name in os.listdir(folder) if name.endswith(".tar") and os.path.isfile(os.path.join(folder, name))]
     need(set(names) <= set(here), "volumes missing: {}".format(", ".join(sorted(set(names) - set(here))[:8])))
@@ -874,7 +885,8 @@ def main() -> int:
         print("verified: every byte of every volume is as signed")
         return 0
     except Refused as error:
-        print("{}: {}".format("not trusted" if error.code == 3 else "refused", error), file=sys.stderr)
+        words = {1: "refused", 3: "not trusted", 4: "cannot be read"}
+        print(f"{words[error.code]}: {error}", file=sys.stderr)
         return error.code
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration, struct.error) as error:
         print(f"refused: malformed: {type(error).__name__}: {error}", file=sys.stderr)

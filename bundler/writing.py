@@ -2,7 +2,8 @@
 
 Every file is written as `*.tmp`, synced and renamed. Data volumes first, then the sheet and the verifier, the index
 volume
-last: where it is, all is. A volume that an interrupted run finished is read, and kept if it is right.
+last: where it is, all is. A volume that an interrupted run finished is read, and kept if it is right; an encrypted one
+is written again, since only its recipients can read it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from bundler import layout, sheet, tar
+from bundler import conceal, layout, seal, sheet, tar
 from bundler.cargo import Load
 from bundler.errors import ExportRefused, medium_errors
 from bundler.hashing import Pipeline
 from bundler.layout import Member
 from bundler.measure import fill
+from bundler.seal import Sealing
 from manifests.digest import Digest
 from manifests.statement import Statement
 from manifests.store import sync_folder
@@ -29,32 +31,40 @@ from manifests.store import sync_folder
 Meter = Callable[[int], None]
 
 
-def write(load: Load, statement: Statement, envelope: bytes, out: Path, meter: Meter) -> None:
+def write(
+    load: Load, statement: Statement, envelope: bytes, out: Path, meter: Meter, sealing: Sealing | None = None
+) -> None:
     payloads = layout.payloads(statement)
     order = [*range(1, len(payloads)), 0]
     with Pipeline(load.leaf_size) as pipeline, medium_errors(out):
         for index in order:
-            name = layout.volume_name(statement, index)
+            name = conceal.file_name(statement, index, sealing)
+            secret = sealing if name.endswith(conceal.SEALED) else None
             if index == 0:
-                stem = layout.stem(statement)
-                write_file(out / (stem + layout.SHEET_SUFFIX), sheet.text(statement, envelope).encode())
-                write_file(out / layout.VERIFIER, layout.verifier())
-            if _is_finished(out / name, statement, envelope, index):
+                _write_beside(out, statement, envelope, hidden=secret is not None)
+            if not secret and _is_finished(out / name, statement, envelope, index):
                 meter(statement.volumes[index].size)
                 continue
             write_volume(load, statement, index, (layout.head(statement, envelope, index), payloads[index]), out / name,
-                         pipeline, meter)  # fmt: skip
+                         pipeline, meter, secret)  # fmt: skip
             sync_medium(out)
+
+
+def _write_beside(out: Path, statement: Statement, envelope: bytes, *, hidden: bool) -> None:
+    stem = conceal.stem(statement) if hidden else layout.stem(statement)
+    text = conceal.sheet(statement) if hidden else sheet.text(statement, envelope)
+    write_file(out / (stem + layout.SHEET_SUFFIX), text.encode())
+    write_file(out / layout.VERIFIER, layout.verifier())
 
 
 def write_volume(
     load: Load, statement: Statement, index: int, content: tuple[bytes, Sequence[Member]], path: Path,
-    pipeline: Pipeline, meter: Meter,
+    pipeline: Pipeline, meter: Meter, sealing: Sealing | None = None,
 ) -> None:  # fmt: skip
     """`content`: its head, and the members of its payload. Raises ExportRefused where the statement says otherwise."""
     temp = path.with_name(path.name + ".tmp")
     try:
-        found = _Writer(load, pipeline, meter).volume(temp, *content)
+        found = _Writer(load, pipeline, meter).volume(temp, *content, sealing)
         if found != statement.volumes[index].sha256:
             raise ExportRefused(
                 f"{path.name}: a blob changed between hashing and writing", hint="sealift verify checks the store"
@@ -92,22 +102,27 @@ class _Writer:
     def __init__(self, load: Load, pipeline: Pipeline, meter: Meter) -> None:
         self._load, self._pipeline, self._meter = load, pipeline, meter
 
-    def volume(self, path: Path, head: bytes, members: Sequence[Member]) -> Digest:
+    def volume(self, path: Path, head: bytes, members: Sequence[Member], sealing: Sealing | None) -> Digest:
+        """The hash is of the payload in clear."""
         self._hasher = hashlib.sha256()
-        with create(path) as self._file:
-            _write_all(self._file, head)
-            for member in members:
-                self._put(tar.header(member.name, member.size))
-                if member.blob is None:
-                    self._put(member.data)
-                elif member.blob.leaves is None:
-                    self._put(self._load.small(member.blob.digest))
-                else:
-                    self._segment(member, member.blob.digest)
-                self._put(tar.padding(member.size))
-            self._put(tar.END)
-            os.fsync(self._file.fileno())
+        with create(path) as file:
+            with seal.encrypting(file, sealing) if sealing else contextlib.nullcontext(file) as self._file:
+                self._write(head, members)
+            os.fsync(file.fileno())
         return Digest(self._hasher.hexdigest())
+
+    def _write(self, head: bytes, members: Sequence[Member]) -> None:
+        _write_all(self._file, head)
+        for member in members:
+            self._put(tar.header(member.name, member.size))
+            if member.blob is None:
+                self._put(member.data)
+            elif member.blob.leaves is None:
+                self._put(self._load.small(member.blob.digest))
+            else:
+                self._segment(member, member.blob.digest)
+            self._put(tar.padding(member.size))
+        self._put(tar.END)
 
     def _put(self, data: bytes) -> None:
         self._hasher.update(data)

@@ -140,6 +140,7 @@ def live(session: Session) -> dict[str, Any]:
     run("bundle", "resend", "slip.txt", "-o", "again", "--from", "usb")
     run("bundle", "send", "usb", "--to", "drop")
     run("bundle", "receive", "--watch", "drop", "--once")
+    run("bundle", "identity", "-o", "enclave.identity")
     run("rm", "mine")
     run("bundle", "approve", "usb", "--sign", "bob")
     run("bundle", "import", "usb", "--prepare", "--receipt-key", "bob", "--receipt-out", "back")

@@ -1,0 +1,36 @@
+"""`sealift bundle identity`: arguments and printing only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from bundler.commands_bundle import JSON, print_json, say
+
+
+def register(bundle_app: typer.Typer) -> None:
+    bundle_app.command("identity")(identity_)
+
+
+def identity_(
+    out: Path = typer.Option(..., "--out", "-o", help="The new identity file.", show_default=False),
+    as_json: bool = JSON,
+) -> None:
+    """Make an identity to decrypt bundles with, and print its recipient: what they are encrypted for.
+
+    The file is an age identity, as age-keygen writes it, and stays on the side that imports. Example:
+
+    \b
+        sealift bundle identity -o enclave.identity                        on the isolated side
+        sealift bundle export llama3.2:1b -o usb --sign alice --encrypt age1…    on the connected one
+        sealift bundle import usb --identity enclave.identity              on the isolated side
+    """
+    from bundler import seal
+
+    recipient = seal.generate(out)
+    if as_json:
+        print_json({"recipient": recipient, "file": str(out)})
+        return
+    print(recipient)
+    say(f"the identity is in {out}: keep a copy; without it nothing that is encrypted for it can be opened")

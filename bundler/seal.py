@@ -1,0 +1,268 @@
+"""Encrypt volumes as they are written, decrypt them as they are read: age, through the optional package pyrage.
+
+* Only X25519: recipients `age1…`, identities `AGE-SECRET-KEY-1…`. No plugin is ever run, no passphrase worked on.
+* Streams, through a pipe from or to a thread: memory does not grow with the volume, and what was decrypted is never
+  in a file, so that nothing is left behind however a run ends.
+* age authenticates each chunk of 64 KiB before it gives it out. What it gives out is then held against the statement
+  like any volume's bytes: encryption hides, it proves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from bundler import agefile
+from bundler.agefile import MAX_HEADER, Start
+from bundler.errors import BadRequest, CannotDecrypt, VolumeDamaged, medium_errors
+
+MAX_KEY_FILE = 64 << 10  # bytes
+MAX_KEYS = 64  # in one file, and recipients of one bundle
+_AGAIN = "copy the file again from its source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealing:
+    """How an export is encrypted. `hidden`: the index volume and the files' names too."""
+
+    recipients: tuple[str, ...]
+    hidden: bool = True
+
+    def overhead(self, plain: int) -> int:
+        return agefile.overhead(plain, len(self.recipients))
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Identities to decrypt with. They are never shown."""
+
+    identities: tuple[Any, ...] = field(repr=False)
+
+
+def _pyrage() -> Any:
+    try:
+        return importlib.import_module("pyrage")
+    except ImportError:
+        raise CannotDecrypt(
+            "encryption needs the package pyrage, which is not installed", hint="pip install 'sealift[encrypt]'"
+        ) from None
+
+
+# -- keys
+
+
+def recipients(values: Sequence[str]) -> tuple[str, ...]:
+    """`values`: recipients, or files with one on each line. In one order, each once. Raises BadRequest."""
+    pyrage, found = _pyrage(), set[str]()
+    for value in values:
+        for text in [value] if value.startswith("age1") else _lines(Path(value), "recipients"):
+            try:
+                found.add(str(pyrage.x25519.Recipient.from_str(text)))
+            except pyrage.RecipientError:
+                raise BadRequest(
+                    f"{text[:80]!r} is no age recipient that sealift encrypts for",
+                    hint="expected age1 and 58 characters, as `sealift bundle identity` or age-keygen print it",
+                ) from None
+    if not 0 < len(found) <= MAX_KEYS:
+        raise BadRequest(f"{len(found)} recipients; a bundle is encrypted for 1 to {MAX_KEYS}")
+    return tuple(sorted(found))
+
+
+def load_keys(path: Path) -> Keys:
+    """An age identity file. Raises BadRequest; no message says what is in the file."""
+    pyrage, found = _pyrage(), []
+    for text in _lines(path, "identities"):
+        try:
+            found.append(pyrage.x25519.Identity.from_str(text))
+        except pyrage.IdentityError:
+            raise BadRequest(
+                f"{path}: a line is no age identity that sealift can use",
+                hint="expected AGE-SECRET-KEY-1…, as age-keygen writes it; no plugins, no SSH keys, no passphrase",
+            ) from None
+    if not found:
+        raise BadRequest(f"{path}: no identity in it")
+    return Keys(tuple(found))
+
+
+def _lines(path: Path, what: str) -> list[str]:
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_KEY_FILE + 1)
+        lines = [line.strip() for line in raw.decode("ascii").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise BadRequest(f"cannot read {what} from {path}: {why}") from None
+    found = [line for line in lines if line and not line.startswith("#")]
+    if len(raw) > MAX_KEY_FILE or len(found) > MAX_KEYS:
+        raise BadRequest(f"{path}: too large; at most {MAX_KEYS} {what} are read")
+    return found
+
+
+def generate(path: Path) -> str:
+    """A new identity in a new file that only its owner can read. Returns the recipient. Raises BadRequest."""
+    made = _pyrage().x25519.Identity.generate()
+    text = f"# public key: {made.to_public()}\n{made}\n"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise BadRequest(f"{path} exists and stays as it is", hint="give another file with -o") from None
+    except OSError as error:
+        raise BadRequest(f"cannot write {path}: {error.strerror}") from None
+    with medium_errors(path), os.fdopen(handle, "w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(handle)
+    return str(made.to_public())
+
+
+# -- writing
+
+
+@contextlib.contextmanager
+def encrypting(file: FileIO, sealing: Sealing) -> Iterator[FileIO]:
+    """What is written inside arrives encrypted in `file`: all of it, when the context has ended without an error."""
+    pyrage, side = _pyrage(), _Side(file)
+    keys = [pyrage.x25519.Recipient.from_str(text) for text in sealing.recipients]
+    reading, writing = os.pipe()
+    work = _Work(lambda: _closing(FileIO(reading, "r"), lambda plain: pyrage.encrypt_io(plain, side, keys)))
+    try:
+        with FileIO(writing, "w") as plain:
+            yield plain
+    except BrokenPipeError:
+        if not work.wait():
+            raise
+    finally:
+        error = work.wait()
+    if failed := side.error or error:  # then a broken pipe was only its consequence
+        raise failed
+
+
+# -- reading
+
+
+class Decrypted:
+    """The bytes inside an age file, in order. Raises CannotDecrypt, VolumeDamaged, and OSError of the file below."""
+
+    def __init__(self, file: FileIO, name: str, start: Start, keys: Keys) -> None:
+        self._name, self._given, self._file = name, 0, file
+        side = self._side = _Side(file, start.raw)
+        decrypt = _pyrage().decrypt_io
+        reading, writing = os.pipe()
+        self._plain = FileIO(reading, "r")
+        self._work = _Work(lambda: _closing(FileIO(writing, "w"), lambda out: decrypt(side, out, keys.identities)))
+
+    def readinto(self, view: memoryview) -> int:
+        count = self._plain.readinto(view) or 0
+        self._given += count
+        if not count and len(view):
+            self._check()
+        return count
+
+    def read(self, size: int) -> bytes:
+        view = bytearray(size)
+        return bytes(view[: self.readinto(memoryview(view))])
+
+    def seek(self, offset: int, whence: int = os.SEEK_CUR) -> None:
+        """Forward only, by reading: chunks that are passed over are authenticated too."""
+        assert whence == os.SEEK_CUR and offset >= 0
+        buffer = memoryview(bytearray(1 << 20))
+        while offset:
+            count = self.readinto(buffer[: min(len(buffer), offset)])
+            if not count:
+                return  # the caller's next read says where
+            offset -= count
+
+    def close(self) -> None:
+        self._plain.close()  # a decryption that goes on ends at the closed pipe
+        self._work.wait()
+        self._file.close()
+
+    def _check(self) -> None:
+        """The thread has ended: well, or why not."""
+        error = self._work.wait()
+        if self._side.error:
+            raise self._side.error
+        if error and not self._given:
+            raise CannotDecrypt(
+                f"{self._name}: no given identity opens it: it is encrypted for others, or damaged at its beginning",
+                hint="--identity FILE: the one whose recipient was given to `bundle export --encrypt`",
+            )
+        if error:
+            raise VolumeDamaged(self._name, self._given, "the encrypted bytes are damaged or cut off", hint=_AGAIN)
+
+
+def start(file: FileIO, name: str) -> Start:
+    """The bounded header. `file` is read from its beginning."""
+    raw = bytearray()
+    while len(raw) < MAX_HEADER and (piece := file.read(MAX_HEADER - len(raw))):
+        raw += piece
+    return agefile.parse(name, bytes(raw), os.fstat(file.fileno()).st_size)
+
+
+def decrypting(file: FileIO, name: str, keys: Keys | None) -> tuple[Decrypted, int]:
+    """What is inside, and its size as the size of the file implies it."""
+    found = start(file, name)
+    if keys is None:
+        raise CannotDecrypt(f"{name} is encrypted", hint="give the identity: --identity FILE, or SEALIFT_IDENTITY=FILE")
+    return Decrypted(file, name, found, keys), found.plain
+
+
+class _Side(io.RawIOBase):
+    """The encrypted file as pyrage sees it; `first`: what was read of it already. Keeps an error of the system."""
+
+    def __init__(self, file: FileIO, first: bytes = b"") -> None:
+        self._below, self._first, self.error = file, first, None
+
+    error: OSError | None
+
+    def read(self, size: int = -1) -> bytes:
+        if self._first:
+            piece, self._first = self._first[:size], self._first[size:]
+            return piece
+        try:
+            return self._below.read(size) or b""
+        except OSError as error:
+            self.error = error
+            raise
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._below.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        pass  # the file below is unbuffered, and stays open when this goes
+
+
+def _closing(end: FileIO, then: Callable[[FileIO], object]) -> None:
+    with end:
+        then(end)
+
+
+class _Work:
+    """A function in a thread. What it raises, pyrage's panics included, is kept for `wait`."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run, self._error = run, list[BaseException]()
+        self._thread = threading.Thread(target=self._guarded, daemon=True)
+        self._thread.start()
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            self._error.append(error)
+
+    def wait(self) -> BaseException | None:
+        self._thread.join()
+        return self._error[0] if self._error else None
