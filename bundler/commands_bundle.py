@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from bundler.verify import Verification, VerifiedBundle
     from manifests.gate import Finding
     from manifests.name import ModelName
-    from manifests.store import Store
     from manifests.statement import Statement
+    from manifests.store import Store
     from signing.trust import TrustStore
 
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")

@@ -21,6 +21,7 @@ from typing import Any
 from bundler import medium, receipts
 from bundler.custody import Log
 from bundler.errors import (
+    BaseWanting,
     BundleRefused,
     BundlerError,
     GateRefused,
@@ -59,6 +60,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (VolumeDamaged, "damaged"),
     (DigestMismatch, "damaged"),
     (MediumUnavailable, "unavailable"),
+    (BaseWanting, "missing"),
     (BundleRefused, "malformed"),
     (MalformedEnvelope, "malformed"),
     (StatementError, "malformed"),
