@@ -23,8 +23,10 @@ def register(app: typer.Typer) -> None:
 @inventory_app.callback()
 def inventory(
     context: typer.Context,
-    out: Path | None = typer.Option(None, "--out", "-o", help="The file to write; else standard output.", show_default=False),
-    sign: list[str] = typer.Option(
+    out: Path | None = typer.Option(
+        None, "--out", "-o", help="The file to write; else standard output.", show_default=False
+    ),
+    sign: list[str] | None = typer.Option(
         None, "--sign", help="Name of a key; may be given several times.", show_default=False
     ),
     passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with the key's passphrase."),

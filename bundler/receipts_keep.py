@@ -22,6 +22,7 @@ from bundler import medium, receipts
 from bundler.conceal import SEALED
 from bundler.custody import Log
 from bundler.errors import (
+    BaseWanting,
     BundleRefused,
     BundlerError,
     GateRefused,
@@ -60,6 +61,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (VolumeDamaged, "damaged"),
     (DigestMismatch, "damaged"),
     (MediumUnavailable, "unavailable"),
+    (BaseWanting, "missing"),
     (BundleRefused, "malformed"),
     (MalformedEnvelope, "malformed"),
     (StatementError, "malformed"),

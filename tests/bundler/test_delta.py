@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import gguf
 import numpy as np
@@ -42,7 +42,7 @@ BIG = Options(volume_size=4 << 20, leaf_size=1 << 20)
 def make(path: Path, template: str = "{{ old }}", changed: int = -1, n: int = 6, renamed: bool = False) -> bytes:
     """A GGUF of `n` tensors of 1.5 MB and a vocabulary; tensor `changed` has other values."""
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_uint32("llama.block_count", 1)
+    writer.add_uint32("llama.block_count", n)
     writer.add_string("tokenizer.chat_template", template)
     writer.add_array("tokenizer.ggml.tokens", [f"token {i}" for i in range(20_000)])
     for i in range(n):
@@ -364,7 +364,7 @@ def leaves_of(data: bytes, cuts: list[int]) -> LeafList:
     return LeafList(lengths=tuple(lengths), hashes=tuple(hashes))
 
 
-def apply(pieces: list[Piece], base: bytes, patch: io.BufferedReader) -> bytes:
+def apply(pieces: list[Piece], base: bytes, patch: BinaryIO) -> bytes:
     return b"".join(
         patch.read(piece.size) if piece.base is None else base[piece.base : piece.base + piece.size] for piece in pieces
     )
@@ -396,5 +396,56 @@ def test_any_edit_rebuilds_to_the_same_bytes(
     found = match(leaves_of(new, cuts[1]), leaves_of(old, cuts[0]))
     for said in (found, with_head(found, new[: cuts[1][0]], old[: cuts[0][0]])):
         assert sum(piece.size for piece in said) == len(new)
-        patch = io.BufferedReader(Ranges(io.BytesIO(new), literals(said)))
+        patch: BinaryIO = io.BufferedReader(Ranges(io.BytesIO(new), literals(said)))
         assert apply(said, old, patch) == new
+
+
+# -- the real model
+
+
+MODEL = os.environ.get("SEALIFT_TEST_MODEL", "")
+needs_model = pytest.mark.skipif(not MODEL, reason="SEALIFT_TEST_MODEL names no real model (scripts/model fetches one)")
+
+
+def rewritten(path: Path, template: str | None = None, requantized: int = -1) -> bytes:
+    """The real model, written again with another chat template, or with one tensor in Q8_0."""
+    reader, writer = gguf.GGUFReader(MODEL), gguf.GGUFWriter(path, "llama")
+    for item in reader.fields.values():
+        if item.name.startswith("GGUF.") or item.name == "general.architecture":
+            continue
+        kind, inner = item.types[0], item.types[-1]
+        value = item.contents() if template is None or item.name != "tokenizer.chat_template" else template
+        writer.add_key_value(item.name, value, kind, sub_type=inner if kind == gguf.GGUFValueType.ARRAY else None)
+    for i, tensor in enumerate(reader.tensors):
+        if i == requantized:
+            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            data = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+            writer.add_tensor(tensor.name, data, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        else:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+@needs_model
+@pytest.mark.parametrize("change", ["template", "tensor"])
+def test_a_re_upload_of_the_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    monkeypatch.setenv("SEALIFT_HOME", str(tmp_path / "home"))
+    gap, options = Gap(tmp_path), Options(volume_size=64 << 20)
+    put_model(gap.near, "mine", Path(MODEL).read_bytes())
+    gap.export("mine", options=options)
+    gap.bring_in()
+    tensors = gguf.GGUFReader(MODEL).tensors
+    place = next(i for i, tensor in enumerate(tensors) if tensor.name == "blk.3.ffn_down.weight")
+    new = tmp_path / "new.gguf"
+    weights = rewritten(new, template="{{ messages }}") if change == "template" else rewritten(new, requantized=place)
+    out, report = next_one(gap, weights, options=options)
+    most = 10_000 if change == "template" else 2 * int(tensors[place].n_bytes) + 30_000  # Q8_0, and the tensor table
+    built = report.statement.built[0].built
+    assert built and sum(piece.size for piece in built.pieces if piece.base is None) < most
+    assert report.bytes < len(weights) * (0.001 if change == "template" else 0.02)
+    gap.bring_in(path=out)
+    assert weights_of(gap) == weights
