@@ -19,12 +19,12 @@ def identity_(
 ) -> None:
     """Make an identity to decrypt bundles with, and print its recipient: what they are encrypted for.
 
-    The file is an age identity, as age-keygen writes it, and stays on the side that imports. Example:
+    The file is an age identity, as age-keygen writes it, and stays on the side that imports; the recipient goes to
+    the other side. Example:
 
     \b
-        sealift bundle identity -o enclave.identity                        on the isolated side
-        sealift bundle export llama3.2:1b -o usb --sign alice --encrypt age1…    on the connected one
-        sealift bundle import usb --identity enclave.identity              on the isolated side
+        sealift bundle identity -o enclave.identity
+        sealift bundle import usb --identity enclave.identity
     """
     from bundler import seal
 
