@@ -101,7 +101,7 @@ def meaning(report: Verification) -> Any:
     predicate["bundle"] = {key: value for key, value in document["predicate"]["bundle"].items() if key not in FREE}
     for model in predicate["models"]:
         model.pop("name"), model.pop("source")
-    predicate["evidence"] = sorted(item["digest"] for item in predicate["evidence"])
+    predicate["evidence"] = sorted({item["digest"] for item in predicate["evidence"]})
     for blob in predicate["blobs"]:
         if blob["digest"] in predicate["evidence"]:
             blob.pop("media_type")  # where a manifest names it too, that was compared
