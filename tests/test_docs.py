@@ -79,7 +79,8 @@ def parse(words: list[str]) -> None:
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         assert rest[0] in command.commands, f"{path} has no verb {rest[0]!r}"
         command, rest, path = command.commands[rest[0]], rest[1:], f"{path} {rest[0]}"
-    if hasattr(command, "commands"):
+    own_work = path != "sealift" and getattr(command, "invoke_without_command", False)  # `inventory`, beside its verbs
+    if hasattr(command, "commands") and not own_work:
         assert rest and all(word in ("--version", "-v", "--help", "-h") or "completion" in word for word in rest), words
     else:
         command.make_context(path, list(rest))
