@@ -1,6 +1,8 @@
-"""What one request produces, in order: any number of TextDelta, then exactly one Finish.
+"""What one request produces, in order: any number of deltas, then exactly one Finish.
 
-Both APIs turn these events into bytes and see nothing else of the engine. Invariants:
+All APIs turn these events into bytes and see nothing else of the engine. `LoadedModel.generate` gives TextDelta and
+Finish alone; where the prompt asked for thinking or offered tools, runtime.text.parsers cuts the text into other kinds.
+Invariants:
 
 * The concatenated `text` of all deltas is the whole answer; a stop string and what follows it never appear.
 * Every generated token is counted in `Usage.generated_tokens` once. The token that ends the answer (end of generation)
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runtime.errors import RuntimeFailure
+from runtime.text.message import ToolCall
 
 Reason = Literal["stop", "length", "cancelled", "error"]
 
@@ -42,6 +45,22 @@ class TextDelta:
     """The next piece of the answer. `tokens` is empty unless the request asked for log probabilities."""
 
     text: str
+    tokens: tuple[TokenInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingDelta:
+    """The next piece of what the model thinks before it answers; `tokens` as in TextDelta."""
+
+    text: str
+    tokens: tuple[TokenInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDelta:
+    """A tool call, complete: nothing of a call is shown before its arguments are whole. `index` counts from 0."""
+
+    call: ToolCall
     tokens: tuple[TokenInfo, ...] = ()
 
 
