@@ -489,7 +489,7 @@ def test_the_verbs(side: Side, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert code == 0 and events[0]["event"] == "seen" and events[-1]["event"] == "imported"
     code, out = run("send", str(side.stick), "--to", str(side.drop), "--max-part", "120000")
     assert code == 0 and "lay there already" in out
-    min(side.drop.glob("*.v001.*")).unlink()  # of the weights: without parity's parts the bundle would be whole
+    min(side.drop.glob("*.cv001-*")).unlink()  # of the weights: without one of parity's parts nothing would be lacking
     code, out = run(
         "receive",
         "--watch",
