@@ -16,7 +16,6 @@ from runtime.text.parsers.feed import MAX_DEPTH
 Block = Callable[[str, Offered], "list[ToolCall] | None"]
 
 _PARAMETER = re.compile(r"<parameter=([^<>\s]+)>(.*?)(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
-_PAIR = re.compile(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>\s*", re.DOTALL)
 
 
 def xml_parameters(text: str, offered: Offered) -> list[ToolCall] | None:
@@ -30,13 +29,16 @@ def xml_parameters(text: str, offered: Offered) -> list[ToolCall] | None:
 
 def xml_pairs(text: str, offered: Offered) -> list[ToolCall] | None:
     """`NAME <arg_key>KEY</arg_key> <arg_value>VALUE</arg_value> …`."""
-    name, mark, rest = text.partition("<arg_key>")
+    name, *pairs = text.split("<arg_key>")
     texts: dict[str, str] = {}
-    rest, at = mark + rest, 0
-    while match := _PAIR.match(rest, at):
-        texts[match[1].strip()] = match[2]
-        at = match.end()
-    return None if rest[at:].strip() else _one(offered, name.strip(), texts)
+    for pair in pairs:
+        key, _, value = pair.partition("</arg_key>")
+        before, open, rest = value.partition("<arg_value>")
+        inner, close, after = rest.rpartition("</arg_value>")
+        if not (open and close) or before.strip() or after.strip():
+            return None
+        texts[key.strip()] = inner
+    return _one(offered, name.strip(), texts)
 
 
 def _one(offered: Offered, name: str, texts: dict[str, str]) -> list[ToolCall] | None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import secrets
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,13 +17,12 @@ from runtime.text.parsers.feed import MAX_DEPTH
 
 NAME_KEYS = ("name", "tool_name", "tool", "function")
 ARGUMENT_KEYS = ("arguments", "parameters")
-_ID_KEYS = ("id", "tool_call_id", "call_id")
-_ID_ALPHABET = string.ascii_lowercase + string.digits
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Offered:
-    """The tools of one request, and the calls of its answer: counted from 0."""
+    """The tools of one request, and the calls of its answer: counted from 0, with an id only where the model gave one
+    that lasts (a number that starts anew in every answer does not)."""
 
     def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
         self._schemas: dict[str, Mapping[str, Any]] = {}
@@ -52,7 +49,7 @@ class Offered:
         match = self._any.search(text)
         return match[0] if match else None
 
-    def call(self, name: object, arguments: object, id: object = "") -> ToolCall | None:
+    def call(self, name: object, arguments: object, id: str = "") -> ToolCall | None:
         known = self.known(name)
         if isinstance(arguments, str):
             arguments = read_json(arguments) if arguments.strip() else {}
@@ -62,7 +59,7 @@ class Offered:
         return ToolCall(
             name=known,
             arguments=arguments,
-            id=id if isinstance(id, str) and id else "call_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(8)),
+            id=id,
             index=self.made - 1,
         )
 
@@ -80,13 +77,12 @@ class Offered:
             return None
         inner = value.get("function")
         if isinstance(inner, dict):
-            return self.from_object({"id": value.get("id"), **inner}, depth + 1)
-        id = next((one for key in _ID_KEYS if isinstance(one := value.get(key), str)), "")
+            return self.from_object(inner, depth + 1)
         for key in NAME_KEYS:
             if self.known(value.get(key)) is not None:
-                return self.call(value[key], _arguments(value), id)
+                return self.call(value[key], _arguments(value))
         if len(value) == 1 and self.known(key := next(iter(value))) is not None:
-            return self.call(key, value[key], id)
+            return self.call(key, value[key])
         return None
 
 
