@@ -2,9 +2,9 @@
 
 frame    4 bytes little-endian length, then that many bytes of UTF-8 JSON: one object with a string "op".
 server   load (once, first) · add · cancel · ping; the end of the stream ends the worker
-worker   ready or failed (once, in answer to load) · step (one for all that a step brought, and how many sequences
-         wait for their first rows or, preempted, for their next) · refused (an add) · alive (at once in answer to
-         ping, in mid-step too)
+worker   ready or failed (once, in answer to load) · step (one for all that a step brought; how many sequences
+         wait for their first rows or, preempted, for their next; how many blocks of the pool are used; how often a
+         sequence was preempted so far) · refused (an add) · alive (at once in answer to ping, in mid-step too)
 
 Token ids and numbers only, except the path in `load` and sentences in `failed` and `refused`. The worker holds hostile
 content (a GGUF), so what it sends is read like a stranger's: frames are bounded, and a frame that is not as described
