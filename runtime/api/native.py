@@ -31,6 +31,7 @@ from runtime.api.asking import (
     top_logprobs_of,
 )
 from runtime.api.durations import now_utc
+from runtime.api.gate import caller_of
 from runtime.api.gojson import Body, dump
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
@@ -148,6 +149,10 @@ def _common_checks(body: Body, asked: str, card: Any) -> int:
 
 
 def client_of(request: Request) -> str:
+    """A key is one client wherever it asks from: behind a proxy all addresses are the same."""
+    caller = caller_of(request)
+    if caller is not None:
+        return f"key {caller.name}"
     return request.client.host if request.client else ""
 
 

@@ -169,6 +169,10 @@ class Tokenizer:
             return b"".join(bytes([table[char]]) if char in table else char.encode() for char in text)
         return text.replace(models.SPACE, " ").encode()
 
+    def table(self) -> list[bytes]:
+        """`token_bytes` of every id."""
+        return [self._token_bytes(index) for index in range(self.vocab_size)]
+
     def piece(self, index: int, *, special: bool = False) -> bytes:
         """`token_bytes`, but nothing for a control token unless `special`."""
         return b"" if self.is_control(index) and not special else self.token_bytes(index)
