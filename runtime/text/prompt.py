@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from runtime.engine.constraint import Constraint
 from runtime.text.errors import MessageError, PromptTooLongError, TemplateRaised
 from runtime.text.jinja import MAX_OUTPUT_CHARS
 from runtime.text.message import Message, linked, refuse_images
 from runtime.text.parsers import Parser, Plain
 from runtime.text.parsers.calls import Offered
+from runtime.text.parsers.grammar import call_grammar
 from runtime.text.parsers.harmony import HarmonyReader
 from runtime.text.parsers.reader import AnswerReader
 from runtime.text.parsers.syntax import Tags, named
@@ -108,6 +110,15 @@ class Renderer:
         if tags is None and not offered:
             return Plain()
         return AnswerReader(offered, syntax=syntax if offered else None, tags=tags, inside=inside, begun=begun)
+
+    def call_grammar(self, *, tools: Tools, choice: str) -> Constraint | None:
+        """What an answer must be that is a call. choice: `required`, or `=` and the name of the tool. None where this
+        family's calls are not known well enough. Raises RequestRefused for a tool's schema that no grammar keeps."""
+        syntax, _ = self._speech
+        only = choice[1:] if choice.startswith("=") else None
+        if syntax is None:
+            return None
+        return call_grammar(syntax, Offered(tools), only=only, pieces=self._tokenizer.pieces)
 
     def shown(self, *, tools: Tools = ()) -> frozenset[int]:
         """Control tokens that the parser must see by name (a StreamDecoder's `shown`); others are no part of a text."""
