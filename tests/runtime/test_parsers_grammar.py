@@ -1,4 +1,4 @@
-"""The grammar of a call that must be made: what it allows, the parser reads as that call, and it allows nothing else."""
+"""The grammar of a call that must be made: what it allows, the parser reads as that call; it allows nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from runtime.text.tokenizer import Tokenizer
 from tests.peers.answers import tool
 from tests.peers.vocabularies import byte_level
 
-CONTROLS = ("[TOOL_CALLS]", "<|channel|>", "<|message|>", "<|end|>", "<|start|>", "<|constrain|>", "<｜tool▁sep｜>")
+CONTROLS = (
+    "[TOOL_CALLS]", "<｜tool▁sep｜>", "<|channel|>", "<|message|>", "<|end|>", "<|start|>", "<|constrain|>", "<|call|>",
+    "<|return|>",
+)  # fmt: skip
 TOOLS = [
     tool("set", n={"type": "integer", "minimum": 0, "maximum": 99}, on={"type": "boolean"}),
     tool("pick", which={"type": "string", "enum": ["a}", '"b"', "c"]}),
@@ -133,7 +136,7 @@ def test_the_form_is_the_familys_own() -> None:
 
 def test_what_no_grammar_keeps_is_refused_with_its_tool() -> None:
     bad = [*TOOLS, tool("odd", x={"not": {"type": "string"}})]
-    with pytest.raises(RequestRefused, match="tool 'odd': .*not"):
+    with pytest.raises(RequestRefused, match=r"tool 'odd': .*not"):
         grammar(KNOWN[0], bad)
     assert grammar(KNOWN[0], only="nothing") is None
     assert grammar(Syntax(name="unknown", opens=("<x>",))) is None
