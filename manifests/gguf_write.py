@@ -1,7 +1,7 @@
 """Writes a GGUF, a tensor at a time: the head by the `gguf` package, the data as it is made, hashed on the way.
 
-Memory is bounded by what `data` yields at a time. What is written is what was announced: a tensor of another size is our
-own mistake. The package cannot write empty arrays; such keys are left out (they say nothing).
+Memory is bounded by what `data` yields at a time. What is written is what was announced: a tensor of another size is
+our own mistake. The package cannot write empty arrays; such keys are left out (they say nothing).
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def _write_head(path: Path, keys: Mapping[str, Key], tensors: list[Tensor]) -> N
         else:
             writer.add_key_value(name, key.value, kind)
     for tensor in tensors:
-        kind = GGMLQuantizationType(int(tensor.type))
-        writer.add_tensor_info(tensor.name, tensor.shape[::-1], np.dtype(np.float32), tensor.size, raw_dtype=kind)
+        number = GGMLQuantizationType(int(tensor.type))
+        writer.add_tensor_info(tensor.name, tensor.shape[::-1], np.dtype(np.float32), tensor.size, raw_dtype=number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()

@@ -110,7 +110,7 @@ def _line(s_w: Floats, s_c: Floats, s_cc: Floats, s_x: Floats, s_cx: Floats) -> 
 
 def _symmetric_search(x: Floats, trials: npt.NDArray[np.float64]) -> Floats:
     """scale [sub-blocks], of either sign, so that x is about scale * code, code -32 .. 31; weights x^2."""
-    most = np.take_along_axis(x, np.abs(x).argmax(axis=0)[None], axis=0)[0]  # signed: it gets code -32
+    most: Floats = np.take_along_axis(x, np.abs(x).argmax(axis=0)[None], axis=0)[0]  # signed: it gets code -32
     weight = x * x
     weighted = weight * x
     best, best_scale = np.zeros_like(most), np.zeros_like(most)
@@ -126,10 +126,12 @@ def _symmetric_search(x: Floats, trials: npt.NDArray[np.float64]) -> Floats:
         gain = scale * s_cx  # what the fit takes away from the weighted error
         better = gain > best
         best = np.where(better, gain, best)
-        best_scale = np.where(better, scale, best_scale)
+        np.copyto(best_scale, scale, where=better)
     return best_scale
 
 
 def _inverse(x: Floats) -> Floats:
     """1 / x; 0 where x is 0, or so small that its inverse has no float32."""
-    return np.divide(np.float32(1), x, out=np.zeros_like(x), where=np.abs(x) > _TINY)
+    inverse = np.zeros_like(x)
+    np.divide(np.float32(1), x, out=inverse, where=np.abs(x) > _TINY)
+    return inverse

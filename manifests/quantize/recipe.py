@@ -64,13 +64,16 @@ class Recipe:
     name: str
     layers: int
     tied: bool
-    experts: int
 
     def choose(self, info: TensorInfo) -> TensorType:
         base = TARGETS[self.name]
         if not info.name.endswith("weight") or len(info.shape) < 2 or _KEPT.fullmatch(info.name):
             return info.type
         return _fitting(self._wanted(info.name, base), info.shape[0])
+
+    def size(self, info: TensorInfo) -> int:
+        """Bytes of the tensor in its format."""
+        return self.choose(info).row_bytes(info.values)
 
     def _wanted(self, name: str, base: TensorType) -> TensorType:
         if base in (*PLAIN, TensorType.Q8_0):
@@ -81,8 +84,6 @@ class Recipe:
         if match is None:
             return base
         layer, part = int(match[1]), match[2]
-        if self.experts == 8 and part in ("attn_k", "attn_v"):
-            return TensorType.Q8_0
         if self.name.endswith("_M"):
             if part in ("attn_v", "ffn_down") and self._sensitive(layer):
                 return TensorType.Q6_K
@@ -99,9 +100,9 @@ class Recipe:
         return layer < eighth or layer >= 7 * self.layers // 8 or (layer - eighth) % 3 == 2
 
 
-def recipe(name: str, tensors: Mapping[str, TensorInfo], experts: int = 0) -> Recipe:
+def recipe(name: str, tensors: Mapping[str, TensorInfo]) -> Recipe:
     layers = {int(match[1]) for match in map(_LAYER.fullmatch, tensors) if match}
-    return Recipe(name=name, layers=len(layers), tied="output.weight" not in tensors, experts=experts)
+    return Recipe(name=name, layers=len(layers), tied="output.weight" not in tensors)
 
 
 def _fitting(kind: TensorType, cols: int) -> TensorType:

@@ -37,8 +37,7 @@ def plain_name(gguf: Gguf) -> str:
 def quantize(store: Store, gguf: Gguf, name: str, done: Callable[[int], None] = lambda step: None) -> Digest:
     """A new blob with the model in format `name` (of recipe.TARGETS); `done` gets the bytes written so far, by step."""
     plain_name(gguf)
-    experts = gguf.metadata.get(f"{gguf.architecture}.expert_count")
-    chosen = recipe(name, gguf.tensors, experts if isinstance(experts, int) else 0)
+    chosen = recipe(name, gguf.tensors)
     keys = {key: Key(value=value, kind=gguf.kinds[key]) for key, value in gguf.metadata.items()}
     keys["general.file_type"] = Key(value=file_type(name), kind=ValueType.U32)
     keys["general.quantization_version"] = Key(value=QUANTIZATION_VERSION, kind=ValueType.U32)
