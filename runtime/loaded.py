@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.gguf import Gguf
+from runtime.engine.constraint import Constraint
 from runtime.engine.link import Ended, Item, Link, Load, Stream, Token
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
@@ -66,7 +67,8 @@ class ModelSource:
 class GenerateRequest:
     """`prompt`: token ids, begin-of-sequence included where the model wants one. `max_tokens` None: up to the context;
     0: the prompt is computed and cached, nothing is generated. `stop`: strings that end the answer and are not in it.
-    `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
+    `client`: who asks, for fairness; any text. `constraint`: what the answer must be. `prompt_logprobs`: PromptScored
+    comes first. `load_ns`: what the caller waited for the model, repeated in Usage.
     """
 
     prompt: tuple[int, ...]
@@ -76,6 +78,8 @@ class GenerateRequest:
     client: str = ""
     ignore_eos: bool = False
     logprobs: bool = False
+    prompt_logprobs: bool = False
+    constraint: Constraint | None = None
     load_ns: int = 0
 
 

@@ -18,8 +18,12 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 
 from manifests.store import Store
-from runtime.api import native, openai, status_routes, store_routes, transfer_routes
+from runtime.api import native, status_routes, store_routes, tokenizing, transfer_routes
+from runtime.api.anthropic import messages
+from runtime.api.anthropic.messages import ANTHROPIC
 from runtime.api.guard import Guard
+from runtime.api.openai import chat, completions, models, responses
+from runtime.api.openai.wire import OPENAI
 from runtime.api.state import Server, Settings, Transfers
 from runtime.api.transport import NATIVE, Dialect, error_response
 from runtime.card import CardBox
@@ -31,8 +35,6 @@ NOT_BUILT = (
     "/api/embed",
     "/api/embeddings",
     "/v1/embeddings",
-    "/v1/responses",
-    "/v1/messages",
     "/v1/audio/transcriptions",
 )
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
@@ -52,10 +54,15 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/api/blobs/{digest}", store_routes.blob_upload),
     ("POST", "/api/pull", transfer_routes.pull),
     ("POST", "/api/push", transfer_routes.push),
-    ("GET", "/v1/models", openai.list_models),
-    ("GET", "/v1/models/{model:path}", openai.one_model),
-    ("POST", "/v1/chat/completions", openai.chat_completions),
-    ("POST", "/v1/completions", openai.completions),
+    ("GET", "/v1/models", models.list_models),
+    ("GET", "/v1/models/{model:path}", models.one_model),
+    ("POST", "/v1/chat/completions", chat.chat_completions),
+    ("POST", "/v1/completions", completions.completions),
+    ("POST", "/v1/responses", responses.responses),
+    ("POST", "/v1/messages", messages.messages),
+    ("POST", "/v1/messages/count_tokens", messages.count_tokens),
+    ("POST", "/api/tokenize", tokenizing.tokenize),
+    ("POST", "/api/detokenize", tokenizing.detokenize),
     # known to clients and refused by name, so that nobody takes a 404 for a wrong address
     *(("POST", path, status_routes.not_built) for path in NOT_BUILT),
 )
@@ -86,7 +93,9 @@ def create_app(
 
 def _route(path: str, methods: list[str], endpoint: Endpoint) -> Route:
     """Errors become this API's answers here, so that none reaches the framework's own handlers."""
-    dialect: Dialect = openai.OPENAI if path.startswith("/v1/") else NATIVE
+    dialect: Dialect = OPENAI if path.startswith("/v1/") else NATIVE
+    if path.startswith("/v1/messages"):
+        dialect = ANTHROPIC
 
     async def guarded(request: Request) -> Response:
         try:

@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from runtime.engine.constraint import Constraint
 from runtime.text.errors import MessageError, PromptTooLongError, TemplateRaised
 from runtime.text.jinja import MAX_OUTPUT_CHARS
 from runtime.text.message import Message, refuse_images
+from runtime.text.parsers import Parser, Plain
 from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, Think, Tools
 from runtime.text.tokenizer import SEAM, Tokenizer
 
@@ -77,6 +79,12 @@ class Renderer:
     def thinking_tags(self) -> tuple[str, str] | None:
         """The texts around thinking, where the template shows them."""
         return self._template.thinking_tags() if isinstance(self._template, GoRenderer) else None
+
+    def parser(self, *, tools: Tools, think: Think, prompt_text: str) -> Parser:
+        return Plain()
+
+    def call_grammar(self, *, tools: Tools, choice: str) -> Constraint | None:
+        return None
 
     def render_chat(self, messages: Sequence[Message], *, tools: Tools = (), think: Think = None) -> str:
         refuse_images(messages)
