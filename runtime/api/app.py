@@ -36,6 +36,7 @@ NOT_BUILT = (
     "/api/embeddings",
     "/v1/embeddings",
     "/v1/audio/transcriptions",
+    "/v1/systemone",
 )
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET HEAD", "/", status_routes.root),
@@ -52,6 +53,12 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/api/create", store_routes.create_model),
     ("HEAD", "/api/blobs/{digest}", store_routes.blob_exists),
     ("POST", "/api/blobs/{digest}", store_routes.blob_upload),
+    ("POST", "/api/me", status_routes.account),
+    ("POST", "/api/signout", status_routes.account),
+    ("DELETE", "/api/user/keys/{key}", status_routes.account),
+    ("POST", "/api/experimental/web_search", status_routes.web_tool),
+    ("POST", "/api/experimental/web_fetch", status_routes.web_tool),
+    ("GET", "/api/experimental/model-recommendations", status_routes.recommendations),
     ("POST", "/api/pull", transfer_routes.pull),
     ("POST", "/api/push", transfer_routes.push),
     ("GET", "/v1/models", models.list_models),

@@ -1,6 +1,7 @@
 """A loaded model that says what a test tells it to, for the APIs: real tokenizer, no engine, no worker.
 
-`Script.texts` are the pieces of every answer. `fail_after`: how many pieces come before the error. `gate`: an event
+`Script.texts` are the pieces of every answer, or `events` are. `stop`: the stop string that is said to have ended it.
+`fail_after`: how many pieces come before the error. `gate`: an event
 every answer waits for after its first piece. `Script.begun` and `Script.ended` count answers.
 """
 
@@ -29,7 +30,9 @@ from tests.peers.model_maker import CHATML, make_model
 @dataclass(kw_only=True)
 class Script:
     texts: tuple[str, ...] = ("Hel", "lo <world> & ", "é!")
+    events: tuple[Event, ...] | None = None
     reason: Reason = "stop"
+    stop: str | None = None
     fail_after: int | None = None
     gate: asyncio.Event | None = None
     load_error: RuntimeFailure | None = None
@@ -68,13 +71,17 @@ class ScriptedModel:
         script.begun += 1
         generated = 0
         try:
-            for number, text in enumerate(script.texts):
+            for number, piece in enumerate(script.texts if script.events is None else script.events):
                 if script.fail_after == number:
                     yield self._finish(request, generated, "error", error=WorkerDied("the model fell over"))
                     return
-                ids = self.tokenizer.encode(text, special=False, bos=False)
-                generated += len(ids)
-                yield TextDelta(text=text, tokens=tuple(map(_info, ids)) if request.logprobs else ())
+                if isinstance(piece, str):
+                    ids = self.tokenizer.encode(piece, special=False, bos=False)
+                    generated += len(ids)
+                    yield TextDelta(text=piece, tokens=tuple(map(_info, ids)) if request.logprobs else ())
+                else:
+                    generated += 1
+                    yield piece
                 if script.gate is not None:
                     await script.gate.wait()
                 await asyncio.sleep(0)
@@ -97,7 +104,7 @@ class ScriptedModel:
             generate_ns=5_000_000,
             total_ns=8_000_000,
         )
-        return Finish(reason=reason, usage=usage, seed=1, error=error)
+        return Finish(reason=reason, usage=usage, seed=1, error=error, stop=self.script.stop)
 
 
 def _info(token: int) -> TokenInfo:
