@@ -131,6 +131,7 @@ def _request(ask: Ask, question: Question, load_ns: int) -> GenerateRequest:
         logprobs=ask.logprobs,
         prompt_logprobs=ask.prompt_logprobs,
         constraint=question.constraint,
+        shown=question.shown,
         load_ns=load_ns,
     )
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from manifests.home import setting
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
 from runtime.errors import CapabilityMissing
@@ -26,11 +25,12 @@ from runtime.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the model is given: the prompt, how its answers are read (a new parser for each), what they must be,
-    and how many calls are shown."""
+    """What the model is given: the prompt, how its answers are read (a new parser for each, which must see the
+    control tokens `shown`), what they must be, and how many calls are shown."""
 
     prompt: Prompt
     parser: Callable[[], Parser] = Plain
+    shown: frozenset[int] = frozenset()
     constraint: Constraint | None = None
     most_calls: int | None = None
 
@@ -47,8 +47,6 @@ class Speaker(Protocol):
 
 # Makes the question for a loaded model, or for its text side alone. Runs in a thread.
 QuestionMaker = Callable[[Speaker], Question]
-
-_FALSE = ("0", "f", "false", "no", "off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +89,10 @@ def chat_maker(card: ModelCard, chat: Chat) -> QuestionMaker:
         prompt = renderer.chat(whole, limit=model.n_ctx - 1, tools=chat.tools, think=chat.think, truncate=chat.truncate)
         return Question(
             prompt=prompt,
-            parser=lambda: renderer.parser(tools=chat.tools, think=chat.think, prompt_text=prompt.text),
+            parser=lambda: renderer.parser(
+                tools=chat.tools, think=chat.think, prompt_text=prompt.text, begun=prompt.begun
+            ),
+            shown=renderer.shown(tools=chat.tools),
             constraint=_constraint(renderer, chat),
             most_calls=None if chat.parallel else 1,
         )
@@ -106,11 +107,14 @@ def completion_maker(card: ModelCard, asked: Completion) -> QuestionMaker:
         if asked.raw:
             ids = tuple(model.tokenizer.encode(asked.prompt, special=True))
             return Question(prompt=_fitting(Prompt(text=asked.prompt, ids=ids), model), constraint=asked.form)
-        renderer = renderer_of(card, model) if asked.template is None else _choose(asked.template, None, model)
+        renderer = renderer_of(card, model)
+        if asked.template is not None:
+            renderer = Renderer.choose(model.tokenizer, template=asked.template, jinja=None)
         prompt = _templated(card, asked, model, renderer)
         return Question(
             prompt=_fitting(_after(asked.context, prompt, model), model),
-            parser=lambda: renderer.parser(tools=(), think=asked.think, prompt_text=prompt.text),
+            parser=lambda: renderer.parser(think=asked.think, prompt_text=prompt.text, begun=prompt.begun),
+            shown=renderer.shown(),
             constraint=_behind_thinking(renderer, asked.think, asked.form),
         )
 
@@ -121,7 +125,8 @@ def _constraint(renderer: Renderer, chat: Chat) -> Constraint | None:
     """A call that must be made wins over the form of a text that is then not written."""
     if not chat.tools or chat.choice == "auto":
         return _behind_thinking(renderer, chat.think, chat.form)
-    grammar = renderer.call_grammar(tools=chat.tools, choice=chat.choice)
+    known: Any = getattr(renderer, "call_grammar", None)
+    grammar = known(tools=chat.tools, choice=chat.choice) if known else None
     if grammar is None:
         raise CapabilityMissing(
             '\'tool_choice\' must be "auto" or "none": this model\'s form of tool calls is not known'
@@ -168,11 +173,5 @@ def renderer_of(card: ModelCard, model: Speaker) -> Renderer:
     by_digest = _renderers.setdefault(model, {})
     digest = card.manifest.digest.hex
     if digest not in by_digest:
-        by_digest[digest] = _choose(card.template, card.gguf.chat_template if card.gguf else None, model)
+        by_digest[digest] = card.renderer(model.tokenizer)
     return by_digest[digest]
-
-
-def _choose(template: str | None, jinja: str | None, model: Speaker) -> Renderer:
-    told = setting("GO_TEMPLATE")
-    prefer_go = told.lower() not in _FALSE if told else None
-    return Renderer.choose(model.tokenizer, template=template, jinja=jinja, prefer_go=prefer_go)
