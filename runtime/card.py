@@ -8,6 +8,7 @@ has no place for tools is not listed with `tools`, whatever its config says.
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections import OrderedDict
@@ -166,6 +167,12 @@ class CardBox:
         self.store = store
         self._cards: OrderedDict[Digest, ModelCard] = OrderedDict()
         self._lock = threading.Lock()
+
+    def through(self, store: Store) -> CardBox:
+        """The same cards, for names as another view of this store knows them."""
+        other = copy.copy(self)
+        other.store = store
+        return other
 
     def card(self, name: ModelName) -> ModelCard:
         """Blocks on disk at first sight of a manifest. Raises NotFound, or what is wrong with the model."""

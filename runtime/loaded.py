@@ -17,7 +17,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from manifests.gguf import Gguf
 from runtime.engine.constraint import Constraint, prepared
@@ -72,6 +72,7 @@ class GenerateRequest:
     `constraint`: what every answer that ends by itself (reason "stop", no stop string) belongs to; one that a limit, a
     stop string or the client cuts short is a beginning of such an answer. `shown`: control tokens that are text all the
     same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first.
+    `watch`: is told of every token and of the end, of one that nobody reads too.
     """
 
     prompt: tuple[int, ...]
@@ -85,6 +86,15 @@ class GenerateRequest:
     load_ns: int = 0
     constraint: Constraint | None = None
     shown: frozenset[int] = frozenset()
+    watch: Watch | None = None
+
+
+class Watch(Protocol):
+    def token(self, age_ns: int) -> None:
+        """One more token is part of the answer; its age as in Token."""
+
+    def ended(self, finish: Finish) -> None:
+        """Once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +152,16 @@ class LoadedModel:
     def waiting(self) -> int:
         """Requests that no step has begun, or that were put back: in line though the batch may have places."""
         return self._link.waiting
+
+    @property
+    def cache_use(self) -> float:
+        """The share of the key/value pool that running requests hold, 0 to 1."""
+        return self._link.used_blocks / max(1, self.ready.n_blocks)
+
+    @property
+    def preemptions(self) -> int:
+        """How often, since it was loaded, a request had to give its place to another."""
+        return self._link.preemptions
 
     async def died(self) -> None:
         """Returns when the worker has gone."""
@@ -270,6 +290,7 @@ class _Events(AsyncGenerator[Event, None]):
     def _close(self) -> None:
         self._over = True
         self._cancel()
+        self._answer.abandon()
 
 
 class _Answer:
@@ -307,7 +328,14 @@ class _Answer:
         infos = self._due()
         return TextDelta(text=text, tokens=infos) if text or infos else None
 
+    def abandon(self) -> None:
+        """Nobody reads on."""
+        if self.finish is None:
+            self._finish("cancelled")
+
     def _token(self, token: Token) -> str:
+        if self._request.watch is not None:
+            self._request.watch.token(token.age_ns)
         self._first = self._first or token.age_ns
         self._last = token.age_ns
         self._generated += 1
@@ -366,6 +394,8 @@ class _Answer:
             total_ns=wall + load_ns,
         )
         self.finish = Finish(reason=reason, usage=usage, seed=self._seed, error=error, stop=stop)
+        if self._request.watch is not None:
+            self._request.watch.ended(self.finish)
 
 
 def _reason(text: str) -> Reason:

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -24,7 +24,9 @@ from manifests.errors import NotFound
 from manifests.name import ModelName
 from runtime.api import names
 from runtime.api.durations import FOREVER, SECOND, keep_alive
+from runtime.api.gate import caller_of
 from runtime.api.gojson import Body, dump
+from runtime.api.observing import watching
 from runtime.api.prompts import Question, QuestionMaker
 from runtime.api.state import Server
 from runtime.card import ModelCard
@@ -98,6 +100,8 @@ async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Ru
     started = time.monotonic_ns()
     async with contextlib.AsyncExitStack() as stack:
         first = asks[0]
+        told = [watching(server.metrics, ask.name.short, ask.card.manifest.digest.hex) for ask in asks]
+        watches = [await stack.enter_async_context(watch) for watch in told]
         model = await stack.enter_async_context(
             server.manager.use(source_of(server, first), keep_alive=first.keep_alive)
         )
@@ -107,9 +111,9 @@ async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Ru
             if id(ask.prompt) not in made:
                 made[id(ask.prompt)] = await question_of(ask, model)
         runs = []
-        for ask in asks:
+        for ask, watch in zip(asks, watches, strict=True):
             question = made[id(ask.prompt)]
-            events = model.generate(_request(ask, question, load_ns))
+            events = model.generate(replace(_request(ask, question, load_ns), watch=watch.at(model)))
             await stack.enter_async_context(aclosing(events))
             runs.append(
                 Run(
@@ -233,6 +237,10 @@ def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
 
 
 def client_of(request: Request) -> str:
+    """A key is one client wherever it asks from: behind a proxy all addresses are the same."""
+    caller = caller_of(request)
+    if caller is not None:
+        return f"key {caller.name}"
     return request.client.host if request.client else ""
 
 

@@ -149,6 +149,8 @@ class Link:
         self._streams: dict[int, Stream] = {}
         self._next_id = 0
         self._waiting = 0
+        self._used = 0
+        self.preemptions = 0  # as the worker said last
         self._loaded: asyncio.Future[Ready] = self._loop.create_future()
         self._closing = False
         self._pulse: asyncio.TimerHandle | None = None  # runs while a sequence is open
@@ -194,6 +196,11 @@ class Link:
         """Sequences in the worker's line: what it said last, never more than there are, and while there is a line those
         sent since."""
         return self._waiting
+
+    @property
+    def used_blocks(self) -> int:
+        """Of the key/value pool, as the worker said last; none when no sequence is open."""
+        return min(max(0, self._used), self.ready.n_blocks) if self._streams else 0
 
     def submit(
         self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = "",
@@ -282,6 +289,8 @@ class Link:
         op = message["op"]
         if op == "step":
             self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
+            self._used = int(message["used"])
+            self.preemptions = max(self.preemptions, min(int(message["preempted"]), 1 << 53))
             for entry in message["out"]:
                 self._deliver(entry)
         elif op == "refused":

@@ -97,7 +97,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
 def test_errors_are_anthropics_object(store: Store, asked: dict[str, Any], text: str) -> None:
     response = post(store, ASK | asked)
     error = response.json()
-    assert re.fullmatch("req_[0-9a-f]{24}", error.pop("request_id"))
+    assert re.fullmatch("req_[0-9a-f]{16}", error.pop("request_id"))
     told = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
     assert (response.status_code, error) == (400, told)
 

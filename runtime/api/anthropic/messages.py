@@ -20,6 +20,7 @@ from runtime.api import prompts
 from runtime.api.anthropic.request import chat_of, options_of
 from runtime.api.asking import Ask, Run, client_of, ended, find_model, keep_alive_of, refuse_incapable, running
 from runtime.api.gojson import Body, dump
+from runtime.api.observing import record_now
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
 from runtime.api.tokenizing import text_side
@@ -46,8 +47,9 @@ class AnthropicDialect:
 
     def early(self, failure: Failure) -> bytes:
         kind = _ERROR_TYPES.get(failure.status, "api_error")
-        error = {"type": kind, "message": failure.text}
-        return dump({"type": "error", "error": error, "request_id": f"req_{secrets.token_hex(12)}"})
+        record = record_now()  # so that the log knows the same id
+        id = record.id if record is not None else secrets.token_hex(8)
+        return dump({"type": "error", "error": {"type": kind, "message": failure.text}, "request_id": f"req_{id}"})
 
     def late(self, failure: Failure) -> bytes:
         return b"event: error\ndata: " + self.early(failure) + b"\n\n"
