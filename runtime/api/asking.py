@@ -186,6 +186,7 @@ def source_of(server: Server, ask: Ask) -> ModelSource:
         weights=str(weights.digest),
         path=server.store.blob_path(weights.digest),
         size=ask.card.manifest.size,
+        adapters=tuple((str(layer.digest), server.store.blob_path(layer.digest)) for layer in ask.card.adapters),
         n_ctx=ask.options.num_ctx or settings.context_length,
         threads=ask.options.num_thread or settings.threads,
         parallel=settings.parallel,

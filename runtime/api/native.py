@@ -74,7 +74,7 @@ async def generate(request: Request) -> Response:
     prompt, raw, context = body.text("prompt"), body.flag("raw"), body.array("context", int, "int")
     seconds = keep_alive_of(body)
     if not prompt and seconds == 0:
-        return _unload(server, asked, str(card.weights.digest), generate_shape)
+        return _unload(server, asked, card.content, generate_shape)
     if raw and (body.text("template") or body.text("system") or context):
         raise RequestRefused("raw mode does not support template, system, or context")
     suffix, images = body.text("suffix"), body.array("images", str, "api.ImageData")
@@ -119,7 +119,7 @@ async def chat(request: Request) -> Response:
     messages = body.structs("messages", "Message")
     seconds = keep_alive_of(body)
     if not messages and seconds == 0:
-        return _unload(server, asked, str(card.weights.digest), chat_shape)
+        return _unload(server, asked, card.content, chat_shape)
     tools = body.array("tools", dict, "api.Tool")
     calls = any(message.raw("tool_calls") for message in messages)
     images = any(message.raw("images") for message in messages)
@@ -165,8 +165,8 @@ def _message(body: Body, place: int) -> Message:
 # -- load, unload, and the prompt alone
 
 
-def _unload(server: Server, asked: str, weights: str, shape: Shape) -> Response:
-    server.manager.unload(weights)
+def _unload(server: Server, asked: str, content: str, shape: Shape) -> Response:
+    server.manager.unload(content)
     return json_response(_envelope(asked, shape("", "", ())) | {"done": True, "done_reason": "unload"})
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from runtime.card import ModelCard
-from runtime.engine.constraint import Constraint
+from runtime.engine.constraint import Constraint, prepared
 from runtime.errors import CapabilityMissing
 from runtime.text.errors import PromptTooLongError
 from runtime.text.message import Message
@@ -122,16 +122,27 @@ def completion_maker(card: ModelCard, asked: Completion) -> QuestionMaker:
 
 
 def _constraint(renderer: Renderer, chat: Chat) -> Constraint | None:
-    """A call that must be made wins over the form of a text that is then not written."""
-    if not chat.tools or chat.choice == "auto":
+    """A call that must be made wins over the form of a text that is then not written; one that may be made is as good
+    as a text of that form."""
+    if not chat.tools or (chat.choice == "auto" and chat.form is None):
         return _behind_thinking(renderer, chat.think, chat.form)
-    known: Any = getattr(renderer, "call_grammar", None)
-    grammar = known(tools=chat.tools, choice=chat.choice) if known else None
+    free = chat.choice == "auto"
+    grammar = renderer.call_grammar(tools=chat.tools, choice="required" if free else chat.choice)
+    if grammar is not None and free and chat.form is not None:
+        grammar = _either(grammar, chat.form)
+    elif grammar is None and free:
+        raise CapabilityMissing("a format and tools together: the form of this model's tool calls is not known")
     if grammar is None:
         raise CapabilityMissing(
             '\'tool_choice\' must be "auto" or "none": this model\'s form of tool calls is not known'
         )
     return _behind_thinking(renderer, chat.think, grammar)
+
+
+def _either(calls: Constraint, form: Constraint) -> Constraint:
+    """A call, or JSON of the form: one more way to begin the calls' grammar."""
+    schema = prepared(form).text if form.kind == "schema" else '{"type":"object"}'
+    return replace(calls, text=calls.text.replace("start: ", "start: form | ", 1) + f"form: %json {schema}\n")
 
 
 def _behind_thinking(renderer: Renderer, think: Think, form: Constraint | None) -> Constraint | None:
