@@ -38,6 +38,8 @@ ROUTES: dict[str, Scope] = {
     "/v1/messages": "infer",
     "/v1/messages/count_tokens": "infer",
     "/v1/audio/transcriptions": "infer",
+    "/api/tokenize": "infer",
+    "/api/detokenize": "infer",
     "/api/copy": "admin",
     "/api/delete": "admin",
     "/api/create": "admin",

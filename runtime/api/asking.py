@@ -22,7 +22,7 @@ from manifests.name import ModelName
 from runtime.api import names
 from runtime.api.durations import FOREVER, SECOND, keep_alive
 from runtime.api.gojson import Body
-from runtime.api.observing import watching
+from runtime.api.observing import note_model, watching
 from runtime.api.prompts import PromptMaker
 from runtime.api.state import Server
 from runtime.card import ModelCard
@@ -146,7 +146,9 @@ def ended(finish: Finish) -> Finish:
 def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     """Blocks on disk. 400 for no name, 404 with the name as the client wrote it."""
     try:
-        return names.find(server.box, asked)
+        name, card = names.find(server.box, asked)
+        note_model(name.short, card.manifest.digest.hex)
+        return name, card
     except NotFound as error:
         name = names.parse(asked, server.store)
         if name is not None and server.store.has(name):
