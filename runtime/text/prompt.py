@@ -19,7 +19,12 @@ from typing import Protocol
 from runtime.text.errors import MessageError, PromptTooLongError, TemplateRaised
 from runtime.text.jinja import MAX_OUTPUT_CHARS
 from runtime.text.message import Message, refuse_images
-from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, Think, Tools
+from runtime.text.parsers import Parser, Plain
+from runtime.text.parsers.calls import Offered
+from runtime.text.parsers.harmony import HarmonyReader
+from runtime.text.parsers.reader import AnswerReader
+from runtime.text.parsers.syntax import Tags, named
+from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, Speech, Think, Tools
 from runtime.text.tokenizer import SEAM, Tokenizer
 
 
@@ -30,6 +35,8 @@ class TemplateRenderer(Protocol):
 
     def capabilities(self) -> frozenset[str]: ...
 
+    def speech(self) -> Speech: ...
+
     def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str: ...
 
     def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str: ...
@@ -37,33 +44,42 @@ class TemplateRenderer(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """dropped: the messages that did not fit, oldest first."""
+    """dropped: the messages that did not fit, oldest first. begun: it ends in the beginning of the answer."""
 
     text: str
     ids: tuple[int, ...]
     dropped: tuple[Message, ...] = ()
+    begun: bool = False
 
 
 class Renderer:
     """One model's prompts. Safe to share between threads."""
 
-    def __init__(self, tokenizer: Tokenizer, template: TemplateRenderer) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: TemplateRenderer, parser_name: str = "") -> None:
         self._tokenizer = tokenizer
         self._template = template
+        self._named = named(parser_name)
 
     @classmethod
     def choose(
-        cls, tokenizer: Tokenizer, *, template: str | None, jinja: str | None, prefer_go: bool | None = None
+        cls,
+        tokenizer: Tokenizer,
+        *,
+        template: str | None,
+        jinja: str | None,
+        prefer_go: bool | None = None,
+        parser_name: str = "",
     ) -> Renderer:
         """template: the model's Go template layer. jinja: `tokenizer.chat_template` of its GGUF. prefer_go: True and
-        False decide outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. Raises TemplateError."""
+        False decide outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. parser_name: `parser` of the
+        model's config; a name we do not know says nothing. Raises TemplateError."""
         from_jinja = JinjaRenderer(jinja, tokenizer) if jinja else None
         from_go = GoRenderer(template) if template and template.strip() else None
         if from_go is None or from_jinja is None:
-            return cls(tokenizer, from_go or from_jinja or ChatmlRenderer())
+            return cls(tokenizer, from_go or from_jinja or ChatmlRenderer(), parser_name)
         if prefer_go is None:
             prefer_go = not _better(from_jinja.capabilities(), from_go.capabilities())
-        return cls(tokenizer, from_go if prefer_go else from_jinja)
+        return cls(tokenizer, from_go if prefer_go else from_jinja, parser_name)
 
     @property
     def kind(self) -> str:
@@ -72,11 +88,41 @@ class Renderer:
 
     def capabilities(self) -> frozenset[str]:
         """Among `tools`, `tool_results`, `thinking` and `insert`: what the template has places for."""
-        return self._template.capabilities()
+        syntax, tags = self._speech
+        thinks = {"thinking"} if tags is not None or (syntax is not None and syntax.channels) else set()
+        return self._template.capabilities() | thinks
 
     def thinking_tags(self) -> tuple[str, str] | None:
-        """The texts around thinking, where the template shows them."""
-        return self._template.thinking_tags() if isinstance(self._template, GoRenderer) else None
+        """The texts around thinking, where the template (or the parser's name) tells them."""
+        return self._speech[1]
+
+    @property
+    def _speech(self) -> Speech:
+        return self._template.speech() if self._named is None else self._named
+
+    def parser(self, *, tools: Tools = (), think: Think = None, prompt_text: str = "", begun: bool = False) -> Parser:
+        """For one answer to a prompt of this renderer. tools: those on offer; without any, calls are text. think: False
+        hides nothing: a model that thinks all the same has its thinking told apart. prompt_text, begun: of the Prompt.
+        The text it is pushed must hold the control texts of `shown`."""
+        offered = Offered(tools)
+        syntax, tags = self._speech
+        if syntax is not None and syntax.channels:
+            return HarmonyReader(offered, prompt_text)
+        inside = tags is not None and self._opened(prompt_text, tags)
+        if tags is None and not offered:
+            return Plain()
+        return AnswerReader(offered, syntax=syntax if offered else None, tags=tags, inside=inside, begun=begun)
+
+    def shown(self, *, tools: Tools = ()) -> frozenset[int]:
+        """Control tokens that the parser must see by name (a StreamDecoder's `shown`); others are no part of a text."""
+        syntax, tags = self._speech
+        texts = set(tags or ()) | set(syntax.texts if syntax is not None and (tools or syntax.channels) else ())
+        return frozenset(index for text in texts if (index := self._tokenizer.control(text)) is not None)
+
+    def _opened(self, prompt_text: str, tags: Tags) -> bool:
+        """Whether the prompt ends in thinking that is not closed."""
+        tail = self._tokenizer.after_controls(prompt_text, but=tags)
+        return prompt_text.rstrip().endswith(tags[0]) or tail.rfind(tags[0]) > tail.rfind(tags[1])
 
     def render_chat(self, messages: Sequence[Message], *, tools: Tools = (), think: Think = None) -> str:
         refuse_images(messages)
@@ -110,7 +156,8 @@ class Renderer:
             kept = [one for one in messages[:start] if one.role == "system"] + list(messages[start:])
             text = self._template.render_chat(kept, tools=tools, think=think)
             dropped = tuple(one for one in messages[:start] if one.role != "system")
-            return Prompt(text=text.replace(SEAM, ""), ids=self.encode(text), dropped=dropped)
+            begun = bool(kept) and kept[-1].role == "assistant" and not kept[-1].tool_calls
+            return Prompt(text=text.replace(SEAM, ""), ids=self.encode(text), dropped=dropped, begun=begun)
 
         whole = attempt(0)
         if len(whole.ids) <= limit:

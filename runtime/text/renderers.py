@@ -10,10 +10,12 @@ from runtime.text.gotemplate import GoTemplate
 from runtime.text.gotemplate.values import Value
 from runtime.text.jinja import JinjaTemplate
 from runtime.text.message import Message, collate
+from runtime.text.parsers.syntax import GENERIC, Syntax, Tags, family, of_tag, thinking
 from runtime.text.tokenizer import Tokenizer
 
 Tools = Sequence[Mapping[str, Any]]
 Think: TypeAlias = "bool | str | None"  # None: not asked; true, false, or a level
+Speech = tuple[Syntax | None, Tags | None]
 
 
 def _asked(prompt: str, system: str) -> list[Message]:
@@ -33,8 +35,11 @@ class GoRenderer:
         names = {"tools": "tools", "suffix": "insert", "thinking": "thinking", "toolcalls": "tool_results"}
         return frozenset(ability for name, ability in names.items() if name in self._names)
 
-    def thinking_tags(self) -> tuple[str, str] | None:
-        return self._template.thinking_tags()
+    def speech(self) -> Speech:
+        """How the answers of this template's models are written: calls, and tags of thinking."""
+        source = self._template.source
+        tag = self._template.tool_tag()
+        return family(source) or (of_tag(tag) if tag else None), self._template.thinking_tags()
 
     def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str:
         collated = collate(messages)
@@ -76,6 +81,10 @@ class JinjaRenderer:
         }
         return frozenset(ability for ability, there in found.items() if there)
 
+    def speech(self) -> Speech:
+        source = self._template.source
+        return family(source) or (GENERIC if "tools" in self._template.variables() else None), thinking(source)
+
     def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str:
         body, prefill = _split_prefill(messages)
         values: dict[str, Any] = {
@@ -101,6 +110,9 @@ class ChatmlRenderer:
 
     def capabilities(self) -> frozenset[str]:
         return frozenset()
+
+    def speech(self) -> Speech:
+        return None, None
 
     def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str:
         body, prefill = _split_prefill(messages)
