@@ -26,7 +26,7 @@ from runtime.api import names
 from runtime.api.durations import FOREVER, SECOND, keep_alive
 from runtime.api.gate import caller_of
 from runtime.api.gojson import Body, dump
-from runtime.api.observing import watching
+from runtime.api.observing import note_model, watching
 from runtime.api.prompts import Question, QuestionMaker
 from runtime.api.state import Server
 from runtime.card import ModelCard
@@ -229,12 +229,14 @@ def ended(finish: Finish) -> Finish:
 def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     """Blocks on disk. 400 for no name, 404 with the name as the client wrote it."""
     try:
-        return names.find(server.box, asked)
+        name, card = names.find(server.box, asked)
     except NotFound as error:
-        name = names.parse(asked, server.store)
-        if name is not None and server.store.has(name):
+        parsed = names.parse(asked, server.store)
+        if parsed is not None and server.store.has(parsed):
             raise RuntimeFailure(str(error), hint=error.hint) from None  # the model is there, a blob of it is not
         raise ModelNotFound(f"model '{asked}' not found", hint=error.hint, param="model") from None
+    note_model(name.short, card.manifest.digest.hex)
+    return name, card
 
 
 def client_of(request: Request) -> str:
