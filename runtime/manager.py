@@ -40,7 +40,8 @@ MAX_LOADED = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """One line of `ps`. `expires_at` None: never. `size`: memory held, in bytes. `users`: requests under way."""
+    """One line of `ps`. `expires_at` None: never. `size`: memory held, in bytes. `users`: requests under way, of them
+    `waiting` in the worker's line. `cache_use`: the share of the key/value pool in use, 0 to 1."""
 
     name: str
     digest: str
@@ -48,6 +49,8 @@ class Loaded:
     expires_at: datetime | None
     n_ctx: int
     users: int
+    waiting: int
+    cache_use: float
     source: ModelSource
 
 
@@ -123,6 +126,10 @@ class Manager:
         lines = [self._line(entry) for entry in self._entries if entry.model.alive]
         forever = datetime.max.replace(tzinfo=timezone.utc)
         return tuple(sorted(lines, key=lambda line: line.expires_at or forever, reverse=True))
+
+    def arriving(self) -> tuple[tuple[ModelSource, int], ...]:
+        """Which models are being loaded, or shall be, and how many requests wait for each."""
+        return tuple((source, arrival.waiting) for source, arrival in self._arrivals.items())
 
     def unload(self, content: str) -> bool:
         """Ends the model with this content (ModelSource) once its users have gone; False when it is not loaded."""
@@ -315,7 +322,7 @@ class Manager:
         model = entry.model
         return Loaded(
             name=model.name, digest=model.digest, size=model.figures.total, expires_at=expires, n_ctx=model.n_ctx,
-            users=entry.users, source=model.source,
+            users=entry.users, waiting=model.waiting, cache_use=model.cache_use, source=model.source,
         )  # fmt: skip
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -7,12 +7,13 @@ Refuses a file that is no model we run (runtime.models), a library that is absen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from manifests.gguf import Gguf
 from native import engine as native
@@ -31,6 +32,9 @@ from runtime.models.adapters import adapt
 from runtime.models.load import load as load_model
 
 assert native.BLOCK == BLOCK
+
+NAN = float("nan")
+Mask = npt.NDArray[np.uint32]
 
 DEFAULT_CONTEXT = 4096  # tokens
 PARALLEL = 4  # full contexts in the pool where nobody says and memory allows
@@ -151,23 +155,36 @@ class NativeRunner:
         blocks = np.full((len(rows.tables), width), -1, np.int32)
         for place, table in enumerate(rows.tables):
             blocks[place, : len(table)] = table
-        result = self._engine.step(
-            native.Batch(
-                tokens=rows.tokens,
-                row_start=rows.row_start,
-                start_pos=rows.start_pos,
-                blocks=blocks,
-                out_rows=rows.out_rows,
-                sampling=[
-                    _sampling(options, history) for options, history in zip(rows.sampling, rows.histories, strict=True)
-                ],
-            )
+        batch = native.Batch(
+            tokens=rows.tokens,
+            row_start=rows.row_start,
+            start_pos=rows.start_pos,
+            blocks=blocks,
+            out_rows=rows.out_rows,
+            sampling=None if any(rows.matchers) else _samplings(rows, {}),
         )
+        result = self._engine.step(batch)
+        stuck: set[int] = set()
+        if batch.sampling is None:
+            masks = {place: matcher.mask() for place, matcher in enumerate(rows.matchers) if matcher is not None}
+            stuck = {place for place, mask in masks.items() if mask is None}
+            result = self._engine.choose(_samplings(rows, masks))
         tokens, logprobs = result.tokens.tolist(), result.logprobs.tolist()
         return [
-            Chosen(token=token, logprob=logprob if token >= 0 else float("nan"), top=_top(result, place, options))
+            _STUCK
+            if place in stuck
+            else Chosen(token=token, logprob=logprob if token >= 0 else NAN, top=_top(result, place, options))
             for place, (token, logprob, options) in enumerate(zip(tokens, logprobs, rows.sampling, strict=True))
         ]
+
+
+_STUCK = Chosen(token=-1, logprob=NAN, stuck=True)
+
+
+def _samplings(rows: Rows, masks: Mapping[int, Mask | None]) -> list[native.Sampling]:
+    """`masks` by place."""
+    pairs = enumerate(zip(rows.sampling, rows.histories, strict=True))
+    return [_sampling(options, history, masks.get(place)) for place, (options, history) in pairs]
 
 
 def _top(result: native.StepResult, place: int, options: Sampling) -> tuple[tuple[int, float], ...]:
@@ -178,7 +195,7 @@ def _top(result: native.StepResult, place: int, options: Sampling) -> tuple[tupl
     return tuple((id, value) for id, value in zip(ids, values, strict=True) if id >= 0)
 
 
-def _sampling(options: Sampling, history: list[int]) -> native.Sampling:
+def _sampling(options: Sampling, history: list[int], mask: Mask | None) -> native.Sampling:
     assert options.seed is not None
     return native.Sampling(
         seed=options.seed,
@@ -191,6 +208,7 @@ def _sampling(options: Sampling, history: list[int]) -> native.Sampling:
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
         history=history,
+        mask=mask,
         bias=options.logit_bias,
         top_logprobs=options.top_logprobs,
     )

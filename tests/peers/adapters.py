@@ -35,7 +35,9 @@ def make_adapter(
     """Halves whose product, scaled, is about `size` times as large as a matrix of 1 over the root of its width."""
     rng = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, base.architecture)
-    keys: dict[str, Any] = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": alpha} | (metadata or {})
+    keys: dict[str, Any] = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": alpha} | (
+        metadata or {}
+    )
     for key, value in keys.items():
         if isinstance(value, str):
             writer.add_string(key, value)
