@@ -182,7 +182,7 @@ def _frequencies(kind: str, config: Mapping[str, Any], head: int, local: bool) -
         smooth = (old / length - low) / (high - low)
         blend = (1 - smooth) * frequencies / scaling["factor"] + smooth * frequencies
         long = np.where(length > old / low, frequencies / scaling["factor"], blend)
-        return np.where(length < old / high, frequencies, long)
+        return np.asarray(np.where(length < old / high, frequencies, long))
     return np.asarray(frequencies)
 
 
