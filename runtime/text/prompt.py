@@ -88,6 +88,11 @@ class Renderer:
         """`go`, `jinja` or `chatml`."""
         return self._template.kind
 
+    @property
+    def family(self) -> str:
+        """The family whose tool calls the template speaks; "" when none is known."""
+        return self._speech[0].name if self._speech[0] is not None else ""
+
     def capabilities(self) -> frozenset[str]:
         """Among `tools`, `tool_results`, `thinking` and `insert`: what the template has places for."""
         syntax, tags = self._speech
