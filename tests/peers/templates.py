@@ -93,7 +93,7 @@ GO = [
 {{- end }}""",
         prompt="<|im_start|>system\nS\n\n# Tools\n\n<tools>\n"
         '{"type": "function", "function": {get_weather about get_weather {object <nil> <nil> [] '
-        "map[city:{[] string <nil>  [] map[] []}]}}}\n</tools><|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"
+        '{"city":{"type":"string"}}}}}\n</tools><|im_end|>\n<|im_start|>user\nQ<|im_end|>\n'
         f"<|im_start|>assistant\n{HERMES_CALL_GO}<|im_end|>\n<|im_start|>user\n<tool_response>\nsunny\n</tool_response>"
         "<|im_end|>\n<|im_start|>assistant\n",
         call=HERMES_CALL_GO,
