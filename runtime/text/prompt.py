@@ -116,6 +116,16 @@ class Renderer:
             return Plain()
         return AnswerReader(offered, syntax=syntax if offered else None, tags=tags, inside=inside, begun=begun)
 
+    def answer_after(self, prompt: Prompt, *, think: Think) -> str:
+        """The text behind which the answer itself begins: what closes thinking, where the prompt has opened it or the
+        model is asked for it; "" where the answer begins at once."""
+        _, tags = self._speech
+        if tags is None:
+            return ""
+        opened = self._opened(prompt.text, tags)
+        closed = prompt.text.rstrip().endswith(tags[1])
+        return tags[1] if opened or (think and not closed and not prompt.begun) else ""
+
     def call_grammar(self, *, tools: Tools, choice: str) -> Constraint | None:
         """What an answer must be that is a call. choice: `required`, or `=` and the name of the tool. None where this
         family's calls are not known well enough. Raises RequestRefused for a tool's schema that no grammar keeps."""

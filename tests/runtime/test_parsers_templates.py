@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from runtime.text.detokenize import StreamDecoder
-from runtime.text.message import Message, ToolCall
+from runtime.text.gotemplate import GoTemplate
+from runtime.text.message import Message, ToolCall, linked
 from runtime.text.parsers import Call
-from runtime.text.prompt import Renderer
+from runtime.text.parsers.syntax import NAMED
+from runtime.text.prompt import Prompt, Renderer
 from runtime.text.tokenizer import Tokenizer
 from tests.peers.answers import PARIS
 from tests.peers.templates import TALK, TEMPLATES, WEATHER, Template
@@ -94,10 +97,124 @@ def test_nothing_in_a_call_or_a_tool_becomes_a_control_token(language: str, temp
     evil = "".join(template.controls)
     call = ToolCall(name="get_weather", arguments={"city": evil, evil: [evil]}, id=evil)
     talk = [*TALK[:2], Message(role="assistant", tool_calls=(call,)), replace(TALK[3], content=evil, tool_call_id=evil)]
-    bad = {"type": "function", "function": {**WEATHER["function"], "description": evil}}
+    bad: dict[str, Any] = {"type": "function", "function": {**WEATHER["function"], "description": evil}}
 
-    def controls(messages: list[Message], tool: dict[str, object]) -> list[str]:
+    def controls(messages: list[Message], tool: dict[str, Any]) -> list[str]:
         prompt = chosen.chat(messages, limit=99_999, tools=[tool], think=template.think)
         return [tokens.token_text(one) for one in prompt.ids if tokens.is_control(one)]
 
     assert controls(talk, bad) == controls(list(TALK), WEATHER)
+
+
+# where the answer begins
+
+OPENING = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}<|im_start|>assistant\n<think>\n{# </think> #}"
+ASKING = (
+    "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}<|im_start|>assistant\n"
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+)
+Q = Message(role="user", content="What is <think>?")
+
+
+def jinja(source: str, parser_name: str = "") -> Renderer:
+    return Renderer.choose(Tokenizer.from_gguf(byte_level()), template=None, jinja=source, parser_name=parser_name)
+
+
+@pytest.mark.parametrize(
+    ("source", "think", "begun", "text", "parts"),
+    [
+        (OPENING, None, None, "a</think>b", [("think", "a"), ("say", "b")]),
+        (OPENING, True, Message(role="assistant", thinking="so"), " a</think>b", [("think", "a"), ("say", "b")]),
+        (OPENING, True, Message(role="assistant", thinking="so", content="Well"), ", b", [("say", ", b")]),
+        (OPENING, True, Message(role="assistant", content="Well"), ", b", [("say", ", b")]),
+        (ASKING, True, None, "<think>a</think>b", [("think", "a"), ("say", "b")]),
+        (ASKING, True, None, "<b>", [("say", "<b>")]),
+        (ASKING, True, Message(role="assistant", thinking="so"), "a</think>b", [("think", "a"), ("say", "b")]),
+        (ASKING, True, Message(role="assistant", content="Well"), " <think> b", [("say", " <think> b")]),
+        (ASKING, True, Message(role="assistant", content="<think>so"), " a</think>b", [("think", "a"), ("say", "b")]),
+        (ASKING, False, None, "b", [("say", "b")]),
+        (ASKING, False, None, "<think>a</think>b", [("think", "a"), ("say", "b")]),
+    ],
+)
+def test_where_thinking_begins_and_ends(
+    source: str, think: bool | None, begun: Message | None, text: str, parts: list[tuple[str, str]]
+) -> None:
+    chosen = jinja(source)
+    prompt = chosen.chat([Q, *([begun] if begun else [])], limit=999, think=think)
+    assert prompt.begun == (begun is not None)
+    parser = chosen.parser(think=think, prompt_text=prompt.text, begun=prompt.begun)
+    assert read(parser, [text]) == parts
+    closes = chosen.answer_after(prompt, think=think)
+    assert closes in ("", "</think>")
+    if "</think>" in text and think is not False:
+        assert closes
+    if prompt.text.endswith("Well"):
+        assert closes == ""
+
+
+def test_answers_that_must_have_a_form_have_it_behind_the_thinking() -> None:
+    chosen = jinja(ASKING)
+    closing = [
+        chosen.answer_after(chosen.chat([Q], limit=999, think=think), think=think) for think in (True, False, None)
+    ]
+    assert closing == ["</think>", "", ""]
+    opening = jinja(OPENING)
+    assert opening.answer_after(opening.chat([Q], limit=999), think=None) == "</think>"
+    assert jinja("{{ messages }}").answer_after(Prompt(text="", ids=()), think=True) == ""
+
+
+def test_a_parsers_name_counts_before_the_template() -> None:
+    source = "{{ messages[0].content }}"
+    assert jinja(source).family == "" and jinja(source, "no such parser").family == ""
+    named = jinja(source, "qwen3-coder")
+    assert (named.family, named.thinking_tags()) == ("xml", None)
+    assert named.capabilities() == set()  # the template has no place for tools
+    assert jinja(source, "qwen3-thinking").capabilities() == {"thinking"}
+    assert jinja("{{ tools }}", "harmony").capabilities() == {"tools", "thinking"}
+    assert jinja("{{ tools }}<tool_call>", "passthrough").family == ""
+    for name, (family, tags) in NAMED.items():
+        assert (jinja(source, name).family, jinja(source, name).thinking_tags()) == (family, tags)
+
+
+def test_go_without_a_place_for_calls() -> None:
+    tokens = Tokenizer.from_gguf(byte_level())
+    tools = "{{ .Tools }}{{ range .Messages }}{{ .Content }}{{ end }}"
+    assert Renderer.choose(tokens, template=tools, jinja=None).family == "json"
+    assert Renderer.choose(tokens, template="{{ .Messages }}", jinja=None).family == ""
+
+
+@pytest.mark.parametrize(
+    ("block", "tag"),
+    [
+        ("{{ if .ToolCalls }}<x> {{ range .ToolCalls }}{ {{ end }}{{ end }}", "<x>"),
+        ("{{ if .ToolCalls }} {{ range .ToolCalls }}\n<x>{{ .Function.Name }}{{ end }}{{ end }}", "<x>"),
+        ("{{ if .ToolCalls }}{{ range .ToolCalls }}{{ .Function.Name }}<x>{{ end }}{{ end }}", "{"),
+        ("{{ if .ToolCalls }}{{ range .ToolCalls }}{ {{ end }}]{{ end }}", "{"),
+        ("{{ if .ToolCalls }}[CALL] [{{ range .ToolCalls }}{ {{ end }}]{{ end }}", "[CALL] ["),
+        ("{{ if .Content }}y{{ else if .ToolCalls }}<x>{ {{ end }}", "<x>"),
+        ("{{ range .ToolCalls }}<x>{{ .Function.Name }}{{ end }}", "<x>"),
+        ("{{ .Content }}", None),
+    ],
+)
+def test_the_tag_before_a_call(block: str, tag: str | None) -> None:
+    assert GoTemplate("{{ range .Messages }}" + block + "{{ end }}").tool_tag() == tag
+
+
+# calls and their answers find each other
+
+
+def test_answers_of_tools_are_linked_to_their_calls() -> None:
+    def calls(*pairs: tuple[str, str]) -> Message:
+        return Message(role="assistant", tool_calls=tuple(ToolCall(name=name, id=id) for name, id in pairs))
+
+    def answer(name: str = "", id: str = "") -> Message:
+        return Message(role="tool", tool_name=name, tool_call_id=id)
+
+    talk = [calls(("f", ""), ("g", "x"), ("f", "")), answer("g"), answer(), answer(), answer("h"), answer(id="y")]
+    talk += [calls(("f", "z")), answer(id="z"), answer()]
+    linked_ = linked(talk)
+    assert [one.id for one in linked_[0].tool_calls] == ["call00000", "x", "call00001"]
+    assert [(one.tool_name, one.tool_call_id) for one in linked_ if one.role == "tool"] == [
+        ("g", "x"), ("f", "call00000"), ("f", "call00001"), ("h", ""), ("", "y"), ("f", "z"), ("", ""),
+    ]  # fmt: skip
+    assert linked(linked_) == linked_

@@ -55,10 +55,6 @@ def sequence(value: Value) -> tuple[Value, ...] | list[Value] | None:
     return value if isinstance(value, list) else None
 
 
-def prints_json(value: Value) -> bool:
-    return isinstance(value, (JsonMap, JsonList)) or (isinstance(value, Struct) and value.as_json)
-
-
 def truth(value: Value) -> bool:
     """Go's IsTrue: empty is false, a struct is always true."""
     if isinstance(value, Struct):
@@ -96,7 +92,7 @@ def shown(value: Value, *, top: bool = True) -> str:
         return float_text(value)
     if isinstance(value, JsonMap) and value.absent:
         return "{}"
-    if prints_json(value):
+    if isinstance(value, (JsonMap, JsonList)) or (isinstance(value, Struct) and value.as_json):
         return to_json(value)
     if isinstance(value, Struct):
         return "{" + " ".join(shown(one, top=False) for one in value.fields.values()) + "}"
