@@ -17,7 +17,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from manifests.gguf import Gguf
 from runtime.engine.constraint import Constraint, prepared
@@ -41,8 +41,8 @@ MAX_SEQS = 16  # sequences one worker computes together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """What to load and how. `weights` names the content of `path` (its blob digest): sources with equal weights and
-    compatible options share a worker, whatever their names.
+    """What to load and how. `weights` names the content of `path` (its blob digest), `adapters` are (digest, path) of
+    the LoRAs added to it: sources of equal `content` and compatible options share a worker, whatever their names.
 
     `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then a running
     worker with a larger one will do as well; it is cut to what the model was trained for. `threads` 0: one a core.
@@ -56,12 +56,18 @@ class ModelSource:
     weights: str
     path: Path
     size: int
+    adapters: tuple[tuple[str, Path], ...] = ()
     n_ctx: int = 0
     threads: int = 0
     parallel: int = 0
     max_rows: int = 512
     kv_type: str = "f16"
     packs: str = ""
+
+    @property
+    def content(self) -> str:
+        """What a worker computes with: the digests of the weights and of the adapters, in order."""
+        return " ".join((self.weights, *(digest for digest, _ in self.adapters)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +76,9 @@ class GenerateRequest:
     0: the prompt is computed and cached, nothing is generated. `stop`: strings that end the answer and are not in it.
     `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
     `constraint`: what every answer that ends by itself (reason "stop", no stop string) belongs to; one that a limit, a
-    stop string or the client cuts short is a beginning of such an answer.
+    stop string or the client cuts short is a beginning of such an answer. `shown`: control tokens that are text all the
+    same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first.
+    `watch`: is told of every token and of the end, of one that nobody reads too.
     """
 
     prompt: tuple[int, ...]
@@ -80,8 +88,19 @@ class GenerateRequest:
     client: str = ""
     ignore_eos: bool = False
     logprobs: bool = False
+    prompt_logprobs: bool = False
     load_ns: int = 0
     constraint: Constraint | None = None
+    shown: frozenset[int] = frozenset()
+    watch: Watch | None = None
+
+
+class Watch(Protocol):
+    def token(self, age_ns: int) -> None:
+        """One more token is part of the answer; its age as in Token."""
+
+    def ended(self, finish: Finish) -> None:
+        """Once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +158,16 @@ class LoadedModel:
     def waiting(self) -> int:
         """Requests that no step has begun, or that were put back: in line though the batch may have places."""
         return self._link.waiting
+
+    @property
+    def cache_use(self) -> float:
+        """The share of the key/value pool that running requests hold, 0 to 1."""
+        return self._link.used_blocks / max(1, self.ready.n_blocks)
+
+    @property
+    def preemptions(self) -> int:
+        """How often, since it was loaded, a request had to give its place to another."""
+        return self._link.preemptions
 
     async def died(self) -> None:
         """Returns when the worker has gone."""
@@ -267,6 +296,7 @@ class _Events(AsyncGenerator[Event, None]):
     def _close(self) -> None:
         self._over = True
         self._cancel()
+        self._answer.abandon()
 
 
 class _Answer:
@@ -276,7 +306,7 @@ class _Answer:
         self.finish: Finish | None = None
         self._request = request
         self._ends = frozenset() if request.ignore_eos else tokenizer.eog
-        self._decoder = StreamDecoder(tokenizer)
+        self._decoder = StreamDecoder(tokenizer, shown=request.shown)
         self._stops = StopFilter(request.stop)
         self._seed = seed
         self._started = started
@@ -304,7 +334,14 @@ class _Answer:
         infos = self._due()
         return TextDelta(text=text, tokens=infos) if text or infos else None
 
+    def abandon(self) -> None:
+        """Nobody reads on."""
+        if self.finish is None:
+            self._finish("cancelled")
+
     def _token(self, token: Token) -> str:
+        if self._request.watch is not None:
+            self._request.watch.token(token.age_ns)
         self._first = self._first or token.age_ns
         self._last = token.age_ns
         self._generated += 1
@@ -363,6 +400,8 @@ class _Answer:
             total_ns=wall + load_ns,
         )
         self.finish = Finish(reason=reason, usage=usage, seed=self._seed, error=error, stop=stop)
+        if self._request.watch is not None:
+            self._request.watch.ended(self.finish)
 
 
 def _reason(text: str) -> Reason:
@@ -382,6 +421,7 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Sp
     wanted = source.n_ctx or DEFAULT_CONTEXT
     load = Load(
         path=str(source.path.resolve()),
+        adapters=tuple(str(path.resolve()) for _, path in source.adapters),
         n_ctx=wanted,
         threads=source.threads,
         parallel=source.parallel,

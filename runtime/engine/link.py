@@ -51,7 +51,7 @@ READ = 1 << 18  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a worker shall run. `path`: the GGUF file's absolute path.
+    """What a worker shall run. `path`: the GGUF file's absolute path; `adapters`: those of the LoRAs added to it.
 
     `n_ctx`, `threads`, `parallel` 0: the worker chooses. `parallel`: how many full contexts the key/value pool holds.
     `packs`: the path of the weights' packs without instruction set and suffix, "": none are kept; `blob`: the digest
@@ -60,6 +60,7 @@ class Load:
     """
 
     path: str
+    adapters: tuple[str, ...] = ()
     n_ctx: int = 0
     threads: int = 0
     parallel: int = 0
@@ -149,6 +150,8 @@ class Link:
         self._streams: dict[int, Stream] = {}
         self._next_id = 0
         self._waiting = 0
+        self._used = 0
+        self.preemptions = 0  # as the worker said last
         self._loaded: asyncio.Future[Ready] = self._loop.create_future()
         self._closing = False
         self._pulse: asyncio.TimerHandle | None = None  # runs while a sequence is open
@@ -194,6 +197,11 @@ class Link:
         """Sequences in the worker's line: what it said last, never more than there are, and while there is a line those
         sent since."""
         return self._waiting
+
+    @property
+    def used_blocks(self) -> int:
+        """Of the key/value pool, as the worker said last; none when no sequence is open."""
+        return min(max(0, self._used), self.ready.n_blocks) if self._streams else 0
 
     def submit(
         self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = "",
@@ -282,6 +290,8 @@ class Link:
         op = message["op"]
         if op == "step":
             self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
+            self._used = int(message["used"])
+            self.preemptions = max(self.preemptions, min(int(message["preempted"]), 1 << 53))
             for entry in message["out"]:
                 self._deliver(entry)
         elif op == "refused":

@@ -3,9 +3,9 @@
 frame    4 bytes little-endian length, then that many bytes of UTF-8 JSON: one object with a string "op".
 server   load (once, first) · vocabulary (once, before the first add with a constraint) · add · cancel · ping; the end
          of the stream ends the worker
-worker   ready or failed (once, in answer to load) · step (one for all that a step brought, and how many sequences
-         wait for their first rows or, preempted, for their next) · refused (an add) · alive (at once in answer to
-         ping, in mid-step too)
+worker   ready or failed (once, in answer to load) · step (one for all that a step brought; how many sequences
+         wait for their first rows or, preempted, for their next; how many blocks of the pool are used; how often a
+         sequence was preempted so far) · refused (an add) · alive (at once in answer to ping, in mid-step too)
 
 Token ids and numbers only, except the path in `load`, sentences in `failed` and `refused`, and what constrained answers
 need: the bytes of the vocabulary, and in `add` a constraint's text. The worker holds hostile

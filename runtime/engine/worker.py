@@ -149,7 +149,8 @@ class Loop:
         waiting += self._grammars.waiting if self._grammars else 0
         if out or waiting != self._said:
             self._said = waiting
-            self._send(encode({"op": "step", "out": out, "waiting": waiting}))
+            pool = {"used": self.scheduler.pool.n_used, "preempted": self.scheduler.preemptions}
+            self._send(encode({"op": "step", "out": out, "waiting": waiting, **pool}))
 
     def _control(self) -> None:
         while True:
