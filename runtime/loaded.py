@@ -41,8 +41,8 @@ MAX_SEQS = 16  # sequences one worker computes together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """What to load and how. `weights` names the content of `path` (its blob digest): sources with equal weights and
-    compatible options share a worker, whatever their names.
+    """What to load and how. `weights` names the content of `path` (its blob digest), `adapters` are (digest, path) of
+    the LoRAs added to it: sources of equal `content` and compatible options share a worker, whatever their names.
 
     `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then a running
     worker with a larger one will do as well; it is cut to what the model was trained for. `threads` 0: one a core.
@@ -56,12 +56,18 @@ class ModelSource:
     weights: str
     path: Path
     size: int
+    adapters: tuple[tuple[str, Path], ...] = ()
     n_ctx: int = 0
     threads: int = 0
     parallel: int = 0
     max_rows: int = 512
     kv_type: str = "f16"
     packs: str = ""
+
+    @property
+    def content(self) -> str:
+        """What a worker computes with: the digests of the weights and of the adapters, in order."""
+        return " ".join((self.weights, *(digest for digest, _ in self.adapters)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +76,8 @@ class GenerateRequest:
     0: the prompt is computed and cached, nothing is generated. `stop`: strings that end the answer and are not in it.
     `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
     `constraint`: what every answer that ends by itself (reason "stop", no stop string) belongs to; one that a limit, a
-    stop string or the client cuts short is a beginning of such an answer.
+    stop string or the client cuts short is a beginning of such an answer. `shown`: control tokens that are text all the
+    same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first.
     `watch`: is told of every token and of the end, of one that nobody reads too.
     """
 
@@ -81,8 +88,10 @@ class GenerateRequest:
     client: str = ""
     ignore_eos: bool = False
     logprobs: bool = False
+    prompt_logprobs: bool = False
     load_ns: int = 0
     constraint: Constraint | None = None
+    shown: frozenset[int] = frozenset()
     watch: Watch | None = None
 
 
@@ -297,7 +306,7 @@ class _Answer:
         self.finish: Finish | None = None
         self._request = request
         self._ends = frozenset() if request.ignore_eos else tokenizer.eog
-        self._decoder = StreamDecoder(tokenizer)
+        self._decoder = StreamDecoder(tokenizer, shown=request.shown)
         self._stops = StopFilter(request.stop)
         self._seed = seed
         self._started = started
@@ -412,6 +421,7 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Sp
     wanted = source.n_ctx or DEFAULT_CONTEXT
     load = Load(
         path=str(source.path.resolve()),
+        adapters=tuple(str(path.resolve()) for _, path in source.adapters),
         n_ctx=wanted,
         threads=source.threads,
         parallel=source.parallel,

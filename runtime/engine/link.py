@@ -51,7 +51,7 @@ READ = 1 << 18  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a worker shall run. `path`: the GGUF file's absolute path.
+    """What a worker shall run. `path`: the GGUF file's absolute path; `adapters`: those of the LoRAs added to it.
 
     `n_ctx`, `threads`, `parallel` 0: the worker chooses. `parallel`: how many full contexts the key/value pool holds.
     `packs`: the path of the weights' packs without instruction set and suffix, "": none are kept; `blob`: the digest
@@ -60,6 +60,7 @@ class Load:
     """
 
     path: str
+    adapters: tuple[str, ...] = ()
     n_ctx: int = 0
     threads: int = 0
     parallel: int = 0

@@ -28,6 +28,7 @@ from runtime.engine.pace import SMALLEST
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen
 from runtime.errors import ModelRefused, OutOfMemory, PackUnusable, RuntimeFailure
+from runtime.models.adapters import adapt
 from runtime.models.load import load as load_model
 
 assert native.BLOCK == BLOCK
@@ -80,6 +81,7 @@ def open_native(load: Load) -> Opened:
     """Raises RuntimeFailure and GgufError."""
     gguf = Gguf.open(load.path)
     spec, plan, weights = load_model(gguf)
+    adapted, added = adapt(gguf, spec, plan, weights, [Gguf.open(path) for path in load.adapters])
     n_ctx = min(load.n_ctx or DEFAULT_CONTEXT, spec.context)
     threads = load.threads or resources.cores()
     max_rows = max(load.max_rows, load.max_seqs + SMALLEST)
@@ -87,14 +89,14 @@ def open_native(load: Load) -> Opened:
     config: dict[str, Any] = {"threads": threads, "isa": load.isa, "kv_type": load.kv_type}
     config |= {"max_rows": max_rows, "max_seqs": seqs, "max_outputs": seqs}
     with refusals():
-        sizes = native.measure(plan, weights, n_blocks=1, **config)
+        sizes = native.measure(adapted, {**weights, **added}, n_blocks=1, **config)
         memory = plan_memory(
             sizes.weight_bytes, sizes.scratch_bytes + PROCESS, blocks_for(n_ctx) * sizes.bytes_per_block,
             load.parallel, resources.memory_available(),
         )  # fmt: skip
         n_blocks = memory.parallel * blocks_for(n_ctx)
         weights, pack = _packed(load, plan, weights, sizes.isa, threads)
-        engine = native.Engine(plan, weights, n_blocks=n_blocks, **config)
+        engine = native.Engine(adapted, {**weights, **added}, n_blocks=n_blocks, **config)
     gguf.release()
     info = engine.info
     return Opened(

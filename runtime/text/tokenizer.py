@@ -103,10 +103,14 @@ class Tokenizer:
         index = self._vocab.ids.get(text)
         return index if index is not None and self.is_control(index) else None
 
+    def pieces(self, text: str) -> Iterator[str | int]:
+        """The text as texts and the control tokens among them."""
+        return self._framing.split(text)
+
     def after_controls(self, text: str, *, but: Collection[str] = ()) -> str:
         """What follows the last control text of a prompt; those of `but` do not count."""
         tail: list[str] = []
-        for piece in self._framing.split(text):
+        for piece in self.pieces(text):
             name = piece if isinstance(piece, str) else self._vocab.tokens[piece]
             tail = [*tail, name] if isinstance(piece, str) or name in but else []
         return "".join(tail)

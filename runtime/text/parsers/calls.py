@@ -25,24 +25,24 @@ class Offered:
     that lasts (a number that starts anew in every answer does not)."""
 
     def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
-        self._schemas: dict[str, Mapping[str, Any]] = {}
+        self.schemas: dict[str, Mapping[str, Any]] = {}
         for tool in tools:
             function = tool.get("function")
             if isinstance(function, Mapping) and isinstance(name := function.get("name"), str):
                 parameters = function.get("parameters")
-                self._schemas[name] = parameters if isinstance(parameters, Mapping) else {}
-        self._plain = {_identifier(name): name for name in self._schemas}
-        self._any = re.compile("|".join(map(re.escape, sorted(self._schemas, key=len, reverse=True))) or "(?!)")
+                self.schemas[name] = parameters if isinstance(parameters, Mapping) else {}
+        self._plain = {_identifier(name): name for name in self.schemas}
+        self._any = re.compile("|".join(map(re.escape, sorted(self.schemas, key=len, reverse=True))) or "(?!)")
         self.made = 0  # calls so far
 
     def __bool__(self) -> bool:
-        return bool(self._schemas)
+        return bool(self.schemas)
 
     def known(self, name: object) -> str | None:
         """The tool of that name; a template may have had to spell it as an identifier."""
         if not isinstance(name, str):
             return None
-        return name if name in self._schemas else self._plain.get(name.strip())
+        return name if name in self.schemas else self._plain.get(name.strip())
 
     def named_in(self, text: str) -> str | None:
         """The first tool named anywhere in the text, the longest where several begin."""
@@ -66,7 +66,7 @@ class Offered:
     def typed(self, name: str, texts: Mapping[str, str]) -> dict[str, Any]:
         """Arguments that came as bare texts, by the types of the tool's schema."""
         known = self.known(name)
-        properties = self._schemas.get(known or "", {}).get("properties")
+        properties = self.schemas.get(known or "", {}).get("properties")
         properties = properties if isinstance(properties, Mapping) else {}
         return {key: typed(text, properties.get(key)) for key, text in texts.items()}
 
@@ -142,36 +142,35 @@ def clean(value: Any, depth: int = 0) -> Any:
 
 def typed(text: str, schema: object) -> Any:
     """A bare text by its schema: JSON where the schema knows another type than string, else the text."""
-    kinds = _kinds(schema)
-    if not kinds - {"string"}:
+    known = kinds(schema)
+    if not known - {"string"}:
         return text
-    value = _literal(text.strip(), kinds)
-    return text if value is None and not (text.strip().lower() in ("null", "none") and "null" in kinds) else value
+    value = _literal(text.strip(), known)
+    return text if value is None and not (text.strip().lower() in ("null", "none") and "null" in known) else value
 
 
-def _kinds(schema: object, depth: int = 0) -> set[str]:
+def kinds(schema: object, depth: int = 0) -> set[str]:
+    """The types a schema names, of its variants too."""
     if not isinstance(schema, Mapping) or depth > 4:
         return set()
     given = schema.get("type")
-    kinds = {one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)}
-    for key in ("anyOf", "oneOf"):
-        for one in schema.get(key) or ():
-            kinds |= _kinds(one, depth + 1)
-    return kinds
+    found = {one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)}
+    variants = [schema.get(key) for key in ("anyOf", "oneOf")]
+    return found.union(*(kinds(one, depth + 1) for some in variants if isinstance(some, list) for one in some))
 
 
-def _literal(text: str, kinds: set[str]) -> Any:
-    if "boolean" in kinds and text.lower() in ("true", "false"):
+def _literal(text: str, known: set[str]) -> Any:
+    if "boolean" in known and text.lower() in ("true", "false"):
         return text.lower() == "true"
     value = read_json(text)
     if isinstance(value, bool) or value is None:
         return None
-    if isinstance(value, int) and kinds & {"integer", "number"}:
+    if isinstance(value, int) and known & {"integer", "number"}:
         return value
     if isinstance(value, float):
-        whole = "integer" in kinds and "number" not in kinds and value.is_integer()
-        return int(value) if whole else value if "number" in kinds else None
-    fits = (isinstance(value, dict) and "object" in kinds) or (isinstance(value, list) and "array" in kinds)
+        whole = "integer" in known and "number" not in known and value.is_integer()
+        return int(value) if whole else value if "number" in known else None
+    fits = (isinstance(value, dict) and "object" in known) or (isinstance(value, list) and "array" in known)
     return value if fits else None
 
 

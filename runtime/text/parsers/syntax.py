@@ -61,6 +61,7 @@ HARMONY = Syntax(
     marks=(("<|channel|>", "<|message|>"),),
     inner=("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|call|>", "<|return|>", "<|constrain|>"),
     channels=True,
+    written="<|channel|>commentary to=functions.{bare} <|constrain|>json<|message|>{arguments}",
 )
 GENERIC = Syntax(
     name="json",
@@ -141,6 +142,7 @@ FAMILIES: tuple[Syntax, ...] = (
         around=("<tool_call>", "</tool_call>"),
         inner=("<parameter=", "</parameter>"),
         block=blocks.xml_parameters,
+        written="<tool_call>\n<function={bare}>\n{arguments}</function>\n</tool_call>",
     ),
     Syntax(
         name="glm",
