@@ -90,7 +90,7 @@ class Batch:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
     """Per output row: token (-1 where its logits were not finite) and log probability [n]; alternatives [n, MAX_TOP],
-    of which the first `top_logprobs` are used (else -1 and -inf); logits [n, vocab] if asked for. Empty if nothing
+    of which the first `top_logprobs` are used (else -1 and -inf); logits [n, width] if asked for (width: vocab, but where the plan gives vectors). Empty if nothing
     was sampled."""
 
     tokens: npt.NDArray[np.int32]
@@ -102,7 +102,8 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineInfo:
-    """`sl_info`: bytes held, bytes of one key/value block over all layers, and what was chosen."""
+    """`sl_info`: bytes held, bytes of one key/value block over all layers, and what was chosen.
+    `width`: values of one output row, `vocab` where they are logits."""
 
     weight_bytes: int
     kv_bytes: int
@@ -112,6 +113,7 @@ class EngineInfo:
     layers: int
     threads: int
     isa: str
+    width: int
 
 
 class Engine:
@@ -165,7 +167,7 @@ class Engine:
             logprobs=np.empty(n, np.float32),
             top_ids=np.empty((n, MAX_TOP), np.int32),
             top_logprobs=np.empty((n, MAX_TOP), np.float32),
-            logits=np.empty((n_outputs, self.info.vocab), np.float32) if batch.want_logits else None,
+            logits=np.empty((n_outputs, self.info.width), np.float32) if batch.want_logits else None,
         )
         given = SlBatch(
             *(array.ctypes.data for array in (tokens, row_start, start_pos, blocks, out_rows)),

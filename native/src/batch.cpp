@@ -50,6 +50,9 @@ void Rows::check_shape(const sl_batch& b) const {
     refuse("batch: tokens, row_start, start_pos, blocks and out_rows must not be null");
   if (b.n_outputs > 0 && b.sampling && (!b.out_tokens || !b.out_logprobs))
     refuse("batch: sampling needs out_tokens and out_logprobs");
+  const int64_t width = plan_.slots[static_cast<size_t>(plan_.logits)].width;
+  if (b.sampling && width != plan_.vocab)
+    refuse("batch: nothing can be sampled from outputs of " + str(width) + " values for " + str(plan_.vocab) + " tokens");
   for (int32_t r = 0; r < b.n_rows; r++)
     if (b.tokens[r] < 0 || b.tokens[r] >= plan_.vocab)
       refuse("batch row " + str(r) + ": token " + str(b.tokens[r]) + " is not in the vocabulary of " +
@@ -71,6 +74,10 @@ void Rows::check_sequence(const sl_batch& b, int32_t seq) {
   const std::string name = "batch sequence " + str(seq);
   const int64_t row = b.row_start[seq], start = b.start_pos[seq], end = start + b.row_start[seq + 1] - row;
   if (start < 0) refuse(name + " starts at position " + str(start));
+  if (plan_.whole && start != 0)
+    refuse(name + " starts at position " + str(start) + ", this plan computes a sequence in one step, from 0");
+  if (end > plan_.positions)
+    refuse(name + " ends at position " + str(end) + ", the plan has " + str(plan_.positions) + " places");
   if (end > static_cast<int64_t>(b.table_width) * SL_BLOCK)
     refuse(name + " ends at position " + str(end) + ", its table covers " + str(int64_t{b.table_width} * SL_BLOCK));
   const int32_t* table = b.blocks + static_cast<int64_t>(seq) * b.table_width;

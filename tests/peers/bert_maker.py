@@ -1,0 +1,232 @@
+"""Makes GGUF encoders: small random ones by seed, and others' weights from Hugging Face's form, named as llama.cpp's
+converter names them; and says what a BERT means, in numpy and float64, from Hugging Face's own names.
+
+`Bert` is the middle: tensors under Hugging Face's names, facts as in its config.json. `write` puts it into a GGUF,
+`vector` computes a text's vector without knowing of GGUF, plans or slots.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType as Type
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Pooling = Literal["mean", "cls", "last"]
+NUMBERS: dict[Pooling, int] = {"mean": 1, "cls": 2, "last": 3}
+
+# GGUF's name -> Hugging Face's, of the model and of a layer; both end in .weight or .bias
+NAMES = {"token_embd": "word_embeddings", "position_embd": "position_embeddings"}
+NAMES |= {"token_types": "token_type_embeddings", "token_embd_norm": "LayerNorm"}
+LAYER_NAMES = {
+    "attn_q": "attention.self.query",
+    "attn_k": "attention.self.key",
+    "attn_v": "attention.self.value",
+    "attn_output": "attention.output.dense",
+    "attn_output_norm": "attention.output.LayerNorm",
+    "ffn_up": "intermediate.dense",
+    "ffn_down": "output.dense",
+    "layer_output_norm": "output.LayerNorm",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bert:
+    """`vocab`: as vocab.txt spells it, `##` inside words. `tensors`: Hugging Face's names without "bert."."""
+
+    layers: int
+    heads: int
+    width: int
+    ff: int
+    context: int
+    eps: float
+    pooling: Pooling
+    vocab: tuple[str, ...]
+    tensors: Mapping[str, Floats]
+
+
+def read(folder: Path) -> Bert:
+    """A model as Hugging Face keeps it: config.json, vocab.txt, model.safetensors, 1_Pooling/config.json."""
+    from safetensors.numpy import load_file
+
+    config = json.loads((folder / "config.json").read_text())
+    assert config["hidden_act"] == "gelu"
+    how = json.loads((folder / "1_Pooling/config.json").read_text())
+    tensors = load_file(folder / "model.safetensors")
+    return Bert(
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        width=config["hidden_size"],
+        ff=config["intermediate_size"],
+        context=config["max_position_embeddings"],
+        eps=config["layer_norm_eps"],
+        pooling="mean" if how["pooling_mode_mean_tokens"] else "cls",
+        vocab=tuple((folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")),
+        tensors={name: array for name, array in tensors.items() if not name.startswith(("pooler", "embeddings.pos_"))},
+    )
+
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = "the a king queen man woman cat dog sat on mat is was good bad fast slow it of and".split()
+
+
+def random_bert(
+    *, layers: int = 2, heads: int = 4, width: int = 64, ff: int = 96, context: int = 128, pooling: Pooling = "mean",
+    seed: int = 0,
+) -> Bert:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
+    vocab = (*SPECIAL, *WORDS, *letters, *(f"##{letter}" for letter in letters), "##ing")
+    vocab = tuple(dict.fromkeys(vocab))
+    tensors: dict[str, Floats] = {}
+
+    def add(name: str, *shape: int) -> None:
+        tensors[name] = (rng.standard_normal(shape) / math.sqrt(shape[-1])).astype(np.float32)
+
+    def norm(name: str) -> None:
+        tensors[f"{name}.weight"] = (1 + 0.2 * rng.standard_normal(width)).astype(np.float32)
+        tensors[f"{name}.bias"] = (0.1 * rng.standard_normal(width)).astype(np.float32)
+
+    for name, rows in (("word", len(vocab)), ("position", context), ("token_type", 2)):
+        add(f"embeddings.{name}_embeddings.weight", rows, width)
+    norm("embeddings.LayerNorm")
+    shapes = {"attn_q": (width, width), "attn_k": (width, width), "attn_v": (width, width)}
+    shapes |= {"attn_output": (width, width), "ffn_up": (ff, width), "ffn_down": (width, ff)}
+    for layer in range(layers):
+        for part, theirs in LAYER_NAMES.items():
+            name = f"encoder.layer.{layer}.{theirs}"
+            if part not in shapes:
+                norm(name)
+                continue
+            add(f"{name}.weight", *shapes[part])
+            add(f"{name}.bias", shapes[part][0])
+            tensors[f"{name}.weight"] *= 2.0  # so that attention is no even mean and gelu is bent
+    return Bert(
+        layers=layers, heads=heads, width=width, ff=ff, context=context, eps=1e-12, pooling=pooling, vocab=vocab,
+        tensors=tensors,
+    )  # fmt: skip
+
+
+def write(model: Bert, path: Path, *, quant: str = "F32", metadata: Mapping[str, Any] | None = None) -> Path:
+    """`quant`: of the matrices, where their columns fill its blocks, else F16. `metadata` adds keys, or removes those
+    that are None."""
+    writer = gguf.GGUFWriter(path, "bert")
+    for key, value in (_keys(model) | _tokens(model.vocab) | dict(metadata or {})).items():
+        if value is None:
+            continue
+        kind = gguf.GGUFValueType.get_type(value)
+        writer.add_key_value(key, value, gguf.GGUFValueType.UINT32 if kind is gguf.GGUFValueType.INT32 else kind)
+    for name, theirs in names(model).items():
+        _add(writer, name, model.tensors[theirs], quant)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def names(model: Bert) -> dict[str, str]:
+    """GGUF's name of every tensor -> Hugging Face's."""
+    pairs = {ours: f"embeddings.{theirs}" for ours, theirs in NAMES.items()}
+    for layer in range(model.layers):
+        pairs |= {f"blk.{layer}.{ours}": f"encoder.layer.{layer}.{theirs}" for ours, theirs in LAYER_NAMES.items()}
+    found = {f"{a}.{end}": f"{b}.{end}" for a, b in pairs.items() for end in ("weight", "bias")}
+    return {ours: theirs for ours, theirs in found.items() if theirs in model.tensors}
+
+
+def _keys(model: Bert) -> dict[str, Any]:
+    keys = {
+        "block_count": model.layers,
+        "context_length": model.context,
+        "embedding_length": model.width,
+        "feed_forward_length": model.ff,
+        "attention.head_count": model.heads,
+        "attention.layer_norm_epsilon": float(model.eps),
+        "attention.causal": False,
+        "pooling_type": NUMBERS[model.pooling],
+    }
+    return {f"bert.{key}": value for key, value in keys.items()}
+
+
+def _tokens(vocab: Sequence[str]) -> dict[str, Any]:
+    def spelled(token: str) -> str:
+        if token.startswith("[") and token.endswith("]"):
+            return token
+        return token[2:] if token.startswith("##") else f"\u2581{token}"
+
+    ids = {name: vocab.index(name) for name in SPECIAL}
+    return {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.pre": "jina-v2-en",  # what the converter finds for BERT's way to cut words
+        "tokenizer.ggml.token_type_count": 2,
+        "tokenizer.ggml.tokens": [spelled(token) for token in vocab],
+        "tokenizer.ggml.token_type": [3 if token in ids else 1 for token in vocab],
+        "tokenizer.ggml.unknown_token_id": ids["[UNK]"],
+        "tokenizer.ggml.seperator_token_id": ids["[SEP]"],
+        "tokenizer.ggml.padding_token_id": ids["[PAD]"],
+        "tokenizer.ggml.cls_token_id": ids["[CLS]"],
+        "tokenizer.ggml.mask_token_id": ids["[MASK]"],
+    }
+
+
+def _add(writer: gguf.GGUFWriter, name: str, array: Floats, quant: str) -> None:
+    kind = Type[quant]
+    if array.ndim == 1 or name.startswith(("position_embd", "token_types")) or kind is Type.F32:
+        writer.add_tensor(name, array)
+        return
+    if array.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
+        kind = Type.F16
+    if kind is Type.F16:
+        writer.add_tensor(name, array.astype(np.float16))
+    else:
+        writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+
+
+# -- what it means
+
+
+def vector(model: Bert, ids: Sequence[int]) -> Doubles:
+    """The text's vector [width], not normalised."""
+
+    def w(name: str) -> Doubles:
+        return np.asarray(model.tensors[name], np.float64)
+
+    def norm(x: Doubles, name: str) -> Doubles:
+        centred = x - x.mean(-1, keepdims=True)
+        root = np.sqrt(np.mean(centred**2, -1, keepdims=True) + model.eps)
+        return np.asarray(centred / root * w(f"{name}.weight") + w(f"{name}.bias"))
+
+    def dense(x: Doubles, name: str) -> Doubles:
+        return np.asarray(x @ w(f"{name}.weight").T + w(f"{name}.bias"))
+
+    n, head = len(ids), model.width // model.heads
+    x = w("embeddings.word_embeddings.weight")[list(ids)] + w("embeddings.position_embeddings.weight")[:n]
+    x = norm(x + w("embeddings.token_type_embeddings.weight")[0], "embeddings.LayerNorm")
+    for layer in range(model.layers):
+        at = f"encoder.layer.{layer}."
+        q, k, v = (
+            dense(x, f"{at}attention.self.{side}").reshape(n, model.heads, head).swapaxes(0, 1)
+            for side in ("query", "key", "value")
+        )
+        scores = q @ k.swapaxes(1, 2) / math.sqrt(head)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        seen = (weights / weights.sum(-1, keepdims=True) @ v).swapaxes(0, 1).reshape(n, -1)
+        x = norm(x + dense(seen, f"{at}attention.output.dense"), f"{at}attention.output.LayerNorm")
+        h = dense(x, f"{at}intermediate.dense")
+        h = h / 2 * np.vectorize(math.erfc)(-h / math.sqrt(2))
+        x = norm(x + dense(h, f"{at}output.dense"), f"{at}output.LayerNorm")
+    return {"mean": x.mean(0), "cls": x[0], "last": x[-1]}[model.pooling]
+
+
+def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(a @ b / math.sqrt((a @ a) * (b @ b)))
