@@ -90,8 +90,8 @@ class Batch:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
     """Per output row: token (-1 where its logits were not finite) and log probability [n]; alternatives [n, MAX_TOP],
-    of which the first `top_logprobs` are used (else -1 and -inf); logits [n, width] if asked for (width: vocab, but where the plan gives vectors). Empty if nothing
-    was sampled."""
+    of which the first `top_logprobs` are used (else -1 and -inf); logits [n, EngineInfo.width] if asked for: the plan's
+    last slot. Empty if nothing was sampled."""
 
     tokens: npt.NDArray[np.int32]
     logprobs: Floats

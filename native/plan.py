@@ -56,7 +56,8 @@ BATCH, OUTPUTS = "batch rows", "output rows"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """`ops` in the order they run; the last one's `out` holds the logits, or the vectors. `tensors`: each name they read, once."""
+    """`ops` in the order they run; the last one's `out` holds the logits, or vectors. `tensors`: each name they read,
+    once."""
 
     ops: tuple[Op, ...]
     tensors: tuple[str, ...]

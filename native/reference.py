@@ -158,9 +158,9 @@ def attend_all(op: AttendAll, step: Step) -> Doubles:
     q = step.slots[op.q].reshape(-1, op.kv_heads, op.heads // op.kv_heads, op.head_dim).transpose(1, 2, 0, 3)
     rounds = half if step.cache_type else KEPT[None]  # what a cache type means here
     keys, values = (
-        np.asarray(rounds(step.slots[slot].reshape(-1, op.kv_heads, op.head_dim)), step.dtype).transpose(1, 0, 2)[:, None]
+        np.asarray(rounds(step.slots[slot]), step.dtype).reshape(-1, op.kv_heads, 1, op.head_dim).transpose(1, 2, 0, 3)
         for slot in (op.k, op.v)
-    )
+    )  # [kv_heads, 1, rows, head_dim]
     weights = _softmax(q @ keys.swapaxes(2, 3) * op.scale)
     return np.asarray((weights @ values).transpose(2, 0, 1, 3).reshape(len(step.tokens), -1))
 
@@ -235,13 +235,13 @@ def place(op: Place, step: Step) -> Doubles:
 
 
 def shift(op: Shift, step: Step) -> Doubles:
-    return np.add(step.slots[op.x], step.weight(op.weight)[0])
+    return np.asarray(step.slots[op.x] + step.weight(op.weight)[0])
 
 
 def pool(op: Pool, step: Step) -> Doubles:
     x = step.slots[op.x]
     pooled = x.mean(axis=0) if op.how == "mean" else x[0]
-    return np.repeat(pooled[None], len(step.picked), axis=0)
+    return np.asarray(np.repeat(pooled[None], len(step.picked), axis=0))
 
 
 def add(op: Add, step: Step) -> Doubles:

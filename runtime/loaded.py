@@ -1,8 +1,10 @@
-"""LoadedModel: one model that answers. Token ids go to its worker, text comes back as events (runtime.events).
+"""LoadedModel: one model that answers. Token ids go to its worker, text comes back as events (runtime.events); from a
+model that embeds, a vector.
 
     request -> worker (ids) -> StreamDecoder (text) -> stop strings -> TextDelta ... Finish
 
-Refuses, before anything is sent: an empty prompt, a prompt that fills the context, token ids the model does not have.
+Refuses, before anything is sent: an empty prompt, a prompt that fills the context (a text to embed may), token ids the
+model does not have, and what the model is not for.
 Invariants: `generate` yields exactly one Finish, last; closing or cancelling its iterator cancels the sequence in the
 worker; the text of an answer does not depend on who else is asking.
 """
@@ -11,8 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import struct
 import time
-from collections.abc import AsyncGenerator, Callable
+from array import array
+from collections.abc import AsyncGenerator, Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -20,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from manifests.gguf import Gguf
-from runtime.engine.link import Ended, Item, Link, Load, Stream, Token
+from runtime.engine.link import Ended, Item, Link, Load, Stream, Token, Vector
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
-from runtime.errors import ContextExceeded, RequestRefused, RuntimeFailure
+from runtime.errors import CapabilityMissing, ContextExceeded, RequestCancelled, RequestRefused, RuntimeFailure
 from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder
 from runtime.text.stop import StopFilter
@@ -158,16 +163,56 @@ class LoadedModel:
         answer = _Answer(request, self.tokenizer, seed=_definite(sampling), started=started)
         return _Events(stream, answer, cancel=lambda: self._link.cancel(id))
 
+    async def embed(self, tokens: Seq[int], *, client: str = "") -> array[float]:
+        """The vector of a text as the model gives it: [ready.vector] float32, all finite. Raises RequestRefused,
+        ContextExceeded, WorkerDied, RuntimeFailure. Cancelled, the text leaves the worker."""
+        if not self.ready.vector:
+            raise CapabilityMissing("the model does not support embeddings")
+        if not tokens:
+            raise RequestRefused("the input is empty", hint="a text needs at least one token")
+        if len(tokens) > self.n_ctx:
+            raise ContextExceeded(f"the input length exceeds the context length: {len(tokens)} tokens of {self.n_ctx}")
+        self._check_tokens(tokens)
+        id, stream = self._link.embed(tokens, client=client)
+        try:
+            return _finite(await _vector(stream))
+        finally:
+            self._link.cancel(id)
+
     def _check(self, request: GenerateRequest) -> None:
+        if self.ready.vector:
+            raise CapabilityMissing("the model does not support generate")
         if not request.prompt:
             raise RequestRefused("the prompt is empty", hint="a prompt needs at least one token")
         if len(request.prompt) >= self.n_ctx:
             raise ContextExceeded(hint=f"the prompt has {len(request.prompt)} tokens and the context {self.n_ctx}")
         if request.max_tokens is not None and request.max_tokens < 0:
             raise RequestRefused(f"max_tokens is {request.max_tokens}; expected 0 or more")
-        for token in (min(request.prompt), max(request.prompt), *request.sampling.logit_bias):
+        self._check_tokens((min(request.prompt), max(request.prompt), *request.sampling.logit_bias))
+
+    def _check_tokens(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
             if not 0 <= token < self.vocab:
                 raise RequestRefused(f"token {token} is not in the model's vocabulary of {self.vocab}")
+
+
+async def _vector(stream: Stream) -> bytes:
+    vector = b""
+    while True:
+        for item in await stream.take():
+            if isinstance(item, Vector):
+                vector = item.values
+            elif isinstance(item, Ended):
+                if vector:
+                    return vector
+                raise item.failure or RequestCancelled()
+
+
+def _finite(vector: bytes) -> array[float]:
+    values = array("f", struct.unpack(f"<{len(vector) // 4}f", vector))
+    if not all(map(math.isfinite, values)):
+        raise RuntimeFailure("embedding contains NaN or Inf values")
+    return values
 
 
 class _Events(AsyncGenerator[Event, None]):
@@ -230,6 +275,7 @@ class _Answer:
         """Folds what the worker said into one delta; None when there is nothing to show. Sets `finish` at the end."""
         pieces: list[str] = []
         for item in items:
+            assert not isinstance(item, Vector), "vectors come to those who embed"
             if isinstance(item, Token):
                 pieces.append(self._token(item))
             else:

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 
 from manifests.store import Store
-from runtime.api import native, openai, status_routes, store_routes, transfer_routes
+from runtime.api import embedding, native, openai, status_routes, store_routes, transfer_routes
 from runtime.api.guard import Guard
 from runtime.api.state import Server, Settings, Transfers
 from runtime.api.transport import NATIVE, Dialect, error_response
@@ -28,9 +28,6 @@ from runtime.manager import Manager
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 NOT_BUILT = (
-    "/api/embed",
-    "/api/embeddings",
-    "/v1/embeddings",
     "/v1/responses",
     "/v1/messages",
     "/v1/audio/transcriptions",
@@ -45,6 +42,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/api/show", store_routes.show),
     ("POST", "/api/generate", native.generate),
     ("POST", "/api/chat", native.chat),
+    ("POST", "/api/embed", embedding.embed),
+    ("POST", "/api/embeddings", embedding.embeddings),
     ("POST", "/api/copy", store_routes.copy),
     ("DELETE", "/api/delete", store_routes.delete),
     ("POST", "/api/create", store_routes.create_model),
@@ -56,6 +55,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/models/{model:path}", openai.one_model),
     ("POST", "/v1/chat/completions", openai.chat_completions),
     ("POST", "/v1/completions", openai.completions),
+    ("POST", "/v1/embeddings", embedding.openai_embeddings),
     # known to clients and refused by name, so that nobody takes a 404 for a wrong address
     *(("POST", path, status_routes.not_built) for path in NOT_BUILT),
 )

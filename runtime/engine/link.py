@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import socket
 import subprocess
@@ -69,11 +70,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What the worker made of it. Sizes in bytes; `confined`, `unconfined`: what the sandbox does, and could not do.
-    `pack`: "used", "absent", or why the pack that is there is not used."""
+    """What the worker made of it. `vector`: values of a text's vector, 0: the model answers with tokens. Sizes in
+    bytes; `confined`, `unconfined`: what the sandbox does, and could not do. `pack`: "used", "absent", or why the pack
+    that is there is not used."""
 
     n_ctx: int
     vocab: int
+    vector: int
     threads: int
     n_blocks: int
     weight_bytes: int
@@ -101,6 +104,13 @@ class Token(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """A text's vector: float32, little-endian, as many as Ready.vector says; finite or not."""
+
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The end of a sequence. `failure` is set when it ended in an error; 0 where the worker did not say."""
 
@@ -111,7 +121,7 @@ class Ended:
     failure: RuntimeFailure | None = None
 
 
-Item = Token | Ended
+Item = Token | Vector | Ended
 
 
 class Stream:
@@ -195,13 +205,18 @@ class Link:
         self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = ""
     ) -> tuple[int, Stream]:
         """Gives the worker a sequence; `sampling` has a definite seed. Raises WorkerDied."""
+        wanted = {"sampling": sampling_to_json(sampling), "max_tokens": max_tokens, "ends": list(ends)}
+        return self._open({"op": "add", "tokens": list(tokens), "client": client, **wanted})
+
+    def embed(self, tokens: Seq[int], *, client: str = "") -> tuple[int, Stream]:
+        """Gives the worker a text whose vector is wanted: the stream brings a Vector. Raises WorkerDied."""
+        return self._open({"op": "embed", "tokens": list(tokens), "client": client})
+
+    def _open(self, message: Message) -> tuple[int, Stream]:
         if not self.alive:
             raise WorkerDied(DIED)
         id, self._next_id = self._next_id, self._next_id + 1
-        self._send(
-            {"op": "add", "id": id, "tokens": list(tokens), "sampling": sampling_to_json(sampling),
-             "max_tokens": max_tokens, "ends": list(ends), "client": client}
-        )  # fmt: skip
+        self._send({**message, "id": id})
         stream = self._streams[id] = Stream()
         self._waiting += self._waiting > 0
         if self._pulse is None:
@@ -271,6 +286,8 @@ class Link:
             self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
             for entry in message["out"]:
                 self._deliver(entry)
+        elif op == "vector":
+            self._deliver_vector(message)
         elif op == "refused":
             self._end(message["id"], Ended(reason="error", failure=error_from_json(message)))
         elif op == "alive":
@@ -316,6 +333,17 @@ class Link:
             failure = RuntimeFailure(NOT_NUMBERS) if finish == "error" else None
             ended = Ended(reason=str(finish), cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure)
             self._end(id, ended)
+
+    def _deliver_vector(self, message: Message) -> None:
+        stream = self._streams.get(message["id"])
+        if stream is None:
+            return
+        values = base64.b64decode(message["values"], validate=True)
+        if len(values) != 4 * self.ready.vector or not values:
+            raise ProtocolError("a vector of another length than was said")
+        cached, queue_ns, age_ns = (int(message[name]) for name in ("cached", "queue_ns", "age_ns"))
+        stream.put(Vector(values=values))
+        self._end(message["id"], Ended(reason="stop", cached=cached, queue_ns=queue_ns, age_ns=age_ns))
 
     def _end(self, id: int, ended: Ended) -> None:
         stream = self._streams.pop(id, None)

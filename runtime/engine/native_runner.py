@@ -25,7 +25,7 @@ from runtime.engine.blocks import BLOCK, blocks_for
 from runtime.engine.link import Load
 from runtime.engine.pace import SMALLEST
 from runtime.engine.sampling import Sampling
-from runtime.engine.scheduler import Chosen
+from runtime.engine.scheduler import Chosen, Vector
 from runtime.errors import ModelRefused, OutOfMemory, PackUnusable, RuntimeFailure
 from runtime.models.load import load as load_model
 
@@ -78,7 +78,7 @@ def open_native(load: Load) -> Opened:
     spec, plan, weights = load_model(gguf)
     n_ctx = min(load.n_ctx or DEFAULT_CONTEXT, spec.context)
     threads = load.threads or resources.cores()
-    max_rows = max(load.max_rows, load.max_seqs + SMALLEST)
+    max_rows = max(load.max_rows, load.max_seqs + SMALLEST, n_ctx if plan.whole else 0)
     seqs = load.max_seqs
     config: dict[str, Any] = {"threads": threads, "isa": load.isa, "kv_type": load.kv_type}
     config |= {"max_rows": max_rows, "max_seqs": seqs, "max_outputs": seqs}
@@ -94,7 +94,9 @@ def open_native(load: Load) -> Opened:
     gguf.release()
     info = engine.info
     return Opened(
-        runner=NativeRunner(engine),
+        runner=NativeEmbedder(engine) if spec.pooling else NativeRunner(engine),
+        vector=info.width if spec.pooling else 0,
+        whole=plan.whole,
         n_ctx=n_ctx,
         n_blocks=n_blocks,
         vocab=info.vocab,
@@ -145,27 +147,40 @@ class NativeRunner:
         self._engine = engine
 
     def run(self, rows: Rows) -> list[Chosen]:
-        width = max(len(table) for table in rows.tables)
-        blocks = np.full((len(rows.tables), width), -1, np.int32)
-        for place, table in enumerate(rows.tables):
-            blocks[place, : len(table)] = table
-        result = self._engine.step(
-            native.Batch(
-                tokens=rows.tokens,
-                row_start=rows.row_start,
-                start_pos=rows.start_pos,
-                blocks=blocks,
-                out_rows=rows.out_rows,
-                sampling=[
-                    _sampling(options, history) for options, history in zip(rows.sampling, rows.histories, strict=True)
-                ],
-            )
-        )
+        samplings = [_sampling(*pair) for pair in zip(rows.sampling, rows.histories, strict=True)]
+        result = self._engine.step(_batch(rows, sampling=samplings))
         tokens, logprobs = result.tokens.tolist(), result.logprobs.tolist()
         return [
             Chosen(token=token, logprob=logprob if token >= 0 else float("nan"), top=_top(result, place, options))
             for place, (token, logprob, options) in enumerate(zip(tokens, logprobs, rows.sampling, strict=True))
         ]
+
+
+class NativeEmbedder:
+    """Steps on one engine whose outputs are vectors, one for each text."""
+
+    def __init__(self, engine: native.Engine) -> None:
+        self._engine = engine
+
+    def run(self, rows: Rows) -> list[Vector]:
+        vectors = self._engine.step(_batch(rows, want_logits=True)).logits
+        assert vectors is not None
+        return [Vector(values=row.astype("<f4").tobytes()) for row in vectors]
+
+
+def _batch(rows: Rows, **what: Any) -> native.Batch:
+    width = max(len(table) for table in rows.tables)
+    blocks = np.full((len(rows.tables), width), -1, np.int32)
+    for place, table in enumerate(rows.tables):
+        blocks[place, : len(table)] = table
+    return native.Batch(
+        tokens=rows.tokens,
+        row_start=rows.row_start,
+        start_pos=rows.start_pos,
+        blocks=blocks,
+        out_rows=rows.out_rows,
+        **what,
+    )
 
 
 def _top(result: native.StepResult, place: int, options: Sampling) -> tuple[tuple[int, float], ...]:

@@ -1,11 +1,12 @@
 """The wire between the server and one worker: frames of JSON over a socket pair that the worker inherits.
 
 frame    4 bytes little-endian length, then that many bytes of UTF-8 JSON: one object with a string "op".
-server   load (once, first) · add · cancel · ping; the end of the stream ends the worker
+server   load (once, first) · add · embed · cancel · ping; the end of the stream ends the worker
 worker   ready or failed (once, in answer to load) · step (one for all that a step brought, and how many sequences
-         wait for their first rows or, preempted, for their next) · refused (an add) · alive (at once in answer to
-         ping, in mid-step too)
+         wait for their first rows or, preempted, for their next) · vector (in answer to embed, and its end) · refused
+         (an add or an embed) · alive (at once in answer to ping, in mid-step too)
 
+A vector is base64 of float32, little-endian: at most 2^20 values, so it fits a frame of its own.
 Token ids and numbers only, except the path in `load` and sentences in `failed` and `refused`. The worker holds hostile
 content (a GGUF), so what it sends is read like a stranger's: frames are bounded, and a frame that is not as described
 here ends the worker, not the server.

@@ -10,6 +10,10 @@ Policy, in this order, under a budget of rows:
 When blocks run out the youngest sequence of the client with most of them is preempted. A preempted sequence goes back
 to its client's line: its blocks go (published ones stay matchable), its tokens stay.
 
+Of a model that computes whole texts (`whole`: an encoder, or one that takes a mean) a sequence has all its rows in one
+step, or none; it may be more rows than the budget when it comes first. Its blocks are of that step alone: none is
+looked for in the cache, none is left there.
+
 Refuses a prompt that can never fit, by name. Invariants:
 * The oldest running sequence advances in one of as many steps as there are clients, because it may preempt all others,
   no other preempts it, and the pool holds one full context. So every sequence ends.
@@ -44,7 +48,7 @@ class Part:
     @property
     def output(self) -> bool:
         sequence = self.sequence
-        return sequence.max_tokens > 0 and self.start + self.count == len(sequence.tokens)
+        return (sequence.embed or sequence.max_tokens > 0) and self.start + self.count == len(sequence.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,19 +82,28 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """The engine's answer for one output of a model that gives vectors: float32, little-endian."""
+
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a step did to a sequence. `chosen` is None only for a prompt computed with max_tokens 0."""
 
     sequence: Sequence
-    chosen: Chosen | None
+    chosen: Chosen | Vector | None
     finish: Literal["stop", "length"] | None
 
 
 class Scheduler:
-    def __init__(self, pool: BlockPool, *, n_ctx: int, max_seqs: int, max_rows: int) -> None:
+    def __init__(self, pool: BlockPool, *, n_ctx: int, max_seqs: int, max_rows: int, whole: bool = False) -> None:
         assert blocks_for(n_ctx) <= pool.n_blocks, "one full context must fit the pool"
         assert max_rows >= max_seqs >= 1, "every sequence needs a row to decode"
+        assert not whole or max_rows >= n_ctx, "every whole text needs its rows in one step"
         self.pool = pool
+        self.whole = whole
         self.n_ctx = n_ctx
         self.max_seqs = max_seqs
         self.max_rows = max_rows
@@ -110,10 +123,11 @@ class Scheduler:
         return len(self._running), len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Raises ContextExceeded when no token could follow the prompt, RequestRefused when there is no prompt."""
+        """Raises ContextExceeded when no token could follow the prompt (none must follow one whose vector is wanted),
+        RequestRefused when there is no prompt."""
         if not sequence.tokens:
             raise RequestRefused("the prompt is empty", hint="a prompt needs at least one token")
-        if len(sequence.tokens) >= self.n_ctx:
+        if len(sequence.tokens) + (not sequence.embed) > self.n_ctx:
             raise ContextExceeded(hint=f"the prompt has {len(sequence.tokens)} tokens and the context {self.n_ctx}")
         self._waiting.add(sequence)
         self._fed.setdefault(sequence.client, self._steps)
@@ -151,9 +165,9 @@ class Scheduler:
         self._remember(parts)
         return Step(parts=tuple(parts.values()), admitted=tuple(admitted))
 
-    def commit(self, step: Step, chosen: Seq[Chosen]) -> list[Outcome]:
+    def commit(self, step: Step, chosen: Seq[Chosen | Vector]) -> list[Outcome]:
         """Takes the engine's answers, in the order of step.outputs, and retires the sequences that ended."""
-        answers: Iterator[Chosen] = iter(chosen)
+        answers: Iterator[Chosen | Vector] = iter(chosen)
         outcomes = []
         for part in step.parts:
             sequence, output = part.sequence, part.output
@@ -161,6 +175,9 @@ class Scheduler:
             self._publish(sequence)
             if output:
                 answer = next(answers)
+                if isinstance(answer, Vector):
+                    outcomes.append(Outcome(sequence=sequence, chosen=answer, finish="stop"))
+                    continue
                 sequence.tokens.append(answer.token)
                 outcomes.append(Outcome(sequence=sequence, chosen=answer, finish=self._finish(sequence, answer.token)))
             elif sequence.remaining == 0:
@@ -188,6 +205,10 @@ class Scheduler:
         if rows < 1 or sequence not in self._running:  # preempted for an older one a moment ago
             return
         self._match(sequence)
+        if self.whole:
+            if parts and (sequence.remaining > rows or blocks_for(sequence.remaining) > self.pool.available):
+                return  # the next step begins with it
+            rows = sequence.remaining
         count = min(rows, sequence.remaining)
         if count < sequence.remaining:
             border = (sequence.computed + count) // BLOCK * BLOCK
@@ -215,7 +236,7 @@ class Scheduler:
 
     def _match(self, sequence: Sequence) -> None:
         """Takes from the cache every block that comes next. Also between chunks: another may have computed it since."""
-        while sequence.computed % BLOCK == 0 and sequence.computed // BLOCK < sequence.matchable:
+        while not self.whole and sequence.computed % BLOCK == 0 and sequence.computed // BLOCK < sequence.matchable:
             found = self.pool.match(sequence.parent, sequence.block_tokens(len(sequence.table)))
             if found is None:
                 return
@@ -227,7 +248,7 @@ class Scheduler:
                 sequence.n_cached += BLOCK
 
     def _publish(self, sequence: Sequence) -> None:
-        while len(sequence.keys) < sequence.computed // BLOCK:
+        while not self.whole and len(sequence.keys) < sequence.computed // BLOCK:
             index = len(sequence.keys)
             tokens = sequence.block_tokens(index)
             sequence.table[index], key = self.pool.publish(sequence.table[index], sequence.parent, tokens)

@@ -30,6 +30,7 @@ class Sequence:
     max_tokens: int  # generated at most; 0: the prompt is computed (and cached), nothing is chosen
     sampling: Sampling  # with a definite seed
     ends: frozenset[int]  # tokens that end the answer; empty when the request ignores them
+    embed: bool = False  # its vector is wanted, and no token
     computed: int = 0
     n_cached: int = 0  # prompt tokens taken from the cache before the first preemption
     preempted: bool = False

@@ -13,6 +13,7 @@ from runtime.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, Model
 # Keys that say nothing the engine must act on: sizes that tensors state better, and notes by converters.
 HARMLESS = frozenset(
     {"vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length"}
+    | {"normalize_embeddings"}  # the server does, or does not
 )
 
 
@@ -32,7 +33,6 @@ class Base:
     head_dim: int
     ff: tuple[int, ...]
     pooling: Pooling | None
-    normalized: bool
 
     def attention(self, i: int, rope: RopeSpec | None) -> AttentionSpec:
         """Plain attention of layer `i`; an architecture replaces what differs."""
@@ -50,7 +50,6 @@ class Base:
     def model(self, layers: Iterable[LayerSpec]) -> ModelSpec:
         return ModelSpec(
             pooling=self.pooling,
-            normalized=self.normalized,
             architecture=self.architecture,
             vocab=self.vocab,
             width=self.width,
@@ -83,7 +82,6 @@ def read_base(source: Source, *, encoder: bool = False) -> Base:
         head_dim=_head_dim(source, width, heads[0]),
         ff=source.per_layer("feed_forward_length", layers),
         pooling=read_pooling(source),
-        normalized=source.flag("normalize_embeddings", True),
     )
 
 

@@ -25,7 +25,10 @@ def _decode(b: PlanBuilder, spec: ModelSpec) -> None:
         at = f"blk.{number}."
         h = b.rms_norm(x, at + "attn_norm.weight", group=spec.width, eps=spec.eps)
         h = _attend(b, h, at, layer.attention, number, spec.eps)
-        if number == len(spec.layers) - 1 and spec.pooling in (None, "last"):  # nothing after this mixes rows: only those asked for go on
+        if number == len(spec.layers) - 1 and spec.pooling in (
+            None,
+            "last",
+        ):  # nothing after this mixes rows: only those asked for go on
             h, x = b.pick(h), b.pick(x)
         h = _project(b, h, at, layer.attention, "output")
         if layer.post_norms:
@@ -76,9 +79,7 @@ def _attend_all(b: PlanBuilder, x: int, at: str, layer: LayerSpec) -> int:
     q, k, v = (_project(b, x, at, spec, part) for part in ("q", "k", "v"))
     if spec.rope:
         q, k = (_rope(b, side, spec.rope, spec.head_dim) for side in (q, k))
-    return b.attend_all(
-        q, k, v, heads=spec.heads, kv_heads=spec.kv_heads, head_dim=spec.head_dim, scale=spec.scale
-    )
+    return b.attend_all(q, k, v, heads=spec.heads, kv_heads=spec.kv_heads, head_dim=spec.head_dim, scale=spec.scale)
 
 
 def _attend(b: PlanBuilder, x: int, at: str, spec: AttentionSpec, layer: int, eps: float) -> int:

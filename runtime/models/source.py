@@ -72,12 +72,6 @@ class Source:
             raise self.refuse(key, f"found {value!r:.40}, expected a number from {MIN_NUMBER} to {MAX_NUMBER}")
         return float(value)
 
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.value(key)
-        if value is not None and not isinstance(value, bool):
-            raise self.refuse(key, f"found {value!r:.40}, expected true or false")
-        return default if value is None else value
-
     def only(self, key: str, *allowed: object) -> None:
         """A key that is understood with these values alone (or absent)."""
         value = self.value(key)

@@ -87,8 +87,8 @@ class EncoderSpec:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
     """A decoder, or an encoder. `context`: the most tokens it was trained for. `tied`: the logits reuse the embedding
-    matrix. `pooling`: how the rows of a text become its vector; None: the model gives logits. `normalized`: the vector
-    is meant to have length 1. `encoder`: its own facts, None for a decoder."""
+    matrix. `pooling`: how the rows of a text become its vector; None: the model gives logits. `encoder`: its own facts,
+    None for a decoder."""
 
     architecture: str
     vocab: int
@@ -100,5 +100,4 @@ class ModelSpec:
     embed_scale: float = 1.0
     final_softcap: float = 0.0
     pooling: Pooling | None = None
-    normalized: bool = True
     encoder: EncoderSpec | None = None

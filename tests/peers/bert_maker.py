@@ -76,7 +76,7 @@ def read(folder: Path) -> Bert:
 
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = "the a king queen man woman cat dog sat on mat is was good bad fast slow it of and".split()
+WORDS = ("the", "a", "king", "queen", "man", "woman", "cat", "dog", "sat", "on", "mat", "is", "good", "bad", "fast")
 
 
 def random_bert(
@@ -224,7 +224,7 @@ def vector(model: Bert, ids: Sequence[int]) -> Doubles:
         h = dense(x, f"{at}intermediate.dense")
         h = h / 2 * np.vectorize(math.erfc)(-h / math.sqrt(2))
         x = norm(x + dense(h, f"{at}output.dense"), f"{at}output.LayerNorm")
-    return {"mean": x.mean(0), "cls": x[0], "last": x[-1]}[model.pooling]
+    return np.asarray({"mean": x.mean(0), "cls": x[0], "last": x[-1]}[model.pooling])
 
 
 def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
