@@ -34,6 +34,7 @@ LAYER_NAMES = {
     "attn_output": "attention.output.dense",
     "attn_output_norm": "attention.output.LayerNorm",
     "ffn_up": "intermediate.dense",
+    "ffn_gate": "intermediate.gate",
     "ffn_down": "output.dense",
     "layer_output_norm": "output.LayerNorm",
 }
@@ -41,7 +42,8 @@ LAYER_NAMES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bert:
-    """`vocab`: as vocab.txt spells it, `##` inside words. `tensors`: Hugging Face's names without "bert."."""
+    """`vocab`: as vocab.txt spells it, `##` inside words. `tensors`: Hugging Face's names without "bert.".
+    `base`: 0, or that of rotations, and then it is a nomic-bert: no places, a gate, no biases but the norms'."""
 
     layers: int
     heads: int
@@ -52,6 +54,11 @@ class Bert:
     pooling: Pooling
     vocab: tuple[str, ...]
     tensors: Mapping[str, Floats]
+    base: float = 0.0
+
+    @property
+    def arch(self) -> str:
+        return "nomic-bert" if self.base else "bert"
 
 
 def read(folder: Path) -> Bert:
@@ -81,7 +88,7 @@ WORDS = ("the", "a", "king", "queen", "man", "woman", "cat", "dog", "sat", "on",
 
 def random_bert(
     *, layers: int = 2, heads: int = 4, width: int = 64, ff: int = 96, context: int = 128, pooling: Pooling = "mean",
-    seed: int = 0,
+    base: float = 0.0, seed: int = 0,
 ) -> Bert:  # fmt: skip
     rng = np.random.default_rng(seed)
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
@@ -97,36 +104,44 @@ def random_bert(
         tensors[f"{name}.bias"] = (0.1 * rng.standard_normal(width)).astype(np.float32)
 
     for name, rows in (("word", len(vocab)), ("position", context), ("token_type", 2)):
+        if base and name == "position":
+            continue
         add(f"embeddings.{name}_embeddings.weight", rows, width)
     norm("embeddings.LayerNorm")
     shapes = {"attn_q": (width, width), "attn_k": (width, width), "attn_v": (width, width)}
     shapes |= {"attn_output": (width, width), "ffn_up": (ff, width), "ffn_down": (width, ff)}
+    shapes |= {"ffn_gate": (ff, width)} if base else {}
     for layer in range(layers):
         for part, theirs in LAYER_NAMES.items():
             name = f"encoder.layer.{layer}.{theirs}"
+            if part == "ffn_gate" and not base:
+                continue
             if part not in shapes:
                 norm(name)
                 continue
             add(f"{name}.weight", *shapes[part])
-            add(f"{name}.bias", shapes[part][0])
+            if not base:
+                add(f"{name}.bias", shapes[part][0])
             tensors[f"{name}.weight"] *= 2.0  # so that attention is no even mean and gelu is bent
     return Bert(
         layers=layers, heads=heads, width=width, ff=ff, context=context, eps=1e-12, pooling=pooling, vocab=vocab,
-        tensors=tensors,
+        tensors=tensors, base=base,
     )  # fmt: skip
 
 
 def write(model: Bert, path: Path, *, quant: str = "F32", metadata: Mapping[str, Any] | None = None) -> Path:
     """`quant`: of the matrices, where their columns fill its blocks, else F16. `metadata` adds keys, or removes those
     that are None."""
-    writer = gguf.GGUFWriter(path, "bert")
-    for key, value in (_keys(model) | _tokens(model.vocab) | dict(metadata or {})).items():
+    writer = gguf.GGUFWriter(path, model.arch)
+    file_type = int(gguf.LlamaFileType[("ALL_" if quant == "F32" else "MOSTLY_") + quant])
+    keys = _keys(model) | _tokens(model.vocab) | {"general.file_type": file_type} | dict(metadata or {})
+    for key, value in keys.items():
         if value is None:
             continue
         kind = gguf.GGUFValueType.get_type(value)
         writer.add_key_value(key, value, gguf.GGUFValueType.UINT32 if kind is gguf.GGUFValueType.INT32 else kind)
-    for name, theirs in names(model).items():
-        _add(writer, name, model.tensors[theirs], quant)
+    for name, array in named(model).items():
+        _add(writer, name, array, quant)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -143,6 +158,15 @@ def names(model: Bert) -> dict[str, str]:
     return {ours: theirs for ours, theirs in found.items() if theirs in model.tensors}
 
 
+def named(model: Bert) -> dict[str, Floats]:
+    """Every tensor under GGUF's name; nomic-bert's q, k and v in one."""
+    found = {ours: model.tensors[theirs] for ours, theirs in names(model).items()}
+    for layer in range(model.layers if model.base else 0):
+        parts = [found.pop(f"blk.{layer}.attn_{side}.weight") for side in "qkv"]
+        found[f"blk.{layer}.attn_qkv.weight"] = np.concatenate(parts)
+    return found
+
+
 def _keys(model: Bert) -> dict[str, Any]:
     keys = {
         "block_count": model.layers,
@@ -154,7 +178,8 @@ def _keys(model: Bert) -> dict[str, Any]:
         "attention.causal": False,
         "pooling_type": NUMBERS[model.pooling],
     }
-    return {f"bert.{key}": value for key, value in keys.items()}
+    keys |= {"rope.freq_base": model.base} if model.base else {}
+    return {f"{model.arch}.{key}": value for key, value in keys.items()}
 
 
 def _tokens(vocab: Sequence[str]) -> dict[str, Any]:
@@ -206,10 +231,13 @@ def vector(model: Bert, ids: Sequence[int]) -> Doubles:
         return np.asarray(centred / root * w(f"{name}.weight") + w(f"{name}.bias"))
 
     def dense(x: Doubles, name: str) -> Doubles:
-        return np.asarray(x @ w(f"{name}.weight").T + w(f"{name}.bias"))
+        y = x @ w(f"{name}.weight").T
+        return np.asarray(y if model.base else y + w(f"{name}.bias"))
 
     n, head = len(ids), model.width // model.heads
-    x = w("embeddings.word_embeddings.weight")[list(ids)] + w("embeddings.position_embeddings.weight")[:n]
+    x = w("embeddings.word_embeddings.weight")[list(ids)]
+    if not model.base:
+        x = x + w("embeddings.position_embeddings.weight")[:n]
     x = norm(x + w("embeddings.token_type_embeddings.weight")[0], "embeddings.LayerNorm")
     for layer in range(model.layers):
         at = f"encoder.layer.{layer}."
@@ -217,14 +245,28 @@ def vector(model: Bert, ids: Sequence[int]) -> Doubles:
             dense(x, f"{at}attention.self.{side}").reshape(n, model.heads, head).swapaxes(0, 1)
             for side in ("query", "key", "value")
         )
+        if model.base:
+            q, k = rotated(q, model.base), rotated(k, model.base)
         scores = q @ k.swapaxes(1, 2) / math.sqrt(head)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         seen = (weights / weights.sum(-1, keepdims=True) @ v).swapaxes(0, 1).reshape(n, -1)
         x = norm(x + dense(seen, f"{at}attention.output.dense"), f"{at}attention.output.LayerNorm")
         h = dense(x, f"{at}intermediate.dense")
-        h = h / 2 * np.vectorize(math.erfc)(-h / math.sqrt(2))
+        if model.base:
+            gate = dense(x, f"{at}intermediate.gate")
+            h = gate / (1 + np.exp(-gate)) * h
+        else:
+            h = h / 2 * np.vectorize(math.erfc)(-h / math.sqrt(2))
         x = norm(x + dense(h, f"{at}output.dense"), f"{at}output.LayerNorm")
     return np.asarray({"mean": x.mean(0), "cls": x[0], "last": x[-1]}[model.pooling])
+
+
+def rotated(x: Doubles, base: float) -> Doubles:
+    """x [heads, n, width]: value j and its partner half a head further turn by position * base^(-2j/width)."""
+    half = x.shape[-1] // 2
+    angle = np.arange(x.shape[1])[:, None] * base ** (-np.arange(half) / half)
+    turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angle)
+    return np.concatenate([turned.real, turned.imag], axis=-1)
 
 
 def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
