@@ -90,7 +90,7 @@ async def openai_embeddings(request: Request) -> Response:
     texts = _texts(body.raw("input"), "invalid input", ids=True)
     if not texts:
         raise RequestRefused("invalid input: expected a text, or a list of at least one")
-    form = body.text("encoding_format", "float")
+    form = body.text("encoding_format") or "float"
     if form not in ("float", "base64"):
         raise RequestRefused(f"encoding_format must be float or base64, found {form[:40]!r}")
     ask = await _ask(request, body, texts, empty="model is required")

@@ -269,6 +269,6 @@ def rotated(x: Doubles, base: float) -> Doubles:
     return np.concatenate([turned.real, turned.imag], axis=-1)
 
 
-def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return float(a @ b / math.sqrt((a @ a) * (b @ b)))
+def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(x @ y / math.sqrt((x @ x) * (y @ y)))

@@ -59,6 +59,10 @@ KEYS = [
     "reasoning_effort",
     "reasoning",
     "echo",
+    "input",
+    "dimensions",
+    "encoding_format",
+    "truncate",
 ]
 NAMES = st.sampled_from(
     ["demo", "acme/tuned:v1", "embedder", "gone", "", "a b", "x:cloud", "../../etc", "demo:latest", "é"]
@@ -83,6 +87,7 @@ VALUES = st.recursive(
 )
 SOUND: dict[str, Any] = {
     "prompt": "x",
+    "input": ["x", ""],
     "messages": [{"role": "user", "content": "x"}],
     "source": "demo",
     "destination": "d",

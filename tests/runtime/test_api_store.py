@@ -73,9 +73,7 @@ def test_the_doors_manners(store: Store) -> None:
 
 
 def test_what_is_not_built_is_refused_by_its_name(store: Store) -> None:
-    native = request(store, "POST", "/api/embed", {"model": "demo", "input": "x"})
-    assert (native.status_code, native.json()["error"]) == (501, "/api/embed is not supported by this server")
-    other = request(store, "POST", "/v1/embeddings", {})
+    other = request(store, "POST", "/v1/responses", {})
     assert (other.status_code, other.json()["error"]["type"]) == (501, "api_error")
 
 
