@@ -63,12 +63,10 @@ class Bert:
 
 def read(folder: Path) -> Bert:
     """A model as Hugging Face keeps it: config.json, vocab.txt, model.safetensors, 1_Pooling/config.json."""
-    from safetensors.numpy import load_file
-
     config = json.loads((folder / "config.json").read_text())
     assert config["hidden_act"] == "gelu"
     how = json.loads((folder / "1_Pooling/config.json").read_text())
-    tensors = load_file(folder / "model.safetensors")
+    tensors = _safetensors(folder / "model.safetensors")
     return Bert(
         layers=config["num_hidden_layers"],
         heads=config["num_attention_heads"],
@@ -80,6 +78,20 @@ def read(folder: Path) -> Bert:
         vocab=tuple((folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")),
         tensors={name: array for name, array in tensors.items() if not name.startswith(("pooler", "embeddings.pos_"))},
     )
+
+
+def _safetensors(path: Path) -> dict[str, Floats]:
+    """Its float32 tensors: 8 bytes of the header's length, the header in JSON, the data."""
+    raw = path.read_bytes()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    entries = json.loads(raw[8:start])
+    return {
+        name: np.frombuffer(raw[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]], "<f4").reshape(
+            entry["shape"]
+        )
+        for name, entry in entries.items()
+        if entry.get("dtype") == "F32"
+    }
 
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
