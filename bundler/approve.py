@@ -99,7 +99,7 @@ def examine(
     if statement_only:
         not_checked.append(DRY_RUN)
     else:
-        Intake(bundle.medium, bundle.statement, bundle.payloads, progress=progress).run()
+        Intake(bundle.medium, bundle.statement, bundle.payloads, sums=True, progress=progress).run()
     found = Verification(
         bundle=bundle,
         complete=not statement_only,

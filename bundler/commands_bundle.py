@@ -162,6 +162,9 @@ def export_(
 def verify_(
     folder: Path = FOLDER,
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; read no payload."),
+    sums: bool = typer.Option(
+        False, "--sums", help="Also compare the sums of whole volumes that the sheet has; takes half as long again."
+    ),
     with_store: bool = typer.Option(
         False, "--store", help="Of a bundle that sends only what changed: check against this host's store too."
     ),
@@ -195,6 +198,7 @@ def verify_(
                 judged_by,
                 policy=policy,
                 dry_run=dry_run,
+                sums=sums,
                 store=Store() if with_store else None,
                 extra=approval or (),
                 keys=keys,

@@ -58,11 +58,14 @@ class Intake:
         *,
         staging: Staging | None = None,
         held: frozenset[Digest] = frozenset(),
+        sums: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        """`held`: blobs the live store has already, re-hashed by the caller; their bytes are passed over."""
+        """`held`: blobs the live store has already, re-hashed by the caller; their bytes are passed over. `sums`: also
+        compare the payload's own hash of each volume; not where anything may be passed over."""
+        assert not (sums and (staging or held))
         self._medium, self._statement, self._payloads = medium, statement, payloads
-        self._staging, self._held = staging, held
+        self._staging, self._held, self._sums = staging, held, sums
         self._progress = progress or (lambda count: None)
         self._needed = {blob.leaves.list for blob in statement.blobs if blob.leaves}
         self._needed |= {digest for model in statement.models for digest in (model.manifest, model.oci)}
@@ -80,9 +83,8 @@ class Intake:
 
     def _volume(self, index: int) -> None:
         name = layout.volume_name(self._statement, index)
-        # A resumed or partly held bundle is not read whole, so only `verify` can compare the payload's own hash; every
-        # byte that an import does read is covered by the comparisons and the leaf hashes.
-        self._volume_hash = hashlib.sha256() if self._staging is None else None
+        # Every byte is covered by the comparisons and the leaf hashes; the payload's own hash says nothing more of it.
+        self._volume_hash = hashlib.sha256() if self._sums else None
         with self._medium.open(name) as volume:
             volume.expect(layout.head(self._statement, self._medium.envelope, index), HEAD)
             self._progress(volume.position)

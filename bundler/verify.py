@@ -42,6 +42,7 @@ _SEAL = object()
 MAX_BESIDE = 16 << 20  # bytes of the sheet or the verifier
 
 DRY_RUN = "every byte of the volumes behind the statement: this was a dry run"
+IMPLIED = "payload hashes of volumes: implied by headers, leaves and digests"
 NOT_IN_VERIFY = (
     "the content gate: it runs at import",
     "free space and names of a store: no store was looked at",
@@ -108,6 +109,7 @@ def verify(
     policy: Policy | None = None,
     seen: Channels | None = None,
     dry_run: bool = False,
+    sums: bool = False,
     store: Store | None = None,
     extra: Sequence[Path] = (),
     keys: Keys | None = None,
@@ -116,7 +118,7 @@ def verify(
 ) -> Verification:
     """Raises what the first failing check raises. `seen` is the memory of this side; the default lies in the home.
     `store`: what a delta supposes is looked for there, and what it builds is built and thrown away. `extra`: approvals
-    that do not lie beside the volumes. `keys`: where volumes are encrypted."""
+    that do not lie beside the volumes. `keys`: where volumes are encrypted. `sums`: see Intake."""
     now = now or datetime.now(timezone.utc)
     policy, seen = policy or Policy(), seen or Channels.imported()
     bundle = authenticate(path, trust, policy, seen.moment(now), extra, keys=keys)
@@ -127,7 +129,8 @@ def verify(
         not_checked.append(DRY_RUN)
     else:
         held = _held(store, bundle, policy, progress) if store else frozenset()
-        Intake(bundle.medium, bundle.statement, bundle.payloads, progress=progress).run()
+        Intake(bundle.medium, bundle.statement, bundle.payloads, sums=sums, progress=progress).run()
+        not_checked += [] if sums else [IMPLIED]
         if store:
             _try_out(store, bundle, held)
     return Verification(

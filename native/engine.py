@@ -161,14 +161,8 @@ class Engine:
         sampling = None if batch.sampling is None else _Samplings(batch.sampling, self.info.vocab)
         if sampling is not None and len(batch.sampling or ()) != n_outputs:
             raise InputError(f"batch of {n_outputs} outputs with {len(batch.sampling or ())} samplings")
-        n = n_outputs if sampling is not None else 0
-        result = StepResult(
-            tokens=np.empty(n, np.int32),
-            logprobs=np.empty(n, np.float32),
-            top_ids=np.empty((n, MAX_TOP), np.int32),
-            top_logprobs=np.empty((n, MAX_TOP), np.float32),
-            logits=np.empty((n_outputs, self.info.width), np.float32) if batch.want_logits else None,
-        )
+        logits = np.empty((n_outputs, self.info.width), np.float32) if batch.want_logits else None
+        result = _result(n_outputs if sampling is not None else 0, logits)
         given = SlBatch(
             *(array.ctypes.data for array in (tokens, row_start, start_pos, blocks, out_rows)),
             None if sampling is None else ctypes.addressof(sampling.structs),
@@ -180,6 +174,23 @@ class Engine:
             blocks.shape[1],
         )
         check(self._library.sl_step(handle, ctypes.byref(given)))
+        return result
+
+    def choose(self, samplings: Sequence[Sampling]) -> StepResult:
+        """Chooses the tokens of the last step, which had no sampling: one for each of its outputs, once. Raises
+        InputError."""
+        handle = self._open()
+        given = _Samplings(samplings, self.info.vocab)
+        result = _result(len(samplings), None)
+        batch = SlBatch(
+            sampling=ctypes.addressof(given.structs),
+            out_tokens=result.tokens.ctypes.data,
+            out_logprobs=result.logprobs.ctypes.data,
+            top_ids=result.top_ids.ctypes.data,
+            top_logprobs=result.top_logprobs.ctypes.data,
+            n_outputs=len(samplings),
+        )
+        check(self._library.sl_choose(handle, ctypes.byref(batch)))
         return result
 
     def op_times(self) -> npt.NDArray[np.int64]:
@@ -215,6 +226,17 @@ class Engine:
         raw = SlInfo()
         check(self._library.sl_get_info(self._handle, ctypes.byref(raw)))
         return _info_of(raw)
+
+
+def _result(n: int, logits: Floats | None) -> StepResult:
+    """Room for the tokens of n outputs."""
+    return StepResult(
+        tokens=np.empty(n, np.int32),
+        logprobs=np.empty(n, np.float32),
+        top_ids=np.empty((n, MAX_TOP), np.int32),
+        top_logprobs=np.empty((n, MAX_TOP), np.float32),
+        logits=logits,
+    )
 
 
 def measure(

@@ -99,6 +99,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sl_measure": (ctypes.c_int, (_p, _i32, _p, _i32, _p, _p)),
     "sl_free": (None, (_p,)),
     "sl_step": (ctypes.c_int, (_p, _p)),
+    "sl_choose": (ctypes.c_int, (_p, _p)),
     "sl_get_info": (ctypes.c_int, (_p, _p)),
     "sl_op_times": (ctypes.c_int, (_p, _p, _i32)),
     "sl_limits": (ctypes.c_int, (_i32, _i64, _p)),

@@ -8,6 +8,7 @@ knows tools is not listed with `tools` while the API refuses them.
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections import OrderedDict
@@ -82,6 +83,16 @@ class ModelCard:
         return layers[-1]
 
     @property
+    def adapters(self) -> tuple[Descriptor, ...]:
+        """The layers of the LoRAs that are added to the weights, in order."""
+        return self.manifest.of_kind("adapter")
+
+    @property
+    def content(self) -> str:
+        """As ModelSource.content."""
+        return " ".join(str(layer.digest) for layer in (self.weights, *self.adapters))
+
+    @property
     def shown_template(self) -> str:
         return self.template or (self.gguf.chat_template if self.gguf else None) or NO_TEMPLATE
 
@@ -119,11 +130,9 @@ class ModelCard:
     def modelfile(self, name: ModelName, store: Store) -> str:
         """A Modelfile that makes this model again from the blobs of this store."""
         commands = [Command(name="from", value=str(store.blob_path(self.weights.digest)))]
-        commands += [
-            Command(name="adapter", value=str(store.blob_path(layer.digest)))
-            for layer in self.manifest.of_kind("adapter")
-        ]
-        commands.append(Command(name="template", value=self.shown_template))
+        commands += [Command(name="adapter", value=str(store.blob_path(layer.digest))) for layer in self.adapters]
+        if self.template is not None:  # else the weights' own serves, and a layer would replace it
+            commands.append(Command(name="template", value=self.template))
         if self.system:
             commands.append(Command(name="system", value=self.system))
         commands += [
@@ -156,6 +165,12 @@ class CardBox:
         self.store = store
         self._cards: OrderedDict[Digest, ModelCard] = OrderedDict()
         self._lock = threading.Lock()
+
+    def through(self, store: Store) -> CardBox:
+        """The same cards, for names as another view of this store knows them."""
+        other = copy.copy(self)
+        other.store = store
+        return other
 
     def card(self, name: ModelName) -> ModelCard:
         """Blocks on disk at first sight of a manifest. Raises NotFound, or what is wrong with the model."""

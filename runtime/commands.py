@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from runtime import commands_measure
+from runtime import commands_access, commands_measure
 from runtime.errors import ModelNotFound, RequestRefused, ServerRefused
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command("show")(show)
     commands_measure.register(app)
     app.command("prepare")(prepare)
+    app.add_typer(commands_access.access_app, name="access")
 
 
 def serve(
@@ -70,11 +71,29 @@ def serve(
     max_loaded: int | None = typer.Option(
         None, min=1, max=1024, help="Models loaded at once [SEALIFT_MAX_LOADED_MODELS, 3]."
     ),
+    auth: bool | None = typer.Option(
+        None, "--auth/--no-auth", help="Ask for keys [only where other machines can reach the server]."
+    ),
+    access_file: Path | None = typer.Option(
+        None, help="The file of keys; implies --auth [SEALIFT_ACCESS, access.toml in the home]."
+    ),
+    tls_cert: Path | None = typer.Option(None, help="Speak TLS with this certificate, a PEM file with its chain."),
+    tls_key: Path | None = typer.Option(None, help="The certificate's private key, a PEM file."),
+    tls_client_ca: Path | None = typer.Option(
+        None, help="Let in only clients whose certificate this authority signed."
+    ),
+    read_only: bool = typer.Option(False, "--read-only", help="Refuse every request that would change the store."),
+    log_format: str = typer.Option("text", show_default=False, help="Form of the log: text or json [text]."),
+    log_level: str = typer.Option(
+        "info", show_default=False, help="Least level logged: debug, info, warning or error [info]."
+    ),
+    log_text: bool = typer.Option(False, "--log-text", help="Log the text of requests and answers too."),
 ) -> None:
     """Serve the models of the store over the Ollama and OpenAI APIs.
 
-    Opens no outbound connection, ever, unless --online is given. Every setting may also come from the environment, as
-    SEALIFT_X or OLLAMA_X. Example:
+    Opens no outbound connection, ever, unless --online is given. A setting with a name in brackets may also come from
+    the environment, as SEALIFT_X or, but for SEALIFT_ACCESS, OLLAMA_X. On SIGHUP keys and certificate are read again.
+    Example:
 
     \b
         sealift serve
@@ -98,7 +117,9 @@ def serve(
         what = told.resolve(
             address, threads=threads, parallel=parallel, context_length=context_length, batch_rows=batch_rows,
             kv_cache_type=kv_cache_type, keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue,
-            max_loaded=max_loaded,
+            max_loaded=max_loaded, auth=auth, access_file=access_file, tls_cert=tls_cert, tls_key=tls_key,
+            tls_client_ca=tls_client_ca, read_only=read_only, log_format=log_format, log_level=log_level,
+            log_text=log_text,
         )  # fmt: skip
         store = Store(models)
         transfers = transfers_factory(store) if online and transfers_factory is not None else None

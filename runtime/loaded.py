@@ -17,24 +17,26 @@ import math
 import struct
 import time
 from array import array
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from manifests.gguf import Gguf
+from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.link import Ended, Item, Link, Load, Stream, Token, Vector
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
+from runtime.engine.vocabulary import MAX_BYTES, Vocabulary
 from runtime.errors import CapabilityMissing, ContextExceeded, RequestCancelled, RequestRefused, RuntimeFailure
 from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder
 from runtime.text.stop import StopFilter
 from runtime.text.tokenizer import Tokenizer
 
-__all__ = ["Figures", "GenerateRequest", "LoadedModel", "ModelSource", "Sampling", "load_model"]
+__all__ = ["Constraint", "Figures", "GenerateRequest", "LoadedModel", "ModelSource", "Sampling", "load_model"]
 
 log = logging.getLogger("sealift.engine")
 
@@ -44,8 +46,8 @@ MAX_SEQS = 16  # sequences one worker computes together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """What to load and how. `weights` names the content of `path` (its blob digest): sources with equal weights and
-    compatible options share a worker, whatever their names.
+    """What to load and how. `weights` names the content of `path` (its blob digest), `adapters` are (digest, path) of
+    the LoRAs added to it: sources of equal `content` and compatible options share a worker, whatever their names.
 
     `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then a running
     worker with a larger one will do as well; it is cut to what the model was trained for. `threads` 0: one a core.
@@ -59,6 +61,7 @@ class ModelSource:
     weights: str
     path: Path
     size: int
+    adapters: tuple[tuple[str, Path], ...] = ()
     n_ctx: int = 0
     threads: int = 0
     parallel: int = 0
@@ -66,12 +69,20 @@ class ModelSource:
     kv_type: str = "f16"
     packs: str = ""
 
+    @property
+    def content(self) -> str:
+        """What a worker computes with: the digests of the weights and of the adapters, in order."""
+        return " ".join((self.weights, *(digest for digest, _ in self.adapters)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """`prompt`: token ids, begin-of-sequence included where the model wants one. `max_tokens` None: up to the context;
     0: the prompt is computed and cached, nothing is generated. `stop`: strings that end the answer and are not in it.
     `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
+    `constraint`: what every answer that ends by itself (reason "stop", no stop string) belongs to; one that a limit, a
+    stop string or the client cuts short is a beginning of such an answer.
+    `watch`: is told of every token and of the end, of one that nobody reads too.
     """
 
     prompt: tuple[int, ...]
@@ -82,6 +93,16 @@ class GenerateRequest:
     ignore_eos: bool = False
     logprobs: bool = False
     load_ns: int = 0
+    constraint: Constraint | None = None
+    watch: Watch | None = None
+
+
+class Watch(Protocol):
+    def token(self, age_ns: int) -> None:
+        """One more token is part of the answer; its age as in Token."""
+
+    def ended(self, finish: Finish) -> None:
+        """Once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +133,7 @@ class LoadedModel:
         self.loaded_at = datetime.now(timezone.utc)
         self.max_seqs = MAX_SEQS
         self._link = link
+        self._taught: asyncio.Task[None] | None = None  # the worker knows the vocabulary when it is done
 
     @property
     def name(self) -> str:
@@ -139,6 +161,16 @@ class LoadedModel:
         """Requests that no step has begun, or that were put back: in line though the batch may have places."""
         return self._link.waiting
 
+    @property
+    def cache_use(self) -> float:
+        """The share of the key/value pool that running requests hold, 0 to 1."""
+        return self._link.used_blocks / max(1, self.ready.n_blocks)
+
+    @property
+    def preemptions(self) -> int:
+        """How often, since it was loaded, a request had to give its place to another."""
+        return self._link.preemptions
+
     async def died(self) -> None:
         """Returns when the worker has gone."""
         await self._link.dead.wait()
@@ -148,20 +180,42 @@ class LoadedModel:
         await self._link.close()
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
-        """The answer as events. Raises at the call, before any event: RequestRefused, ContextExceeded, WorkerDied."""
+        """The answer as events. Raises at the call, before any event: RequestRefused, ContextExceeded, WorkerDied. A
+        constraint that is refused ends the events at once, with that error in Finish."""
         self._check(request)
         sampling = request.sampling.seeded()
+        answer = _Answer(request, self.tokenizer, seed=_definite(sampling), started=time.monotonic_ns())
+        if request.constraint is not None:
+            opening = _Opening(self._constrained(request, request.constraint, sampling), self._link)
+            return _Events(opening, answer, cancel=opening.cancel)
+        id, stream = self._submit(request, sampling, None)
+        return _Events(stream, answer, cancel=lambda: self._link.cancel(id))
+
+    def _submit(
+        self, request: GenerateRequest, sampling: Sampling, constraint: Constraint | None
+    ) -> tuple[int, Stream]:
         room = self.n_ctx - len(request.prompt)
-        started = time.monotonic_ns()
-        id, stream = self._link.submit(
+        return self._link.submit(
             request.prompt,
             sampling,
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             ends=() if request.ignore_eos else sorted(self.tokenizer.eog),
             client=request.client,
+            constraint=constraint,
         )
-        answer = _Answer(request, self.tokenizer, seed=_definite(sampling), started=started)
-        return _Events(stream, answer, cancel=lambda: self._link.cancel(id))
+
+    async def _constrained(
+        self, request: GenerateRequest, constraint: Constraint, sampling: Sampling
+    ) -> tuple[int, Stream]:
+        """Large schemas and vocabularies keep threads busy, not the loop."""
+        ready = await asyncio.to_thread(prepared, constraint)
+        if self._taught is None:
+            self._taught = asyncio.ensure_future(self._teach())
+        await asyncio.shield(self._taught)
+        return self._submit(request, sampling, ready)
+
+    async def _teach(self) -> None:
+        self._link.teach(await asyncio.to_thread(vocabulary_of, self.tokenizer))
 
     async def embed(self, tokens: Seq[int], *, client: str = "") -> array[float]:
         """The vector of a text as the model gives it: [ready.vector] float32, all finite. Raises RequestRefused,
@@ -188,6 +242,8 @@ class LoadedModel:
             raise ContextExceeded(hint=f"the prompt has {len(request.prompt)} tokens and the context {self.n_ctx}")
         if request.max_tokens is not None and request.max_tokens < 0:
             raise RequestRefused(f"max_tokens is {request.max_tokens}; expected 0 or more")
+        if request.constraint is not None and request.ignore_eos:
+            raise RequestRefused("ignore_eos and a format exclude each other: what a format describes has an end")
         self._check_tokens((min(request.prompt), max(request.prompt), *request.sampling.logit_bias))
 
     def _check_tokens(self, tokens: Iterable[int]) -> None:
@@ -215,11 +271,44 @@ def _finite(vector: bytes) -> array[float]:
     return values
 
 
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """Raises RequestRefused where answers cannot be constrained. Takes a quarter of a second for 150,000 tokens."""
+    tokens = tuple(tokenizer.table())
+    if not tokenizer.eog:
+        raise RequestRefused("this model has no token that ends an answer, so that a format cannot be kept")
+    if sum(map(len, tokens)) > MAX_BYTES:
+        raise RequestRefused(f"this model's tokens have more than {MAX_BYTES} bytes, so that a format cannot be kept")
+    special = frozenset(index for index in range(len(tokens)) if tokenizer.is_control(index))
+    return Vocabulary(tokens=tokens, special=special | tokenizer.eog, ends=tokenizer.eog)
+
+
+class _Opening:
+    """The stream of a sequence that is still being prepared."""
+
+    def __init__(self, submitted: Coroutine[Any, Any, tuple[int, Stream]], link: Link) -> None:
+        self._submitted = asyncio.ensure_future(submitted)
+        self._link = link
+
+    async def take(self) -> list[Item]:
+        try:
+            _, stream = await asyncio.shield(self._submitted)
+        except RuntimeFailure as error:
+            return [Ended(reason="error", failure=error)]
+        return await stream.take()
+
+    def cancel(self) -> None:
+        """Also before it is submitted, or when that failed."""
+        if not self._submitted.done():
+            self._submitted.cancel()
+        elif not self._submitted.cancelled() and self._submitted.exception() is None:
+            self._link.cancel(self._submitted.result()[0])
+
+
 class _Events(AsyncGenerator[Event, None]):
     """The iterator `generate` returns. Not a generator function: one that nobody has started yet cannot notice that it
     is closed, and its sequence would go on in the worker."""
 
-    def __init__(self, stream: Stream, answer: _Answer, *, cancel: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream | _Opening, answer: _Answer, *, cancel: Callable[[], None]) -> None:
         self._stream = stream
         self._answer = answer
         self._cancel = cancel
@@ -249,6 +338,7 @@ class _Events(AsyncGenerator[Event, None]):
     def _close(self) -> None:
         self._over = True
         self._cancel()
+        self._answer.abandon()
 
 
 class _Answer:
@@ -287,7 +377,14 @@ class _Answer:
         infos = self._due()
         return TextDelta(text=text, tokens=infos) if text or infos else None
 
+    def abandon(self) -> None:
+        """Nobody reads on."""
+        if self.finish is None:
+            self._finish("cancelled")
+
     def _token(self, token: Token) -> str:
+        if self._request.watch is not None:
+            self._request.watch.token(token.age_ns)
         self._first = self._first or token.age_ns
         self._last = token.age_ns
         self._generated += 1
@@ -346,6 +443,8 @@ class _Answer:
             total_ns=wall + load_ns,
         )
         self.finish = Finish(reason=reason, usage=usage, seed=self._seed, error=error, stop=stop)
+        if self._request.watch is not None:
+            self._request.watch.ended(self.finish)
 
 
 def _reason(text: str) -> Reason:
@@ -365,6 +464,7 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Sp
     wanted = source.n_ctx or DEFAULT_CONTEXT
     load = Load(
         path=str(source.path.resolve()),
+        adapters=tuple(str(path.resolve()) for _, path in source.adapters),
         n_ctx=wanted,
         threads=source.threads,
         parallel=source.parallel,

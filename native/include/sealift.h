@@ -158,6 +158,10 @@ int sl_create(const sl_op *ops, int32_t n_ops, const sl_tensor *tensors, int32_t
 int sl_measure(const sl_op *ops, int32_t n_ops, const sl_tensor *tensors, int32_t n_tensors, const sl_config *config, sl_info *out);
 void sl_free(sl_engine *engine);
 int sl_step(sl_engine *engine, const sl_batch *batch);
+/* The second half of a step that was given no sampling, so that masks may be made while its first half runs: chooses from
+ * its logits, once, before the next step. Of batch only n_outputs, sampling, out_tokens, out_logprobs, top_ids and
+ * top_logprobs are read; n_outputs is the step's. */
+int sl_choose(sl_engine *engine, const sl_batch *batch);
 int sl_get_info(const sl_engine *engine, sl_info *out);
 /* Nanoseconds spent per op of the plan since sl_create, times[n_ops]. Linear ops that read one slot in a row run together:
  * each gets a share of their time by the bytes of its weight. */

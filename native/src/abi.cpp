@@ -169,6 +169,13 @@ int sl_step(sl_engine* engine, const sl_batch* batch) {
   });
 }
 
+int sl_choose(sl_engine* engine, const sl_batch* batch) {
+  return guarded([&] {
+    need(engine && batch, "sl_choose: engine and batch must not be null");
+    engine->engine.choose(*batch);
+  });
+}
+
 int sl_get_info(const sl_engine* engine, sl_info* out) {
   return guarded([&] {
     need(engine && out, "sl_get_info: engine and out must not be null");

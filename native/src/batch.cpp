@@ -50,9 +50,6 @@ void Rows::check_shape(const sl_batch& b) const {
     refuse("batch: tokens, row_start, start_pos, blocks and out_rows must not be null");
   if (b.n_outputs > 0 && b.sampling && (!b.out_tokens || !b.out_logprobs))
     refuse("batch: sampling needs out_tokens and out_logprobs");
-  const int64_t width = plan_.slots[static_cast<size_t>(plan_.logits)].width;
-  if (b.sampling && width != plan_.vocab)
-    refuse("batch: nothing can be sampled from outputs of " + str(width) + " values for " + str(plan_.vocab) + " tokens");
   for (int32_t r = 0; r < b.n_rows; r++)
     if (b.tokens[r] < 0 || b.tokens[r] >= plan_.vocab)
       refuse("batch row " + str(r) + ": token " + str(b.tokens[r]) + " is not in the vocabulary of " +

@@ -17,11 +17,34 @@ float* Engine::slot(int32_t index) const {
 
 void Engine::step(const sl_batch& batch) {
   rows_.check(batch);
-  if (batch.sampling)
-    for (int32_t i = 0; i < batch.n_outputs; i++)
-      check_sampling(batch.sampling[i], plan_.vocab, ("sampling of output " + std::to_string(i) + ": ").c_str());
+  if (batch.sampling) check_samplings(batch);
+  undrawn_.clear();
   walk(batch);
-  outputs(batch);
+  for (int32_t i = 0; i < batch.n_outputs; i++)
+    undrawn_.push_back(rows_.position[static_cast<size_t>(batch.out_rows[i])] + 1);
+  const int64_t values = int64_t{batch.n_outputs} * width(plan_.logits);
+  if (batch.logits && values > 0)
+    std::memcpy(batch.logits, slot(plan_.logits), static_cast<size_t>(values) * sizeof(float));
+  if (batch.sampling) draw(batch);
+}
+
+void Engine::choose(const sl_batch& batch) {
+  if (undrawn_.empty()) refuse("no step has left logits to choose from");
+  if (batch.n_outputs != static_cast<int32_t>(undrawn_.size()))
+    refuse("n_outputs is " + std::to_string(batch.n_outputs) + ", the step had " + std::to_string(undrawn_.size()));
+  if (!batch.sampling || !batch.out_tokens || !batch.out_logprobs)
+    refuse("sampling, out_tokens and out_logprobs must not be null");
+  check_samplings(batch);
+  draw(batch);
+}
+
+void Engine::check_samplings(const sl_batch& batch) const {
+  const int64_t values = width(plan_.logits);
+  if (values != plan_.vocab)
+    refuse("nothing can be sampled from outputs of " + std::to_string(values) + " values for " +
+        std::to_string(plan_.vocab) + " tokens");
+  for (int32_t i = 0; i < batch.n_outputs; i++)
+    check_sampling(batch.sampling[i], plan_.vocab, ("sampling of output " + std::to_string(i) + ": ").c_str());
 }
 
 void Engine::walk(const sl_batch& batch) {
@@ -199,20 +222,16 @@ void Engine::pool(const sl_op& op, const sl_batch& batch) {
   });
 }
 
-// A sequence whose logits are not finite gets SL_NONE for a token; its neighbours are not touched.
-void Engine::outputs(const sl_batch& batch) {
-  const int64_t vocab = width(plan_.logits);
+// A sequence whose logits are not finite gets SL_NONE for a token; its neighbours are not touched. Logits are used up.
+void Engine::draw(const sl_batch& batch) {
+  const int64_t vocab = plan_.vocab;
   float* logits = slot(plan_.logits);
-  if (batch.logits && batch.n_outputs > 0)
-    std::memcpy(batch.logits, logits, static_cast<size_t>(batch.n_outputs * vocab) * sizeof(float));
-  if (!batch.sampling) return;
   std::atomic<bool> no_memory{false};
   pool_.run(batch.n_outputs, [&](int64_t i, int worker) {
     Choice choice{SL_NONE, NAN, batch.top_ids ? batch.top_ids + i * SL_MAX_TOP : nullptr,
                   batch.top_logprobs ? batch.top_logprobs + i * SL_MAX_TOP : nullptr};
-    const int32_t position = rows_.position[static_cast<size_t>(batch.out_rows[i])] + 1;
     try {
-      sample(bodies_, logits + i * vocab, plan_.vocab, batch.sampling[i], position, choice,
+      sample(bodies_, logits + i * vocab, plan_.vocab, batch.sampling[i], undrawn_[static_cast<size_t>(i)], choice,
              sample_scratch_[static_cast<size_t>(worker)]);
     } catch (const std::bad_alloc&) {
       no_memory = true;
@@ -220,6 +239,7 @@ void Engine::outputs(const sl_batch& batch) {
     batch.out_tokens[i] = choice.token;
     batch.out_logprobs[i] = choice.logprob;
   });
+  undrawn_.clear();
   if (no_memory) throw std::bad_alloc();
 }
 

@@ -18,12 +18,16 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 
 from manifests.store import Store
+from runtime.access.access import Access
 from runtime.api import embedding, native, openai, status_routes, store_routes, transfer_routes
+from runtime.api.gate import Gate, permit
 from runtime.api.guard import Guard
+from runtime.api.observing import Observed
 from runtime.api.state import Server, Settings, Transfers
 from runtime.api.transport import NATIVE, Dialect, error_response
 from runtime.card import CardBox
 from runtime.manager import Manager
+from runtime.metrics import Metrics
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -35,6 +39,7 @@ NOT_BUILT = (
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET HEAD", "/", status_routes.root),
     ("GET HEAD", "/health", status_routes.health),
+    ("GET", "/metrics", status_routes.metrics),
     ("GET HEAD", "/api/version", status_routes.version),
     ("GET", "/api/status", status_routes.cloud),
     ("GET", "/api/ps", status_routes.ps),
@@ -62,10 +67,12 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
 
 
 def create_app(
-    store: Store, manager: Manager, *, transfers: Transfers | None = None, settings: Settings | None = None
-) -> FastAPI:
-    """`transfers` None: the server opens no outbound connection. The manager is closed when the application ends."""
-    settings = settings or Settings()
+    store: Store, manager: Manager, *, transfers: Transfers | None = None, settings: Settings | None = None,
+    access: Access | None = None, metrics: Metrics | None = None,
+) -> FastAPI:  # fmt: skip
+    """`transfers` None: the server opens no outbound connection. `access` None: it asks nobody who they are. The
+    manager is closed when the application ends."""
+    settings, metrics = settings or Settings(), metrics or Metrics()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -75,21 +82,32 @@ def create_app(
             await manager.close()
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
-    app.state.sealift = Server(store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings)
+    server = app.state.sealift = Server(
+        store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings, access=access,
+        metrics=metrics,
+    )  # fmt: skip
     for methods, path, endpoint in ROUTES:
-        app.router.routes.append(_route(path, methods.split(), endpoint))
+        app.router.routes.append(_route(server, path, methods.split(), endpoint))
     app.add_exception_handler(HTTPException, _not_here)
+    app.add_middleware(Gate, access=access, dialect_of=dialect_of)  # the innermost: the last one sees a request first
     app.add_middleware(_Signed, version=settings.version)
     app.add_middleware(Guard, origins=settings.origins, listening_on=settings.listening_on)
+    app.add_middleware(Observed, metrics=metrics, texts=settings.log_text)
     return app
 
 
-def _route(path: str, methods: list[str], endpoint: Endpoint) -> Route:
+def dialect_of(path: str) -> Dialect:
+    """How errors are worded for a path."""
+    return openai.OPENAI if path.startswith("/v1/") else NATIVE
+
+
+def _route(server: Server, path: str, methods: list[str], endpoint: Endpoint) -> Route:
     """Errors become this API's answers here, so that none reaches the framework's own handlers."""
-    dialect: Dialect = openai.OPENAI if path.startswith("/v1/") else NATIVE
+    dialect = dialect_of(path)
 
     async def guarded(request: Request) -> Response:
         try:
+            permit(request, path, access=server.access, read_only=server.settings.read_only)
             return await endpoint(request)
         except ClientDisconnect:
             return Response(status_code=499)

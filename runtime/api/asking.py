@@ -22,6 +22,7 @@ from manifests.name import ModelName
 from runtime.api import names
 from runtime.api.durations import FOREVER, SECOND, keep_alive
 from runtime.api.gojson import Body
+from runtime.api.observing import watching
 from runtime.api.prompts import PromptMaker
 from runtime.api.state import Server
 from runtime.card import ModelCard
@@ -69,7 +70,8 @@ class Run:
 async def running(server: Server, ask: Ask) -> AsyncIterator[Run]:
     """Loads the model if need be. Leaving the block cancels what still runs."""
     started = time.monotonic_ns()
-    async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
+    watched = watching(server.metrics, ask.name.short, ask.card.manifest.digest.hex)
+    async with watched as watch, server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
         load_ns = time.monotonic_ns() - started
         prompt = await prompt_of(ask, model)
         request = GenerateRequest(
@@ -80,6 +82,7 @@ async def running(server: Server, ask: Ask) -> AsyncIterator[Run]:
             client=ask.client,
             logprobs=ask.logprobs,
             load_ns=load_ns,
+            watch=watch.at(model),
         )
         async with aclosing(model.generate(request)) as events:
             yield Run(prompt=prompt, model=model, events=events)
@@ -114,6 +117,7 @@ def source_of(server: Server, ask: Wanted) -> ModelSource:
         weights=str(weights.digest),
         path=server.store.blob_path(weights.digest),
         size=ask.card.manifest.size,
+        adapters=tuple((str(layer.digest), server.store.blob_path(layer.digest)) for layer in ask.card.adapters),
         n_ctx=ask.options.num_ctx or settings.context_length,
         threads=ask.options.num_thread or settings.threads,
         parallel=settings.parallel,

@@ -29,12 +29,14 @@ from manifests.name import ModelName
 from runtime.api.asking import find_model, keep_alive_of, source_of
 from runtime.api.gojson import Body, dump
 from runtime.api.native import client_of
+from runtime.api.observing import watching
 from runtime.api.openai import OPENAI
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
 from runtime.api.transport import JSON, Answer, Chunks
 from runtime.card import ModelCard
 from runtime.errors import CapabilityMissing, ContextExceeded, ModelNotFound, RequestRefused
+from runtime.events import Finish, Usage
 from runtime.loaded import LoadedModel
 from runtime.options import Options, merge
 
@@ -155,18 +157,19 @@ def _find(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
 
 @asynccontextmanager
 async def _found(server: Server, ask: Texts) -> AsyncIterator[Found]:
-    """Loads the model, also for no text at all. The model is kept until the answer is written."""
+    """Loads the model, also for no text at all. The model is kept until the answer is written. To the metrics all texts
+    of a request are one prompt."""
     started = time.monotonic_ns()
-    async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
+    watched = watching(server.metrics, ask.name.short, ask.card.manifest.digest.hex)
+    async with watched as watch, server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
         load_ns = time.monotonic_ns() - started
         ids = await asyncio.get_running_loop().run_in_executor(_ENCODING, _encode, model, ask)
+        watch.at(model)
         vectors = await _vectors(model, ids, ask.client)
-        yield Found(
-            vectors=vectors,
-            tokens=sum(map(len, ids)),
-            load_ns=load_ns,
-            total_ns=time.monotonic_ns() - started,
-        )
+        tokens, total_ns = sum(map(len, ids)), time.monotonic_ns() - started
+        usage = Usage(prompt_tokens=tokens, load_ns=load_ns, prompt_ns=total_ns - load_ns, total_ns=total_ns)
+        watch.ended(Finish(reason="stop", usage=usage, seed=0))
+        yield Found(vectors=vectors, tokens=tokens, load_ns=load_ns, total_ns=total_ns)
 
 
 _ENCODING = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sealift-texts")

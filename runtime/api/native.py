@@ -31,6 +31,7 @@ from runtime.api.asking import (
     top_logprobs_of,
 )
 from runtime.api.durations import now_utc
+from runtime.api.gate import caller_of
 from runtime.api.gojson import Body, dump
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
@@ -61,7 +62,7 @@ async def generate(request: Request) -> Response:
     prompt, raw, context = body.text("prompt"), body.flag("raw"), body.array("context", int, "int")
     seconds = keep_alive_of(body)
     if not prompt and seconds == 0:
-        return _unload(server, asked, str(card.weights.digest), generate_shape)
+        return _unload(server, asked, card.content, generate_shape)
     if raw and (body.text("template") or body.text("system") or context):
         raise RequestRefused("raw mode does not support template, system, or context")
     suffix, images = body.text("suffix"), body.array("images", str, "api.ImageData")
@@ -104,7 +105,7 @@ async def chat(request: Request) -> Response:
     messages = body.structs("messages", "Message")
     seconds = keep_alive_of(body)
     if not messages and seconds == 0:
-        return _unload(server, asked, str(card.weights.digest), chat_shape)
+        return _unload(server, asked, card.content, chat_shape)
     tools = bool(body.array("tools", dict, "api.Tool")) or any(message.raw("tool_calls") for message in messages)
     images = any(message.raw("images") for message in messages)
     refuse_incapable(name, card, "chat", asked, wanted={"tools": tools, "vision": images})
@@ -148,14 +149,18 @@ def _common_checks(body: Body, asked: str, card: Any) -> int:
 
 
 def client_of(request: Request) -> str:
+    """A key is one client wherever it asks from: behind a proxy all addresses are the same."""
+    caller = caller_of(request)
+    if caller is not None:
+        return f"key {caller.name}"
     return request.client.host if request.client else ""
 
 
 # -- load, unload, and the prompt alone
 
 
-def _unload(server: Server, asked: str, weights: str, shape: Shape) -> Response:
-    server.manager.unload(weights)
+def _unload(server: Server, asked: str, content: str, shape: Shape) -> Response:
+    server.manager.unload(content)
     return json_response(_envelope(asked, shape, "") | {"done": True, "done_reason": "unload"})
 
 

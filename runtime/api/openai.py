@@ -53,7 +53,12 @@ from runtime.text.message import Message
 MAX_PROMPTS = 64  # prompts of one /v1/completions request
 
 
-_ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 class OpenAIDialect:

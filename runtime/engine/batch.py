@@ -8,10 +8,13 @@ vectors out;
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen, Step, Vector
+
+if TYPE_CHECKING:
+    from runtime.engine.grammar import Matcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +22,8 @@ class Rows:
     """One step in the terms of `sl_batch`, with ragged tables instead of padded ones.
 
     tokens      [n_rows]    row_start [n_seqs + 1]    start_pos [n_seqs]    tables [n_seqs][blocks of the sequence]
-    out_rows    [n_outputs] ascending; sampling, histories: one for each of them
+    out_rows    [n_outputs] ascending; sampling, histories, matchers: one for each of them. A matcher's mask may
+                still be under way when the step begins: it is asked for after the forward pass
     """
 
     tokens: list[int]
@@ -29,6 +33,7 @@ class Rows:
     out_rows: list[int]
     sampling: list[Sampling]
     histories: list[list[int]]
+    matchers: list[Matcher | None]
 
 
 class Runner(Protocol):
@@ -56,7 +61,7 @@ class Opened:
 
 
 def rows_of(step: Step) -> Rows:
-    rows = Rows(tokens=[], row_start=[0], start_pos=[], tables=[], out_rows=[], sampling=[], histories=[])
+    rows = Rows(tokens=[], row_start=[0], start_pos=[], tables=[], out_rows=[], sampling=[], histories=[], matchers=[])
     for part in step.parts:
         sequence = part.sequence
         rows.tokens.extend(sequence.tokens[part.start : part.start + part.count])
@@ -67,4 +72,5 @@ def rows_of(step: Step) -> Rows:
             rows.out_rows.append(len(rows.tokens) - 1)
             rows.sampling.append(sequence.sampling)
             rows.histories.append(sequence.history())
+            rows.matchers.append(sequence.matcher)
     return rows

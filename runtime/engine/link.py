@@ -21,18 +21,21 @@ from collections.abc import Sequence as Seq
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from runtime.engine.constraint import Constraint
 from runtime.engine.protocol import (
     OUT_FIELDS,
     Frames,
     Message,
     ProtocolError,
+    constraint_to_json,
     encode,
     error_from_json,
     sampling_to_json,
 )
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spawned, spawn
-from runtime.errors import RuntimeFailure, ShuttingDown, WorkerDied
+from runtime.engine.vocabulary import Vocabulary
+from runtime.errors import RequestRefused, RuntimeFailure, ShuttingDown, WorkerDied
 
 log = logging.getLogger("sealift.engine")
 
@@ -41,6 +44,7 @@ DIED = (
     "check the server's log for details"
 )
 NOT_NUMBERS = "an error was encountered while running the model: it produced values that are not numbers"
+STUCK = "what the format allows next cannot be told within its limits; a simpler schema, pattern or grammar may do"
 CLOSE_S = 2.0  # patience before a worker that was asked to go is killed
 PULSE_S = 30.0  # silence before a worker is asked for a sign of life, and then before it is given up
 READ = 1 << 18  # bytes
@@ -48,7 +52,7 @@ READ = 1 << 18  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a worker shall run. `path`: the GGUF file's absolute path.
+    """What a worker shall run. `path`: the GGUF file's absolute path; `adapters`: those of the LoRAs added to it.
 
     `n_ctx`, `threads`, `parallel` 0: the worker chooses. `parallel`: how many full contexts the key/value pool holds.
     `packs`: the path of the weights' packs without instruction set and suffix, "": none are kept; `blob`: the digest
@@ -57,6 +61,7 @@ class Load:
     """
 
     path: str
+    adapters: tuple[str, ...] = ()
     n_ctx: int = 0
     threads: int = 0
     parallel: int = 0
@@ -155,6 +160,8 @@ class Link:
         self._streams: dict[int, Stream] = {}
         self._next_id = 0
         self._waiting = 0
+        self._used = 0
+        self.preemptions = 0  # as the worker said last
         self._loaded: asyncio.Future[Ready] = self._loop.create_future()
         self._closing = False
         self._pulse: asyncio.TimerHandle | None = None  # runs while a sequence is open
@@ -201,11 +208,19 @@ class Link:
         sent since."""
         return self._waiting
 
+    @property
+    def used_blocks(self) -> int:
+        """Of the key/value pool, as the worker said last; none when no sequence is open."""
+        return min(max(0, self._used), self.ready.n_blocks) if self._streams else 0
+
     def submit(
-        self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = ""
-    ) -> tuple[int, Stream]:
-        """Gives the worker a sequence; `sampling` has a definite seed. Raises WorkerDied."""
+        self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = "",
+        constraint: Constraint | None = None,
+    ) -> tuple[int, Stream]:  # fmt: skip
+        """Gives the worker a sequence; `sampling` has a definite seed, `constraint` is prepared, and the worker was
+        taught the vocabulary before. Raises WorkerDied."""
         wanted = {"sampling": sampling_to_json(sampling), "max_tokens": max_tokens, "ends": list(ends)}
+        wanted["constraint"] = constraint_to_json(constraint)
         return self._open({"op": "add", "tokens": list(tokens), "client": client, **wanted})
 
     def embed(self, tokens: Seq[int], *, client: str = "") -> tuple[int, Stream]:
@@ -222,6 +237,12 @@ class Link:
         if self._pulse is None:
             self._feel()
         return id, stream
+
+    def teach(self, vocabulary: Vocabulary) -> None:
+        """What the worker must know before a constraint. Raises WorkerDied."""
+        if not self.alive:
+            raise WorkerDied(DIED)
+        self._send({"op": "vocabulary", **vocabulary.to_json()})
 
     def cancel(self, id: int) -> None:
         """The sequence ends now, for the reader at once and for the worker before its next step."""
@@ -284,6 +305,8 @@ class Link:
         op = message["op"]
         if op == "step":
             self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
+            self._used = int(message["used"])
+            self.preemptions = max(self.preemptions, min(int(message["preempted"]), 1 << 53))
             for entry in message["out"]:
                 self._deliver(entry)
         elif op == "vector":
@@ -330,8 +353,9 @@ class Link:
             pairs = tuple((int(other), float(value)) for other, value in top) if top else ()
             stream.put(Token(int(token), float(logprob), pairs, cached, queue_ns, age_ns))
         if finish is not None:
-            failure = RuntimeFailure(NOT_NUMBERS) if finish == "error" else None
-            ended = Ended(reason=str(finish), cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure)
+            failure = _failure(str(finish))
+            reason = "error" if failure else str(finish)
+            ended = Ended(reason=reason, cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure)
             self._end(id, ended)
 
     def _deliver_vector(self, message: Message) -> None:
@@ -367,3 +391,9 @@ class Link:
             self._end(id, Ended(reason="error", failure=why or WorkerDied(DIED)))
         if self.on_death is not None and not self._closing:
             self.on_death()
+
+
+def _failure(finish: str) -> RuntimeFailure | None:
+    if finish == "stuck":
+        return RequestRefused(STUCK)
+    return RuntimeFailure(NOT_NUMBERS) if finish == "error" else None

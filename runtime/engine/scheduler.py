@@ -74,11 +74,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """The engine's answer for one output: the token, its log probability, the alternatives asked for."""
+    """The engine's answer for one output: the token, its log probability, the alternatives asked for. `stuck`: nothing
+    could be chosen, because it cannot be told what the constraint allows."""
 
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,8 @@ class Scheduler:
                     outcomes.append(Outcome(sequence=sequence, chosen=answer, finish="stop"))
                     continue
                 sequence.tokens.append(answer.token)
+                if sequence.matcher is not None and answer.token >= 0 and answer.token not in sequence.ends:
+                    sequence.matcher.advance(answer.token)
                 outcomes.append(Outcome(sequence=sequence, chosen=answer, finish=self._finish(sequence, answer.token)))
             elif sequence.remaining == 0:
                 outcomes.append(Outcome(sequence=sequence, chosen=None, finish="length"))
@@ -255,7 +259,7 @@ class Scheduler:
             sequence.keys.append(key)
 
     def _finish(self, sequence: Sequence, token: int) -> Literal["stop", "length"] | None:
-        if token in sequence.ends:
+        if token in sequence.ends or (sequence.matcher is not None and sequence.matcher.complete):
             return "stop"
         if sequence.generated >= sequence.max_tokens or len(sequence.tokens) >= self.n_ctx:
             return "length"

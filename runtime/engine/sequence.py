@@ -15,9 +15,13 @@ computed to 0 and empties the table: the generated tokens stay and are computed 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from runtime.engine.blocks import BLOCK, ROOT
 from runtime.engine.sampling import Sampling
+
+if TYPE_CHECKING:
+    from runtime.engine.grammar import Matcher
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -31,6 +35,7 @@ class Sequence:
     sampling: Sampling  # with a definite seed
     ends: frozenset[int]  # tokens that end the answer; empty when the request ignores them
     embed: bool = False  # its vector is wanted, and no token
+    matcher: Matcher | None = None  # of a constrained answer: what it has said; preemption leaves it as it is
     computed: int = 0
     n_cached: int = 0  # prompt tokens taken from the cache before the first preemption
     preempted: bool = False

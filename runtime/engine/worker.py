@@ -23,7 +23,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 from manifests.confine import Confinement, confine, die_with_parent
 from manifests.errors import ManifestsError
@@ -31,13 +32,27 @@ from runtime.engine.batch import Opened, rows_of
 from runtime.engine.blocks import BlockPool
 from runtime.engine.link import READ, Load
 from runtime.engine.pace import Pace
-from runtime.engine.protocol import Frames, Message, ProtocolError, encode, error_to_json, sampling_from_json
+from runtime.engine.protocol import (
+    Frames,
+    Message,
+    ProtocolError,
+    constraint_from_json,
+    encode,
+    error_to_json,
+    sampling_from_json,
+)
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen, Outcome, Scheduler, Vector
 from runtime.engine.sequence import Sequence
+from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import CapabilityMissing, ModelRefused, RequestRefused, RuntimeFailure
 
+if TYPE_CHECKING:
+    from runtime.engine.grammar import Matcher
+    from runtime.engine.grammar_line import GrammarLine
+
 FAULT = 70
+AHEAD = 2  # grammars compiled for sequences that wait for a place in the batch
 _NO_TOP: tuple[tuple[int, float], ...] = ()
 
 
@@ -68,6 +83,7 @@ def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
             wire.sendall(frame)
 
     threading.Thread(target=_read, args=(wire, inbox, send), daemon=True).start()
+    _import_grammars()
     started = time.monotonic_ns()
     try:
         opened = opener(_load_of(inbox.get()[1]))
@@ -106,6 +122,8 @@ class Loop:
         self._embeds = opened.vector > 0
         self._runner = opened.runner
         self._vocab = opened.vocab
+        self._threads = int(opened.facts.get("threads", 1))
+        self._grammars: GrammarLine | None = None  # until the vocabulary is known
         self._pace = Pace(max_rows=opened.max_rows)
         self._inbox = inbox
         self._send = send
@@ -138,9 +156,11 @@ class Loop:
     def _tell(self, out: list[list[Any]]) -> None:
         """One frame, where there is news."""
         _, waiting = self.scheduler.counts
+        waiting += self._grammars.waiting if self._grammars else 0
         if out or waiting != self._said:
             self._said = waiting
-            self._send(encode({"op": "step", "out": out, "waiting": waiting}))
+            pool = {"used": self.scheduler.pool.n_used, "preempted": self.scheduler.preemptions}
+            self._send(encode({"op": "step", "out": out, "waiting": waiting, **pool}))
 
     def _control(self) -> None:
         while True:
@@ -153,19 +173,55 @@ class Loop:
             self._handle(message, arrived)
 
     def _handle(self, message: Message, arrived: int) -> None:
-        op, id = message["op"], message["id"]
+        op = message["op"]
         if op in ("add", "embed"):
-            self._arrived[id] = arrived
-            try:
-                self.scheduler.add(self._sequence(message))
-            except RequestRefused as error:
-                self._forget(id)
-                self._send(encode({"op": "refused", "id": id, **error_to_json(error)}))
+            self._arrived[message["id"]] = arrived
+            self._add(message)
+        elif op == "compiled":
+            self._compiled(message["sequence"], message["matcher"])
         elif op == "cancel":
-            self.scheduler.cancel(id)
-            self._forget(id)
+            self.scheduler.cancel(message["id"])
+            self._forget(message["id"])
+        elif op == "vocabulary":
+            self._grammars = self._grammar_line(Vocabulary.from_json(message))
         else:
             raise ProtocolError(f"an unexpected {op}")
+
+    def _add(self, message: Message) -> None:
+        try:
+            sequence, constraint = self._sequence(message), constraint_from_json(message.get("constraint"))
+            if constraint is None:
+                self.scheduler.add(sequence)
+            elif self._grammars is None:
+                raise ProtocolError("a constraint before the vocabulary")
+            else:
+                self._grammars.add(sequence, constraint)
+        except RequestRefused as error:
+            self._refuse(message["id"], error)
+
+    def _compiled(self, sequence: Sequence, matcher: Future[Matcher]) -> None:
+        """A sequence whose constraint has become a grammar, or was refused; it may have been cancelled since."""
+        if self._grammars is None or not self._grammars.holds(sequence.id):
+            return
+        try:
+            sequence.matcher = matcher.result()
+            self.scheduler.add(sequence)
+        except RequestRefused as error:
+            self._refuse(sequence.id, error)
+
+    def _refuse(self, id: int, error: RequestRefused) -> None:
+        self._forget(id)
+        self._send(encode({"op": "refused", "id": id, **error_to_json(error)}))
+
+    def _grammar_line(self, vocabulary: Vocabulary) -> GrammarLine:
+        from runtime.engine.grammar import Grammars
+        from runtime.engine.grammar_line import GrammarLine
+
+        def done(sequence: Sequence, matcher: Future[Matcher]) -> None:
+            self._inbox.put((time.monotonic_ns(), {"op": "compiled", "sequence": sequence, "matcher": matcher}))
+
+        grammars = Grammars(vocabulary, self._vocab, self._threads)
+        return GrammarLine(grammars, self.scheduler.max_seqs + AHEAD, done)
 
     def _sequence(self, message: Message) -> Sequence:
         tokens, embed = message["tokens"], message["op"] == "embed"
@@ -211,7 +267,7 @@ class Loop:
             token, logprob, top = chosen.token, chosen.logprob, chosen.top
         elif chosen is not None:
             self.scheduler.cancel(sequence.id)
-            finish = "error"
+            finish = "stuck" if chosen.stuck else "error"
         queued, age = self._queued[sequence.id], done - self._arrived[sequence.id]
         if finish:
             self._forget(sequence.id)
@@ -220,6 +276,8 @@ class Loop:
     def _forget(self, id: int) -> None:
         self._arrived.pop(id, None)
         self._queued.pop(id, None)
+        if self._grammars is not None:
+            self._grammars.leave(id)
 
 
 def _load_of(message: Message) -> Load:
@@ -249,6 +307,11 @@ def _native() -> Opener:
     from runtime.engine.native_runner import open_native
 
     return open_native
+
+
+def _import_grammars() -> None:
+    """While files may be opened. Nothing of it runs until a constraint comes."""
+    import runtime.engine.grammar_line  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Rows:
 
 def bind(gguf: Gguf, spec: ModelSpec, plan: Plan) -> dict[str, Weight]:
     """Every name in `plan.tensors` -> its weight. Raises ArchitectureRefused."""
-    fused = _fused_rows(spec)
+    fused = fused_rows(spec)
     weights = {name: _weight(gguf, spec, name, fused.get(name)) for name in plan.tensors}
     read = {fused[name].tensor if name in fused else name for name in plan.tensors}
     if spec.pooling:
@@ -76,7 +76,7 @@ def _matrix(spec: ModelSpec, info: TensorInfo) -> tuple[int, int]:
     )
 
 
-def _fused_rows(spec: ModelSpec) -> dict[str, Rows]:
+def fused_rows(spec: ModelSpec) -> dict[str, Rows]:
     """The names a plan reads that lie inside another tensor."""
     found: dict[str, Rows] = {}
     if spec.encoder and spec.encoder.token_types:

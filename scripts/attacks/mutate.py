@@ -135,7 +135,7 @@ class Case:
         """`verify` and the one-file verifier, against the meaning of the sound bundle."""
         bench = self.bench
         try:
-            report = verify(self.folder, trust, seen=bench.seen)
+            report = verify(self.folder, trust, seen=bench.seen, sums=True)
         except REFUSALS as error:
             found = error.exit_code
         else:

@@ -116,9 +116,9 @@ class Gap:
         return Channels(self.root / "far" / "channels.json")
 
     def verify(
-        self, *, trust: TrustStore | None = None, dry_run: bool = False, path: Path | None = None
+        self, *, trust: TrustStore | None = None, dry_run: bool = False, sums: bool = False, path: Path | None = None
     ) -> Verification:
-        return verify(path or self.medium, trust or trusting(signer()), seen=self.seen, dry_run=dry_run)
+        return verify(path or self.medium, trust or trusting(signer()), seen=self.seen, dry_run=dry_run, sums=sums)
 
     def bring_in(
         self, *, trust: TrustStore | None = None, path: Path | None = None, keep: bool = False

@@ -26,6 +26,8 @@ from runtime.manager import Manager
 from runtime.text.tokenizer import Tokenizer
 from tests.peers.model_maker import CHATML, make_model
 
+MS = 1_000_000  # ns
+
 
 @dataclass(kw_only=True)
 class Script:
@@ -45,6 +47,8 @@ class Script:
 class ScriptedModel:
     max_seqs = 16
     waiting = 0
+    cache_use = 0.0
+    preemptions = 0
     unpacked = False
     alive = True
 
@@ -65,24 +69,31 @@ class ScriptedModel:
         self._gone.set()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
-        script = self.script
+        script, watch = self.script, request.watch
         script.requests.append(request)
         script.begun += 1
-        generated = 0
+        generated, over = 0, False
         try:
             for number, text in enumerate(script.texts):
                 if script.fail_after == number:
+                    over = True
                     yield self._finish(request, generated, "error", error=WorkerDied("the model fell over"))
                     return
                 ids = self.tokenizer.encode(text, special=False, bos=False)
-                generated += len(ids)
+                for _ in ids:
+                    generated += 1
+                    if watch is not None:
+                        watch.token(MS * (generated + 1))
                 yield TextDelta(text=text, tokens=tuple(map(_info, ids)) if request.logprobs else ())
                 if script.gate is not None:
                     await script.gate.wait()
                 await asyncio.sleep(0)
+            over = True
             yield self._finish(request, generated, script.reason)
         except (asyncio.CancelledError, GeneratorExit):
             script.cancelled += 1
+            if not over:
+                self._finish(request, generated, "cancelled")
             raise
         finally:
             script.ended += 1
@@ -105,11 +116,14 @@ class ScriptedModel:
             cached_tokens=1,
             generated_tokens=generated,
             load_ns=request.load_ns,
-            prompt_ns=2_000_000,
-            generate_ns=5_000_000,
-            total_ns=8_000_000,
+            prompt_ns=2 * MS,
+            generate_ns=5 * MS,
+            total_ns=8 * MS,
         )
-        return Finish(reason=reason, usage=usage, seed=1, error=error)
+        finish = Finish(reason=reason, usage=usage, seed=1, error=error)
+        if request.watch is not None:
+            request.watch.ended(finish)
+        return finish
 
 
 def _info(token: int) -> TokenInfo:

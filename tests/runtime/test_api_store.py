@@ -136,11 +136,12 @@ def test_show(store: Store) -> None:
 
 
 def test_the_modelfile_that_show_prints_makes_the_same_model(store: Store) -> None:
-    from manifests.create import create, request_from_modelfile
+    from manifests.create import create
+    from manifests.create_request import request_from_modelfile
     from manifests.modelfile import Modelfile
 
     text = request(store, "POST", "/api/show", {"model": "acme/tuned:v1"}).json()["modelfile"]
-    again = request_from_modelfile(store, Modelfile.parse(text.encode()), store.root, lambda line: None)
+    again = request_from_modelfile(Modelfile.parse(text.encode()), store.root)
     made = create(store, ModelName.parse("again"), again)
     original = store.manifest(ModelName.parse("acme/tuned:v1"))
     assert {layer.digest for layer in made.layers} == {layer.digest for layer in original.layers}
@@ -178,9 +179,24 @@ ERRORS: list[tuple[str, str, Any, int, str]] = [
     (
         "POST",
         "/api/create",
-        {"model": "x", "from": "demo", "quantize": "q4_0"},
+        {"model": "x", "from": "demo", "quantize": "q3_K_M"},
         400,
-        "'quantize' is not supported by this server",
+        "unsupported quantization type q3_K_M - supported types are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, "
+        "Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M, Q6_K",
+    ),
+    (
+        "POST",
+        "/api/create",
+        {"model": "x", "from": "demo", "draft_quantize": "q4_0"},
+        400,
+        "--draft-quantize requires a DRAFT model",
+    ),
+    (
+        "POST",
+        "/api/create",
+        {"model": "x", "from": "demo", "template": "{{ if }}"},
+        400,
+        "template error: template: line 1: missing value for if",
     ),
     ("POST", "/api/blobs/sha256:zz", b"x", 400, "invalid digest format"),
 ]

@@ -47,6 +47,15 @@ class GoTemplate:
                     return tags
         return None
 
+    def tool_tag(self) -> str | None:
+        """The text before a call: the first text that is not blank where .ToolCalls is told, up to `{`; `{` when
+        there is none; None without .ToolCalls."""
+        for branch in _branches(self._root):
+            if "ToolCalls" in set(_pipe_names(branch.pipe)):
+                text = next((one for one in _texts(branch.body) if one.strip()), "")
+                return text.split("{", 1)[0].strip() or "{"
+        return None
+
     def execute(self, data: Mapping[str, Value]) -> str:
         """One plain execution. Raises TemplateError."""
         return execute(self._root, self._defined, dict(data), self._limits)
@@ -95,6 +104,15 @@ def _branches(body: nodes.Nodes) -> Iterator[nodes.Branch]:
             yield node
             yield from _branches(node.body)
             yield from _branches(node.orelse or ())
+
+
+def _texts(body: nodes.Nodes) -> Iterator[str]:
+    for node in body:
+        if isinstance(node, nodes.Text):
+            yield node.text
+        elif isinstance(node, nodes.Branch):
+            yield from _texts(node.body)
+            yield from _texts(node.orelse or ())
 
 
 def _around(body: nodes.Nodes, name: str) -> tuple[str, str] | None:
