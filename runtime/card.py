@@ -3,7 +3,7 @@ head of its GGUF file, cached by manifest digest (so a model copied in by hand i
 
 Refuses layers that are not what their type says (params that are no JSON object, messages that are no list): such a
 model does not open, as in Ollama. Capabilities are what the model *and this server* can do: a model whose template
-knows tools is not listed with `tools` while the API refuses them.
+has no place for tools is not listed with `tools`, whatever its config says.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from manifests.digest import Digest
 from manifests.errors import ManifestsError, ModelfileError
 from manifests.fields import parse_json
 from manifests.gguf import Gguf
+from manifests.home import setting
 from manifests.manifest import Descriptor, Manifest
 from manifests.modelfile import Command, render_command
 from manifests.name import ModelName
 from manifests.store import Store
 from runtime.errors import ModelRefused
+from runtime.text.errors import TextError
+from runtime.text.prompt import Renderer
+from runtime.text.tokenizer import Tokenizer
 
 MAX_LAYER = 16 << 20  # bytes of a text layer
 CACHED = 256  # cards kept
-SERVED = ("completion", "insert", "embedding")  # capabilities this server offers, in the order they are listed
+SERVED = ("completion", "tools", "insert", "embedding", "thinking")  # what this server offers, as it is listed
+SPOKEN = frozenset({"tools", "insert", "thinking"})  # of these: what the template must have a place for
 ROLES = ("system", "user", "assistant", "tool")
 NO_TEMPLATE = "{{ .Prompt }}"
 
@@ -95,6 +100,11 @@ class ModelCard:
     @property
     def shown_template(self) -> str:
         return self.template or (self.gguf.chat_template if self.gguf else None) or NO_TEMPLATE
+
+    def renderer(self, tokenizer: Tokenizer) -> Renderer:
+        """Which template speaks for the model. Raises TemplateError."""
+        jinja = self.gguf.chat_template if self.gguf else None
+        return _renderer(tokenizer, self.config, self.template, jinja)
 
     @property
     def details(self) -> dict[str, Any]:
@@ -254,14 +264,39 @@ def _facts(store: Store, layer: Descriptor) -> GgufFacts:
 
 
 def _capabilities(config: Mapping[str, Any], template: str | None, gguf: GgufFacts | None) -> tuple[str, ...]:
-    """Rules of the contract, 3.4, cut to SERVED."""
+    """Rules of the contract, 3.4, cut to SERVED. What a template must carry is told by the template that is used,
+    whatever the config lists."""
     listed = config.get("capabilities")
     found = {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
     if gguf and not found & {"completion", "embedding"}:
         found.add("embedding" if f"{gguf.architecture}.pooling_type" in gguf.info else "completion")
-    if template and ".Suffix" in template:
-        found.add("insert")
+    found = (found - SPOKEN) | (_spoken(config, template, gguf.chat_template if gguf else None) & SPOKEN)
     return tuple(name for name in SERVED if name in found)
+
+
+_FALSE = ("0", "f", "false", "no", "off")
+
+
+def _renderer(tokenizer: Tokenizer, config: Mapping[str, Any], template: str | None, jinja: str | None) -> Renderer:
+    """OLLAMA_GO_TEMPLATE decides between two templates, or the one that can do more."""
+    told = setting("GO_TEMPLATE")
+    prefer_go = told.lower() not in _FALSE if told else None
+    parser = _text(config, "parser")
+    return Renderer.choose(tokenizer, template=template, jinja=jinja, prefer_go=prefer_go, parser_name=parser)
+
+
+class _NoTokenizer:
+    """A template's abilities do not depend on the begin and end texts it is given."""
+
+    bos = eos = None
+
+
+def _spoken(config: Mapping[str, Any], template: str | None, jinja: str | None) -> frozenset[str]:
+    nobody: Any = _NoTokenizer()
+    try:
+        return _renderer(nobody, config, template, jinja).capabilities()
+    except TextError:  # told when the model is asked
+        return frozenset()
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

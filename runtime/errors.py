@@ -22,7 +22,8 @@ RuntimeFailure                 70 / 500   base; raised bare only for a fault of 
 ├── RequestCancelled            1 / 499   the client went away
 └── ServerRefused               1 / 500   a server's own error text, passed on to the user of the command line
 
-`str(error)` is the sentence for the client; `.hint`, where given, is the next step for a person.
+`str(error)` is the sentence for the client; `.hint`, where given, is the next step for a person; `.param` the field of
+the request that is to blame, where it is one; `.code` OpenAI's word for the error, where it has one.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ from __future__ import annotations
 class RuntimeFailure(Exception):
     exit_code = 70
     http_status = 500
+    code: str | None = None
 
-    def __init__(self, message: str, *, hint: str | None = None, http_status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, http_status: int | None = None, param: str | None = None
+    ) -> None:
         super().__init__(message)
         self.hint = hint
+        self.param = param
         if http_status is not None:
             self.http_status = http_status
 
@@ -51,6 +56,7 @@ class OptionRefused(RequestRefused):
 class ContextExceeded(RequestRefused):
     """The text is the one Ollama's clients know."""
 
+    code = "context_length_exceeded"
     TEXT = (
         "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
         "context length in settings, or use a model with a longer context length"
@@ -75,6 +81,7 @@ class Forbidden(RequestRefused):
 class ModelNotFound(RuntimeFailure):
     exit_code = 1
     http_status = 404
+    code = "model_not_found"
 
 
 class ModelRefused(RuntimeFailure):

@@ -81,7 +81,8 @@ class GenerateRequest:
     0: the prompt is computed and cached, nothing is generated. `stop`: strings that end the answer and are not in it.
     `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
     `constraint`: what every answer that ends by itself (reason "stop", no stop string) belongs to; one that a limit, a
-    stop string or the client cuts short is a beginning of such an answer.
+    stop string or the client cuts short is a beginning of such an answer. `shown`: control tokens that are text all the
+    same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first.
     `watch`: is told of every token and of the end, of one that nobody reads too.
     """
 
@@ -92,8 +93,10 @@ class GenerateRequest:
     client: str = ""
     ignore_eos: bool = False
     logprobs: bool = False
+    prompt_logprobs: bool = False
     load_ns: int = 0
     constraint: Constraint | None = None
+    shown: frozenset[int] = frozenset()
     watch: Watch | None = None
 
 
@@ -348,7 +351,7 @@ class _Answer:
         self.finish: Finish | None = None
         self._request = request
         self._ends = frozenset() if request.ignore_eos else tokenizer.eog
-        self._decoder = StreamDecoder(tokenizer)
+        self._decoder = StreamDecoder(tokenizer, shown=request.shown)
         self._stops = StopFilter(request.stop)
         self._seed = seed
         self._started = started

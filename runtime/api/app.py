@@ -19,10 +19,14 @@ from starlette.routing import Match, Route
 
 from manifests.store import Store
 from runtime.access.access import Access
-from runtime.api import embedding, native, openai, status_routes, store_routes, transfer_routes
+from runtime.api import embedding, native, status_routes, store_routes, tokenizing, transfer_routes
+from runtime.api.anthropic import messages
+from runtime.api.anthropic.messages import ANTHROPIC
 from runtime.api.gate import Gate, permit
 from runtime.api.guard import Guard
 from runtime.api.observing import Observed
+from runtime.api.openai import chat, completions, models, responses
+from runtime.api.openai.wire import OPENAI
 from runtime.api.state import Server, Settings, Transfers
 from runtime.api.transport import NATIVE, Dialect, error_response
 from runtime.card import CardBox
@@ -32,9 +36,8 @@ from runtime.metrics import Metrics
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 NOT_BUILT = (
-    "/v1/responses",
-    "/v1/messages",
     "/v1/audio/transcriptions",
+    "/v1/systemone",
 )
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET HEAD", "/", status_routes.root),
@@ -54,13 +57,24 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/api/create", store_routes.create_model),
     ("HEAD", "/api/blobs/{digest}", store_routes.blob_exists),
     ("POST", "/api/blobs/{digest}", store_routes.blob_upload),
+    ("POST", "/api/me", status_routes.account),
+    ("POST", "/api/signout", status_routes.account),
+    ("DELETE", "/api/user/keys/{key}", status_routes.account),
+    ("POST", "/api/experimental/web_search", status_routes.web_tool),
+    ("POST", "/api/experimental/web_fetch", status_routes.web_tool),
+    ("GET", "/api/experimental/model-recommendations", status_routes.recommendations),
     ("POST", "/api/pull", transfer_routes.pull),
     ("POST", "/api/push", transfer_routes.push),
-    ("GET", "/v1/models", openai.list_models),
-    ("GET", "/v1/models/{model:path}", openai.one_model),
-    ("POST", "/v1/chat/completions", openai.chat_completions),
-    ("POST", "/v1/completions", openai.completions),
+    ("GET", "/v1/models", models.list_models),
+    ("GET", "/v1/models/{model:path}", models.one_model),
+    ("POST", "/v1/chat/completions", chat.chat_completions),
+    ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/embeddings", embedding.openai_embeddings),
+    ("POST", "/v1/responses", responses.responses),
+    ("POST", "/v1/messages", messages.messages),
+    ("POST", "/v1/messages/count_tokens", messages.count_tokens),
+    ("POST", "/api/tokenize", tokenizing.tokenize),
+    ("POST", "/api/detokenize", tokenizing.detokenize),
     # known to clients and refused by name, so that nobody takes a 404 for a wrong address
     *(("POST", path, status_routes.not_built) for path in NOT_BUILT),
 )
@@ -98,7 +112,9 @@ def create_app(
 
 def dialect_of(path: str) -> Dialect:
     """How errors are worded for a path."""
-    return openai.OPENAI if path.startswith("/v1/") else NATIVE
+    if path.startswith("/v1/messages"):
+        return ANTHROPIC
+    return OPENAI if path.startswith("/v1/") else NATIVE
 
 
 def _route(server: Server, path: str, methods: list[str], endpoint: Endpoint) -> Route:

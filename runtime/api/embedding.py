@@ -26,11 +26,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from manifests.name import ModelName
-from runtime.api.asking import find_model, keep_alive_of, source_of
+from runtime.api.asking import client_of, find_model, keep_alive_of, source_of
 from runtime.api.gojson import Body, dump
-from runtime.api.native import client_of
 from runtime.api.observing import watching
-from runtime.api.openai import OPENAI
+from runtime.api.openai.wire import OPENAI
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
 from runtime.api.transport import JSON, Answer, Chunks

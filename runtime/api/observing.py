@@ -65,12 +65,19 @@ def denied(reason: str) -> None:
         record.metrics.denied[reason] += 1
 
 
+def note_model(name: str, digest: str) -> None:
+    """What this request is about."""
+    record = _RECORD.get()
+    if record is not None:
+        record.model, record.digest = name, digest
+
+
 @contextlib.asynccontextmanager
 async def watching(metrics: Metrics, name: str, digest: str) -> AsyncIterator[Watch]:
     """Goes around a generation by the model `name`, whose manifest has `digest`, from the moment it is wanted."""
     watch, record = metrics.watch(name, digest), _RECORD.get()
+    note_model(name, digest)
     if record is not None:
-        record.model, record.digest = name, digest
         record.watches.append(watch)
     try:
         yield watch

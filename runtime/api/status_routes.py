@@ -13,9 +13,10 @@ from manifests.errors import ManifestsError
 from manifests.name import ModelName
 from runtime.access.visible import VisibleStore
 from runtime.api.durations import rfc3339
+from runtime.api.names import NO_CLOUD
 from runtime.api.state import OLLAMA_API, Server, server_of
 from runtime.api.transport import json_response
-from runtime.errors import RequestRefused, RuntimeFailure
+from runtime.errors import Forbidden, RequestRefused, RuntimeFailure, Unavailable
 from runtime.manager import Loaded
 
 FOREVER = timedelta(days=365 * 200)  # what a model that never leaves is said to have left
@@ -39,6 +40,21 @@ async def cloud(request: Request) -> Response:
 
 async def not_built(request: Request) -> Response:
     raise RequestRefused(f"{request.url.path} is not supported by this server", http_status=501)
+
+
+async def account(request: Request) -> Response:
+    """Accounts are ollama.com's, and nothing here reaches it."""
+    raise Unavailable("account unavailable", hint="this server opens no outbound connections")
+
+
+async def web_tool(request: Request) -> Response:
+    tool = request.url.path.rpartition("_")[2]
+    raise Forbidden(f"{NO_CLOUD}web {tool} is unavailable")
+
+
+async def recommendations(request: Request) -> Response:
+    """Ollama's come from ollama.com; an empty list is a list its clients can show."""
+    return json_response({"recommendations": []})
 
 
 async def ps(request: Request) -> Response:

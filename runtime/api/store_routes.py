@@ -87,7 +87,10 @@ async def show(request: Request) -> Response:
     if not asked:
         raise RequestRefused("model is required")
     verbose, system = body.flag("verbose"), body.text("system")
-    return json_response(await asyncio.to_thread(describe, server.box, asked, verbose=verbose, system=system))
+    found = await asyncio.to_thread(describe, server.box, asked, verbose=verbose, system=system)
+    if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):  # contract, 3.5: it shows this name
+        found["model_info"]["general.basename"] = asked
+    return json_response(found)
 
 
 # -- copy and delete

@@ -32,6 +32,7 @@ GAP = r" |\r?\n[ \t]{0,32}"  # between JSON's tokens: a model that likes blanks 
 AFTER_GAP = r"[ \r\n\t]{0,4}"  # between the end of the free text and JSON
 STACK = 64 << 20  # bytes of a compiling thread: llguidance follows a chain of rules by recursion
 LEXER_STATES = 50_000  # of one matcher, 1 to 2 kB each
+ROW_ITEMS = 4096  # ways an answer may go on; an optional property is four
 MAX_SAID = 300  # characters of llguidance's own words in a refusal
 
 
@@ -50,6 +51,8 @@ class Matcher:
 
     def advance(self, token: int) -> None:
         """The token that was chosen under the last mask. Begins to make the next mask."""
+        if self.mask() is None:
+            return
         self._certain = self._inner.consume_token(token) and not self._inner.is_error()
         self.complete = self._certain and self._inner.is_stopped()
         if self._certain and not self.complete:
@@ -101,7 +104,9 @@ class Grammars:
                 _Table(self._vocabulary, self._n_vocab), eos_token=sorted(self._vocabulary.ends)
             )
         grammar = json.dumps({"grammars": _grammars(constraint, self._vocabulary)})
-        limits = llguidance.LLParserLimits(max_lexer_states=LEXER_STATES, verbose_errors=False)
+        limits = llguidance.LLParserLimits(
+            max_lexer_states=LEXER_STATES, max_items_in_row=ROW_ITEMS, verbose_errors=False
+        )
         return llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
 
 
@@ -144,9 +149,8 @@ def _grammars(constraint: Constraint, vocabulary: Vocabulary) -> list[dict[str, 
 def _language(constraint: Constraint) -> dict[str, Any]:
     if constraint.kind == "lark":
         return {"lark_grammar": constraint.text}
-    if constraint.kind == "regex":
-        inner: dict[str, Any] = json.loads(llguidance.LLMatcher.grammar_from_regex(constraint.text))
-        return dict(inner["grammars"][0])
+    if constraint.kind == "regex":  # d, w: as in ECMAScript, whatever other alphabets have
+        return {"lark_grammar": f"start: /{llguidance.regex_to_lark(constraint.text, 'dw')}/"}
     schema: dict[str, Any] = {"type": "object"} if constraint.kind == "json" else json.loads(constraint.text)
     return {"json_schema": {**schema, "x-guidance": {"whitespace_pattern": GAP}}}
 

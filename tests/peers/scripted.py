@@ -1,6 +1,7 @@
 """A loaded model that says what a test tells it to, for the APIs: real tokenizer, no engine, no worker.
 
-`Script.texts` are the pieces of every answer. `fail_after`: how many pieces come before the error. `gate`: an event
+`Script.texts` are the pieces of every answer, or `events` are. `stop`: the stop string that is said to have ended it.
+`fail_after`: how many pieces come before the error. `gate`: an event
 every answer waits for after its first piece. `Script.begun` and `Script.ended` count answers.
 """
 
@@ -32,7 +33,9 @@ MS = 1_000_000  # ns
 @dataclass(kw_only=True)
 class Script:
     texts: tuple[str, ...] = ("Hel", "lo <world> & ", "é!")
+    events: tuple[Event, ...] | None = None
     reason: Reason = "stop"
+    stop: str | None = None
     fail_after: int | None = None
     gate: asyncio.Event | None = None
     load_error: RuntimeFailure | None = None
@@ -74,17 +77,21 @@ class ScriptedModel:
         script.begun += 1
         generated, over = 0, False
         try:
-            for number, text in enumerate(script.texts):
+            for number, piece in enumerate(script.texts if script.events is None else script.events):
                 if script.fail_after == number:
                     over = True
                     yield self._finish(request, generated, "error", error=WorkerDied("the model fell over"))
                     return
-                ids = self.tokenizer.encode(text, special=False, bos=False)
-                for _ in ids:
+                if isinstance(piece, str):
+                    ids = self.tokenizer.encode(piece, special=False, bos=False)
+                    piece, count = TextDelta(text=piece, tokens=_infos(ids) if request.logprobs else ()), len(ids)
+                else:
+                    count = 1
+                for _ in range(count):
                     generated += 1
                     if watch is not None:
                         watch.token(MS * (generated + 1))
-                yield TextDelta(text=text, tokens=tuple(map(_info, ids)) if request.logprobs else ())
+                yield piece
                 if script.gate is not None:
                     await script.gate.wait()
                 await asyncio.sleep(0)
@@ -120,10 +127,14 @@ class ScriptedModel:
             generate_ns=5 * MS,
             total_ns=8 * MS,
         )
-        finish = Finish(reason=reason, usage=usage, seed=1, error=error)
+        finish = Finish(reason=reason, usage=usage, seed=1, error=error, stop=self.script.stop)
         if request.watch is not None:
             request.watch.ended(finish)
         return finish
+
+
+def _infos(ids: list[int]) -> tuple[TokenInfo, ...]:
+    return tuple(map(_info, ids))
 
 
 def _info(token: int) -> TokenInfo:

@@ -162,8 +162,8 @@ def test_run_refuses_in_one_sentence(server: Live) -> None:
     assert sealift("run", "demo", "x", "--think", "loudly", host=server.url).returncode == 2
     thinking = sealift("run", "demo", "x", "--think", "true", host=server.url)
     assert thinking.returncode == 1 and '"demo" does not support thinking' in thinking.stderr
-    form = sealift("run", "demo", "x", "--format", "json", host=server.url)
-    assert form.returncode == 1 and "format is not supported" in form.stderr
+    form = sealift("run", "demo", "x", "--format", "yaml", host=server.url)
+    assert form.returncode == 1 and 'invalid format: "yaml"' in form.stderr
 
 
 def test_ps_and_stop(server: Live) -> None:

@@ -73,8 +73,38 @@ def test_the_doors_manners(store: Store) -> None:
 
 
 def test_what_is_not_built_is_refused_by_its_name(store: Store) -> None:
-    other = request(store, "POST", "/v1/responses", {})
-    assert (other.status_code, other.json()["error"]["type"]) == (501, "api_error")
+    for path in ("/v1/audio/transcriptions", "/v1/systemone"):
+        refused = request(store, "POST", path, {})
+        error = refused.json()["error"]
+        assert (refused.status_code, error["type"]) == (501, "api_error")
+        assert error["message"] == f"{path} is not supported by this server"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "text"),
+    [
+        ("POST", "/api/me", 503, "account unavailable"),
+        ("POST", "/api/signout", 503, "account unavailable"),
+        ("DELETE", "/api/user/keys/abc", 503, "account unavailable"),
+        ("POST", "/api/experimental/web_search", 403, "ollama cloud is disabled: web search is unavailable"),
+        ("POST", "/api/experimental/web_fetch", 403, "ollama cloud is disabled: web fetch is unavailable"),
+    ],
+)
+def test_what_lies_outside_is_refused_by_its_name(store: Store, method: str, path: str, status: int, text: str) -> None:
+    response = request(store, method, path, {})
+    assert (response.status_code, response.json()["error"]) == (status, text)
+
+
+def test_nothing_is_recommended(store: Store) -> None:
+    assert request(store, "GET", "/api/experimental/model-recommendations").json() == {"recommendations": []}
+
+
+def test_copilot_is_shown_the_name_it_asked_for(store: Store) -> None:
+    """Contract, 3.5: its model picker shows `general.basename`."""
+    body = {"model": "demo"}
+    shown = request(store, "POST", "/api/show", body, headers={"user-agent": "GitHubCopilotChat/0.31"}).json()
+    assert shown["model_info"]["general.basename"] == "demo"
+    assert "general.basename" not in request(store, "POST", "/api/show", body).json()["model_info"]
 
 
 def test_a_card_is_read_once_for_a_manifest_and_never_stale(store: Store) -> None:
