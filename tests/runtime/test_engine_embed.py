@@ -23,6 +23,7 @@ from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, load_model
 from runtime.models import load
 from tests.peers.bert_maker import random_bert, write
 from tests.peers.fake_engine import WIDTH, vector_of
+from tests.peers.model_maker import make_model
 from tests.runtime.test_engine_loaded import loaded
 
 COMMAND = (sys.executable, "-m", "tests.peers.fake_worker")
@@ -228,5 +229,26 @@ def test_the_link_hands_vectors_out_as_they_come() -> None:
             assert ended.age_ns > 0 and ended.age_ns >= ended.queue_ns
         finally:
             await link.close()
+
+    run(main())
+
+
+def test_a_decoder_that_takes_the_last_token_is_cut_and_cached_to_the_same_bits(tmp_path: Path) -> None:
+    """Texts longer than a step, with a common beginning that the second one finds in the cache."""
+    path = make_model(tmp_path / "m.gguf", "qwen3", quant="Q8_0", metadata={"qwen3.pooling_type": 3})
+    rng = random.Random(1)
+    shared = [rng.randrange(256) for _ in range(150)]
+    texts = [shared + [rng.randrange(256) for _ in range(length)] for length in (1, 40, 77)] + [shared, [7]]
+    expected = alone(path, texts)
+
+    async def main() -> None:
+        source = ModelSource(name="m", digest="d", weights="w", path=path, size=1, n_ctx=256, max_rows=32)
+        model = await load_model(source)
+        try:
+            one_by_one = [struct.pack("<64f", *await model.embed(one)) for one in texts]
+            at_once = await asyncio.gather(*(model.embed(one) for one in texts))
+            assert one_by_one == [struct.pack("<64f", *one) for one in at_once] == expected
+        finally:
+            await model.close()
 
     run(main())
