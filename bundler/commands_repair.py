@@ -132,10 +132,12 @@ def resend_(
             volumes=volumes,
             progress=counted(progress, volumes) if volumes else None,
         )
-    recorded("resend", named(report.statement) | {"files": len(report.written)})
+    bundle = named(report.statement) if report.statement else {"bundle": report.id}
+    recorded("resend", bundle | {"files": len(report.written)})
     if as_json:
         print_json(report.as_dict())
         return
-    print(f"bundle {report.statement.id}, from {'the volumes' if report.source == 'volumes' else 'the store'}")
+    place = {"volumes": "the volumes", "encrypted": "the encrypted volumes", "store": "the store"}[report.source]
+    print(f"bundle {report.id}, from {place}")
     for path in report.written:
         print(f"written: {path}  {show_size(path.stat().st_size)}")
