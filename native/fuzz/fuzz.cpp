@@ -136,7 +136,8 @@ void fuzz_engine(Bytes& bytes) {
   Tensors tensors(bytes);
   Planner planner(bytes, tensors);
   planner.run();
-  constexpr int32_t kIsas[] = {SL_ISA_BEST, SL_ISA_PORTABLE, SL_ISA_AVX2, SL_ISA_AVX512_VNNI};
+  constexpr int32_t kIsas[] = {SL_ISA_BEST, SL_ISA_PORTABLE, SL_ISA_AVX2, SL_ISA_AVX512_VNNI,
+                                 SL_ISA_AVX512_AMX};
   sl_config config{};
   config.threads = bytes.from(1, 3);
   config.n_blocks = bytes.from(1, 24);
