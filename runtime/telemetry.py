@@ -17,7 +17,13 @@ from runtime.errors import RequestRefused
 from runtime.metrics import Watch
 
 TIMEOUT_S = 2.0  # that the collector has for a batch, and the last one when the server ends
-OPERATIONS = {"/api/generate": "text_completion", "/v1/completions": "text_completion"}  # all others: chat
+OPERATIONS = {
+    "/api/generate": "text_completion",
+    "/v1/completions": "text_completion",
+    "/api/embed": "embeddings",
+    "/api/embeddings": "embeddings",
+    "/v1/embeddings": "embeddings",
+}  # all others: chat
 PROVIDER = "sealift"
 
 
