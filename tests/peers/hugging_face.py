@@ -198,13 +198,13 @@ def _rotate(x: Doubles, frequencies: Doubles) -> Doubles:
 
 def safetensors(tensors: Mapping[str, npt.NDArray[Any]], dtype: str = "F32") -> bytes:
     header: dict[str, Any] = {}
-    body = b""
+    body = bytearray()
     for name, array in tensors.items():
         raw = _raw(array, dtype)
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(body), len(body) + len(raw)]}
         body += raw
     head = json.dumps(header).encode()
-    return len(head).to_bytes(8, "little") + head + body
+    return len(head).to_bytes(8, "little") + head + bytes(body)
 
 
 def _raw(array: npt.NDArray[Any], dtype: str) -> bytes:
