@@ -136,8 +136,10 @@ def run(
     keepalive: str = typer.Option("", help="How long the model stays loaded: 5m, -1 for ever."),
     think: str = typer.Option("", help="Let the model think first: true, false, high, medium or low."),
     nowordwrap: bool = typer.Option(False, "--nowordwrap", help="Let the terminal break lines."),
+    truncate: bool = typer.Option(True, help="Embedding models: cut a text that is longer than the context."),
+    dimensions: int = typer.Option(0, min=0, help="Embedding models: only this many values of the vector, 0 for all."),
 ) -> None:
-    """Ask a model one question, or chat with it.
+    """Ask a model one question, or chat with it. An embedding model prints the text's vector, a JSON array.
 
     Text piped in comes before the words of the command line. In the chat, /? helps and /bye leaves. Examples:
 
@@ -152,12 +154,20 @@ def run(
     words = " ".join(prompt or [])
     piped = "" if sys.stdin.isatty() else _piped()
     with Client() as client:
-        client.post("/api/show", {"model": model})
+        shown = client.post("/api/show", {"model": model})
+        question = "\n\n".join(part for part in (piped.strip(), words) if part)
+        if "completion" not in (can := shown.get("capabilities", ["completion"])) and "embedding" in can:
+            if not question:
+                hint = f'sealift run {model} "a text"'
+                raise RequestRefused(f"{model} is an embedding model: it needs a text", hint=hint)
+            body = {"model": model, "input": question, "truncate": truncate, "dimensions": dimensions}
+            body |= {"keep_alive": _keep_alive(keepalive)} if keepalive else {}
+            print(json.dumps(client.post("/api/embed", body)["embeddings"][0], separators=(",", ":")))
+            return
         session = Session(
             client=client, model=model, say=print, format=form or None, think=_think(think),
             keep_alive=_keep_alive(keepalive), verbose=verbose, wordwrap=not nowordwrap,
         )  # fmt: skip
-        question = "\n\n".join(part for part in (piped.strip(), words) if part)
         if question:
             _once(session, question)
         elif sys.stdin.isatty():
