@@ -65,6 +65,26 @@ def test_attention_biases_of_llama_are_reordered_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(reference(plan, by_name(model, plan, spec), [1, 2, 3, 4]), expected, atol=1e-3)
 
 
+def test_an_encoder_makes_the_vector_of_the_formulas_from_the_librarys_ids(tmp_path: Path) -> None:
+    config, document = hf.bert_config(), hf.word_piece_tokenizer()
+    tensors = hf.bert_tensors(config)
+    folder = hf.write_tree(tmp_path / "m", "bert", config=config, tensors=tensors, tokenizer=document)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False})
+    )
+    model = converted(folder, tmp_path / "store")
+    ours = Tokenizer.from_gguf(model.metadata)
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(document))
+    for text in ("the hens, an inner Héns inn", "", "zzz [MASK] the"):
+        assert ours.encode(text, special=True) == theirs.encode(text).ids, text
+    _, plan, weights = load(model)
+    exact = {name: np.frombuffer(one.buffer, "<f4").reshape(one.rows, one.cols) for name, one in weights.items()}
+    ids = ours.encode("the hens, an inner inn", special=False)
+    found = reference(plan, exact, ids)[-1]
+    np.testing.assert_allclose(found, hf.bert_vector(config, tensors, ids), atol=1e-4)
+
+
 @pytest.mark.parametrize("prefix", [True, False])
 def test_spaced_tokenizers_give_the_librarys_ids(prefix: bool, tmp_path: Path) -> None:
     document = hf.spm_tokenizer(prefix=prefix)
