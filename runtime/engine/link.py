@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import subprocess
 from collections import deque
@@ -105,6 +106,13 @@ class Token(NamedTuple):
     age_ns: int
 
 
+class Score(NamedTuple):
+    """How likely the next token of a scored prompt was; NaN: the model gave no number."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The end of a sequence. `failure` is set when it ended in an error; 0 where the worker did not say."""
@@ -116,7 +124,7 @@ class Ended:
     failure: RuntimeFailure | None = None
 
 
-Item = Token | Ended
+Item = Token | Score | Ended
 
 
 class Stream:
@@ -205,17 +213,18 @@ class Link:
 
     def submit(
         self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = "",
-        constraint: Constraint | None = None,
+        constraint: Constraint | None = None, score: bool = False,
     ) -> tuple[int, Stream]:  # fmt: skip
         """Gives the worker a sequence; `sampling` has a definite seed, `constraint` is prepared, and the worker was
-        taught the vocabulary before. Raises WorkerDied."""
+        taught the vocabulary before. `score`: a Score comes for each token of the prompt but the first, before every
+        Token. Raises WorkerDied."""
         if not self.alive:
             raise WorkerDied(DIED)
         id, self._next_id = self._next_id, self._next_id + 1
         self._send(
             {"op": "add", "id": id, "tokens": list(tokens), "sampling": sampling_to_json(sampling),
              "max_tokens": max_tokens, "ends": list(ends), "client": client,
-             "constraint": constraint_to_json(constraint)}
+             "constraint": constraint_to_json(constraint), "score": score}
         )  # fmt: skip
         stream = self._streams[id] = Stream()
         self._waiting += self._waiting > 0
@@ -292,6 +301,8 @@ class Link:
             self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
             self._used = int(message["used"])
             self.preemptions = max(self.preemptions, min(int(message["preempted"]), 1 << 53))
+            for id, scores in message.get("scored", ()):
+                self._deliver_scores(id, scores)
             for entry in message["out"]:
                 self._deliver(entry)
         elif op == "refused":
@@ -323,6 +334,14 @@ class Link:
             self._send({"op": "ping"})
         self._heard = False
         self._pulse = self._loop.call_later(PULSE_S, self._feel)
+
+    def _deliver_scores(self, id: int, scores: list[Any]) -> None:
+        stream = self._streams.get(id)
+        if stream is None:
+            return
+        for logprob, top in scores:
+            pairs = tuple((int(other), float(value)) for other, value in top)
+            stream.put(Score(math.nan if logprob is None else float(logprob), pairs))
 
     def _deliver(self, entry: list[Any]) -> None:
         if len(entry) != OUT_FIELDS:

@@ -139,18 +139,21 @@ class Loop:
         chosen = self._runner.run(rows_of(step))
         done = time.monotonic_ns()
         self._pace.took(step.rows, prompt, done - now)
-        self._tell([self._entry(outcome, done) for outcome in self.scheduler.commit(step, chosen)])
+        outcomes = self.scheduler.commit(step, chosen)
+        scored = [self._scored(outcome) for outcome in outcomes if outcome.scores]
+        self._tell([self._entry(outcome, done) for outcome in outcomes if not outcome.scores], scored)
         if self.scheduler.idle:
             self.scheduler.check()
 
-    def _tell(self, out: list[list[Any]]) -> None:
+    def _tell(self, out: list[list[Any]], scored: list[list[Any]] | None = None) -> None:
         """One frame, where there is news."""
         _, waiting = self.scheduler.counts
         waiting += self._grammars.waiting if self._grammars else 0
-        if out or waiting != self._said:
+        if out or scored or waiting != self._said:
             self._said = waiting
             pool = {"used": self.scheduler.pool.n_used, "preempted": self.scheduler.preemptions}
-            self._send(encode({"op": "step", "out": out, "waiting": waiting, **pool}))
+            told = {"scored": scored} if scored else {}
+            self._send(encode({"op": "step", "out": out, "waiting": waiting, **told, **pool}))
 
     def _control(self) -> None:
         while True:
@@ -227,7 +230,13 @@ class Loop:
             max_tokens=message["max_tokens"],
             sampling=sampling_from_json(message["sampling"]),
             ends=frozenset(message["ends"]),
+            score=bool(message.get("score")),
         )
+
+    def _scored(self, outcome: Outcome) -> list[Any]:
+        """One line of a frame's "scored". A number that is none is told as null: the server ends the answer."""
+        told = [[one.logprob if math.isfinite(one.logprob) else None, one.top] for one in outcome.scores]
+        return [outcome.sequence.id, told]
 
     def _entry(self, outcome: Outcome, done: int) -> list[Any]:
         """One line of the frame of a step that ended at `done`; see protocol.OUT_FIELDS. A log probability that is no
