@@ -1,8 +1,10 @@
-"""LoadedModel: one model that answers. Token ids go to its worker, text comes back as events (runtime.events).
+"""LoadedModel: one model that answers. Token ids go to its worker, text comes back as events (runtime.events); from a
+model that embeds, a vector.
 
     request -> worker (ids) -> StreamDecoder (text) -> stop strings -> TextDelta ... Finish
 
-Refuses, before anything is sent: an empty prompt, a prompt that fills the context, token ids the model does not have.
+Refuses, before anything is sent: an empty prompt, a prompt that fills the context (a text to embed may), token ids the
+model does not have, and what the model is not for.
 Invariants: `generate` yields exactly one Finish, last; closing or cancelling its iterator cancels the sequence in the
 worker; the text of an answer does not depend on who else is asking.
 """
@@ -12,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import struct
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from array import array
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -22,11 +26,11 @@ from typing import Any, Protocol
 
 from manifests.gguf import Gguf
 from runtime.engine.constraint import Constraint, prepared
-from runtime.engine.link import NOT_NUMBERS, Ended, Item, Link, Load, Score, Stream, Token
+from runtime.engine.link import NOT_NUMBERS, Ended, Item, Link, Load, Score, Stream, Token, Vector
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
 from runtime.engine.vocabulary import MAX_BYTES, Vocabulary
-from runtime.errors import ContextExceeded, RequestRefused, RuntimeFailure
+from runtime.errors import CapabilityMissing, ContextExceeded, RequestCancelled, RequestRefused, RuntimeFailure
 from runtime.events import Event, Finish, PromptScored, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder
 from runtime.text.stop import StopFilter
@@ -217,7 +221,25 @@ class LoadedModel:
     async def _teach(self) -> None:
         self._link.teach(await asyncio.to_thread(vocabulary_of, self.tokenizer))
 
+    async def embed(self, tokens: Seq[int], *, client: str = "") -> array[float]:
+        """The vector of a text as the model gives it: [ready.vector] float32, all finite. Raises RequestRefused,
+        ContextExceeded, WorkerDied, RuntimeFailure. Cancelled, the text leaves the worker."""
+        if not self.ready.vector:
+            raise CapabilityMissing("the model does not support embeddings")
+        if not tokens:
+            raise RequestRefused("the input is empty", hint="a text needs at least one token")
+        if len(tokens) > self.n_ctx:
+            raise ContextExceeded(f"the input length exceeds the context length: {len(tokens)} tokens of {self.n_ctx}")
+        self._check_tokens(tokens)
+        id, stream = self._link.embed(tokens, client=client)
+        try:
+            return _finite(await _vector(stream))
+        finally:
+            self._link.cancel(id)
+
     def _check(self, request: GenerateRequest) -> None:
+        if self.ready.vector:
+            raise CapabilityMissing("the model does not support generate")
         if not request.prompt:
             raise RequestRefused("the prompt is empty", hint="a prompt needs at least one token")
         if len(request.prompt) >= self.n_ctx:
@@ -226,9 +248,31 @@ class LoadedModel:
             raise RequestRefused(f"max_tokens is {request.max_tokens}; expected 0 or more")
         if request.constraint is not None and request.ignore_eos:
             raise RequestRefused("ignore_eos and a format exclude each other: what a format describes has an end")
-        for token in (min(request.prompt), max(request.prompt), *request.sampling.logit_bias):
+        self._check_tokens((min(request.prompt), max(request.prompt), *request.sampling.logit_bias))
+
+    def _check_tokens(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
             if not 0 <= token < self.vocab:
                 raise RequestRefused(f"token {token} is not in the model's vocabulary of {self.vocab}")
+
+
+async def _vector(stream: Stream) -> bytes:
+    vector = b""
+    while True:
+        for item in await stream.take():
+            if isinstance(item, Vector):
+                vector = item.values
+            elif isinstance(item, Ended):
+                if vector:
+                    return vector
+                raise item.failure or RequestCancelled()
+
+
+def _finite(vector: bytes) -> array[float]:
+    values = array("f", struct.unpack(f"<{len(vector) // 4}f", vector))
+    if not all(map(math.isfinite, values)):
+        raise RuntimeFailure("embedding contains NaN or Inf values")
+    return values
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
@@ -352,6 +396,7 @@ class _Answer:
         """Folds what the worker said into one delta; None when there is nothing to show. Sets `finish` at the end."""
         pieces: list[str] = []
         for item in items:
+            assert not isinstance(item, Vector), "vectors come to those who embed"
             if isinstance(item, Token):
                 pieces.append(self._token(item))
             elif isinstance(item, Ended):

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import math
 import socket
@@ -75,11 +76,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What the worker made of it. Sizes in bytes; `confined`, `unconfined`: what the sandbox does, and could not do.
-    `pack`: "used", "absent", or why the pack that is there is not used."""
+    """What the worker made of it. `vector`: values of a text's vector, 0: the model answers with tokens. Sizes in
+    bytes; `confined`, `unconfined`: what the sandbox does, and could not do. `pack`: "used", "absent", or why the pack
+    that is there is not used."""
 
     n_ctx: int
     vocab: int
+    vector: int
     threads: int
     n_blocks: int
     weight_bytes: int
@@ -114,6 +117,13 @@ class Score(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """A text's vector: float32, little-endian, as many as Ready.vector says; finite or not."""
+
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The end of a sequence. `failure` is set when it ended in an error; 0 where the worker did not say."""
 
@@ -124,7 +134,7 @@ class Ended:
     failure: RuntimeFailure | None = None
 
 
-Item = Token | Score | Ended
+Item = Token | Score | Vector | Ended
 
 
 class Stream:
@@ -218,14 +228,19 @@ class Link:
         """Gives the worker a sequence; `sampling` has a definite seed, `constraint` is prepared, and the worker was
         taught the vocabulary before. `score`: a Score comes for each token of the prompt but the first, before every
         Token. Raises WorkerDied."""
+        wanted = {"sampling": sampling_to_json(sampling), "max_tokens": max_tokens, "ends": list(ends)}
+        wanted |= {"constraint": constraint_to_json(constraint), "score": score}
+        return self._open({"op": "add", "tokens": list(tokens), "client": client, **wanted})
+
+    def embed(self, tokens: Seq[int], *, client: str = "") -> tuple[int, Stream]:
+        """Gives the worker a text whose vector is wanted: the stream brings a Vector. Raises WorkerDied."""
+        return self._open({"op": "embed", "tokens": list(tokens), "client": client})
+
+    def _open(self, message: Message) -> tuple[int, Stream]:
         if not self.alive:
             raise WorkerDied(DIED)
         id, self._next_id = self._next_id, self._next_id + 1
-        self._send(
-            {"op": "add", "id": id, "tokens": list(tokens), "sampling": sampling_to_json(sampling),
-             "max_tokens": max_tokens, "ends": list(ends), "client": client,
-             "constraint": constraint_to_json(constraint), "score": score}
-        )  # fmt: skip
+        self._send({**message, "id": id})
         stream = self._streams[id] = Stream()
         self._waiting += self._waiting > 0
         if self._pulse is None:
@@ -305,6 +320,8 @@ class Link:
                 self._deliver_scores(id, scores)
             for entry in message["out"]:
                 self._deliver(entry)
+        elif op == "vector":
+            self._deliver_vector(message)
         elif op == "refused":
             self._end(message["id"], Ended(reason="error", failure=error_from_json(message)))
         elif op == "alive":
@@ -359,6 +376,17 @@ class Link:
             reason = "error" if failure else str(finish)
             ended = Ended(reason=reason, cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure)
             self._end(id, ended)
+
+    def _deliver_vector(self, message: Message) -> None:
+        stream = self._streams.get(message["id"])
+        if stream is None:
+            return
+        values = base64.b64decode(message["values"], validate=True)
+        if len(values) != 4 * self.ready.vector or not values:
+            raise ProtocolError("a vector of another length than was said")
+        cached, queue_ns, age_ns = (int(message[name]) for name in ("cached", "queue_ns", "age_ns"))
+        stream.put(Vector(values=values))
+        self._end(message["id"], Ended(reason="stop", cached=cached, queue_ns=queue_ns, age_ns=age_ns))
 
     def _end(self, id: int, ended: Ended) -> None:
         stream = self._streams.pop(id, None)

@@ -36,6 +36,7 @@ class Sequence:
     ends: frozenset[int]  # tokens that end the answer; empty when the request ignores them
     score: bool = False  # how likely each token of the prompt is after those before it is wanted too
     scored: int = 0  # rows of which that is known; it stays when the sequence is preempted
+    embed: bool = False  # its vector is wanted, and no token
     matcher: Matcher | None = None  # of a constrained answer: what it has said; preemption leaves it as it is
     computed: int = 0
     n_cached: int = 0  # prompt tokens taken from the cache before the first preemption

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from array import array
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,7 +17,7 @@ from itertools import pairwise
 from runtime.engine.batch import Rows
 from runtime.engine.blocks import BLOCK
 from runtime.engine.sampling import MAX_BIAS_VALUE
-from runtime.engine.scheduler import Chosen
+from runtime.engine.scheduler import Chosen, Vector
 
 VOCAB = 1000
 
@@ -43,6 +44,15 @@ def answer(prompt: Sequence[int], seed: int, count: int, ends: frozenset[int] = 
 def score(tokens: Sequence[int]) -> float:
     """The log probability of the last token after all others."""
     return -next_token(tokens, 0) / VOCAB
+
+
+WIDTH = 5
+
+
+def vector_of(tokens: Sequence[int]) -> bytes:
+    """What a text alone must give: WIDTH float32."""
+    name = hashlib.blake2b(array("q", tokens).tobytes(), digest_size=2 * WIDTH).digest()
+    return struct.pack(f"<{WIDTH}f", *(value / 100 for value in struct.unpack(f"<{WIDTH}h", name)))
 
 
 class FakeEngine:
@@ -129,3 +139,20 @@ class FakeEngine:
 
     def _tokens(self, rows: Rows, index: int) -> list[int]:
         return rows.tokens[rows.row_start[index] : rows.row_start[index + 1]]
+
+
+class FakeEmbedder(FakeEngine):
+    """Takes whole texts only; `nan_at`: a text that begins with this token has a vector with a value that is none."""
+
+    def run(self, rows: Rows) -> list[Vector]:  # type: ignore[override]
+        self._check_shape(rows)
+        self._check_blocks(rows)
+        if any(rows.start_pos) or rows.out_rows != [end - 1 for end in rows.row_start[1:]]:
+            raise ContractBroken(f"texts that are not whole: {rows}")
+        self.steps += 1
+        self.rows += len(rows.tokens)
+        return [self._vector(self._tokens(rows, index)) for index in range(len(rows.tables))]
+
+    def _vector(self, tokens: list[int]) -> Vector:
+        values = vector_of(tokens)
+        return Vector(values=struct.pack("<f", math.nan) + values[4:] if tokens[0] == self.nan_at else values)
