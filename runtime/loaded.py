@@ -26,12 +26,12 @@ from typing import Any, Protocol
 
 from manifests.gguf import Gguf
 from runtime.engine.constraint import Constraint, prepared
-from runtime.engine.link import Ended, Item, Link, Load, Stream, Token, Vector
+from runtime.engine.link import NOT_NUMBERS, Ended, Item, Link, Load, Score, Stream, Token, Vector
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
 from runtime.engine.vocabulary import MAX_BYTES, Vocabulary
 from runtime.errors import CapabilityMissing, ContextExceeded, RequestCancelled, RequestRefused, RuntimeFailure
-from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
+from runtime.events import Event, Finish, PromptScored, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder
 from runtime.text.stop import StopFilter
 from runtime.text.tokenizer import Tokenizer
@@ -205,6 +205,7 @@ class LoadedModel:
             ends=() if request.ignore_eos else sorted(self.tokenizer.eog),
             client=request.client,
             constraint=constraint,
+            score=request.prompt_logprobs,
         )
 
     async def _constrained(
@@ -315,6 +316,7 @@ class _Events(AsyncGenerator[Event, None]):
         self._stream = stream
         self._answer = answer
         self._cancel = cancel
+        self._left: Seq[Item] = ()  # what came with the last scores of the prompt
         self._over = False
 
     async def asend(self, value: None) -> Event:
@@ -322,7 +324,12 @@ class _Events(AsyncGenerator[Event, None]):
             raise StopAsyncIteration
         try:
             while self._answer.finish is None:
-                delta = self._answer.take(await self._stream.take())
+                items = self._left or await self._stream.take()
+                scored, self._left = self._answer.score(items)
+                if scored is not None:
+                    return scored
+                delta = self._answer.take(self._left)
+                self._left = ()
                 if delta is not None:
                     return delta
         except BaseException:
@@ -362,7 +369,28 @@ class _Answer:
         self._queue_ns = 0
         self._decoded = 0  # characters that left the decoder, and that left the stop filter
         self._shown = 0
+        self._unscored: list[Score] | None = [] if request.prompt_logprobs else None  # None: nothing more comes
         self._infos: list[tuple[int, TokenInfo]] = []  # with the count of characters decoded when it came
+
+    def score(self, items: Seq[Item]) -> tuple[PromptScored | None, Seq[Item]]:
+        """Takes the prompt's scores, which come first: all of them as an event once they are there; the rest."""
+        if self._unscored is None:
+            return None, items
+        count = next((place for place, item in enumerate(items) if not isinstance(item, Score)), len(items))
+        for item in items[:count]:
+            assert isinstance(item, Score)
+            self._unscored.append(item)
+        missing = len(self._request.prompt) - 1 - len(self._unscored)
+        if missing > 0:
+            return None, items[count:]
+        scores, self._unscored = self._unscored, None
+        if missing < 0 or any(math.isnan(score.logprob) for score in scores):
+            self._finish("error", error=RuntimeFailure(NOT_NUMBERS))
+            return None, ()
+        tokens = zip(self._request.prompt[1:], scores, strict=True)
+        return PromptScored(tokens=tuple(_info(token, score.logprob, score.top) for token, score in tokens)), items[
+            count:
+        ]
 
     def take(self, items: Seq[Item]) -> TextDelta | None:
         """Folds what the worker said into one delta; None when there is nothing to show. Sets `finish` at the end."""
@@ -371,7 +399,7 @@ class _Answer:
             assert not isinstance(item, Vector), "vectors come to those who embed"
             if isinstance(item, Token):
                 pieces.append(self._token(item))
-            else:
+            elif isinstance(item, Ended):
                 pieces.append(self._end(item))
             if self.finish is not None:
                 break
@@ -395,8 +423,7 @@ class _Answer:
         text = "" if token.id in self._ends else self._decoder.push(token.id)
         self._decoded += len(text)
         if self._request.logprobs and token.id not in self._ends:
-            top = tuple(TopToken(id=other, logprob=logprob) for other, logprob in token.top)
-            self._infos.append((self._decoded, TokenInfo(id=token.id, logprob=token.logprob, top=top)))
+            self._infos.append((self._decoded, _info(token.id, token.logprob, token.top)))
         shown = self._stops.push(text)
         if self._stops.matched is not None:
             self._finish("stop", stop=self._stops.matched)
@@ -448,6 +475,10 @@ class _Answer:
         self.finish = Finish(reason=reason, usage=usage, seed=self._seed, error=error, stop=stop)
         if self._request.watch is not None:
             self._request.watch.ended(self.finish)
+
+
+def _info(token: int, logprob: float, top: Seq[tuple[int, float]]) -> TokenInfo:
+    return TokenInfo(id=token, logprob=logprob, top=tuple(TopToken(id=other, logprob=one) for other, one in top))
 
 
 def _reason(text: str) -> Reason:

@@ -68,6 +68,11 @@ def rows_of(step: Step) -> Rows:
         rows.row_start.append(len(rows.tokens))
         rows.start_pos.append(part.start)
         rows.tables.append(sequence.table)
+        for position in part.scores:
+            rows.out_rows.append(rows.row_start[-2] + position - part.start)
+            rows.sampling.append(sequence.scoring(position))
+            rows.histories.append([])
+            rows.matchers.append(None)
         if part.output:
             rows.out_rows.append(len(rows.tokens) - 1)
             rows.sampling.append(sequence.sampling)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import math
 import socket
 import subprocess
 from collections import deque
@@ -108,6 +109,13 @@ class Token(NamedTuple):
     age_ns: int
 
 
+class Score(NamedTuple):
+    """How likely the next token of a scored prompt was; NaN: the model gave no number."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vector:
     """A text's vector: float32, little-endian, as many as Ready.vector says; finite or not."""
@@ -126,7 +134,7 @@ class Ended:
     failure: RuntimeFailure | None = None
 
 
-Item = Token | Vector | Ended
+Item = Token | Score | Vector | Ended
 
 
 class Stream:
@@ -215,12 +223,13 @@ class Link:
 
     def submit(
         self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = "",
-        constraint: Constraint | None = None,
+        constraint: Constraint | None = None, score: bool = False,
     ) -> tuple[int, Stream]:  # fmt: skip
         """Gives the worker a sequence; `sampling` has a definite seed, `constraint` is prepared, and the worker was
-        taught the vocabulary before. Raises WorkerDied."""
+        taught the vocabulary before. `score`: a Score comes for each token of the prompt but the first, before every
+        Token. Raises WorkerDied."""
         wanted = {"sampling": sampling_to_json(sampling), "max_tokens": max_tokens, "ends": list(ends)}
-        wanted["constraint"] = constraint_to_json(constraint)
+        wanted |= {"constraint": constraint_to_json(constraint), "score": score}
         return self._open({"op": "add", "tokens": list(tokens), "client": client, **wanted})
 
     def embed(self, tokens: Seq[int], *, client: str = "") -> tuple[int, Stream]:
@@ -307,6 +316,8 @@ class Link:
             self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
             self._used = int(message["used"])
             self.preemptions = max(self.preemptions, min(int(message["preempted"]), 1 << 53))
+            for id, scores in message.get("scored", ()):
+                self._deliver_scores(id, scores)
             for entry in message["out"]:
                 self._deliver(entry)
         elif op == "vector":
@@ -340,6 +351,14 @@ class Link:
             self._send({"op": "ping"})
         self._heard = False
         self._pulse = self._loop.call_later(PULSE_S, self._feel)
+
+    def _deliver_scores(self, id: int, scores: list[Any]) -> None:
+        stream = self._streams.get(id)
+        if stream is None:
+            return
+        for logprob, top in scores:
+            pairs = tuple((int(other), float(value)) for other, value in top)
+            stream.put(Score(math.nan if logprob is None else float(logprob), pairs))
 
     def _deliver(self, entry: list[Any]) -> None:
         if len(entry) != OUT_FIELDS:

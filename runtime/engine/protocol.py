@@ -3,7 +3,8 @@
 frame    4 bytes little-endian length, then that many bytes of UTF-8 JSON: one object with a string "op".
 server   load (once, first) · vocabulary (once, before the first add with a constraint) · add · embed · cancel · ping;
          the end of the stream ends the worker
-worker   ready or failed (once, in answer to load) · step (one for all that a step brought; how many sequences
+worker   ready or failed (once, in answer to load) · step (one for all that a step brought; "scored" where it scored
+         prompts: log probabilities of their next tokens, null for no number, with alternatives; how many sequences
          wait for their first rows or, preempted, for their next; how many blocks of the pool are used; how often a
          sequence was preempted so far) · vector (in answer to embed, and its end) · refused (an add or an embed) ·
          alive (at once in answer to ping, in mid-step too)

@@ -25,10 +25,11 @@ Refuses a prompt that can never fit, by name. Invariants:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from runtime.engine.blocks import BLOCK, BlockPool, blocks_for
@@ -44,6 +45,11 @@ class Part:
     sequence: Sequence
     start: int
     count: int
+
+    @property
+    def scores(self) -> range:
+        """Positions whose rows tell how likely the prompt's next token is."""
+        return self.sequence.scores(self.start, self.count)
 
     @property
     def output(self) -> bool:
@@ -92,11 +98,13 @@ class Vector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a step did to a sequence. `chosen` is None only for a prompt computed with max_tokens 0."""
+    """What a step did to a sequence. `scores`: of the next tokens of a prompt that is scored, in an outcome of their
+    own; else `chosen` is None only for a prompt computed with max_tokens 0."""
 
     sequence: Sequence
     chosen: Chosen | Vector | None
     finish: Literal["stop", "length"] | None
+    scores: tuple[Chosen, ...] = ()
 
 
 class Scheduler:
@@ -173,6 +181,9 @@ class Scheduler:
         outcomes = []
         for part in step.parts:
             sequence, output = part.sequence, part.output
+            if scores := tuple(_score(next(answers), sequence.tokens[at + 1]) for at in part.scores):
+                sequence.scored += len(scores)
+                outcomes.append(Outcome(sequence=sequence, chosen=None, finish=None, scores=scores))
             sequence.computed += part.count
             self._publish(sequence)
             if output:
@@ -213,6 +224,8 @@ class Scheduler:
             if parts and (sequence.remaining > rows or blocks_for(sequence.remaining) > self.pool.available):
                 return  # the next step begins with it
             rows = sequence.remaining
+        elif sequence.score:
+            rows = min(rows, self._scorable(parts))
         count = min(rows, sequence.remaining)
         if count < sequence.remaining:
             border = (sequence.computed + count) // BLOCK * BLOCK
@@ -227,6 +240,12 @@ class Scheduler:
             parts[sequence] = Part(sequence=sequence, start=sequence.computed, count=count)
         elif sequence.decoding:  # it may take from nobody, and holds what others may need
             self._preempt(sequence, parts)
+
+    def _scorable(self, parts: dict[Sequence, Part]) -> int:
+        """Rows of a scored prompt that may have outputs: one, and those that no sequence needs, whoever is admitted."""
+        sequences = len(self._running) + len(self._waiting)
+        given = sum(max(0, len(part.scores) + part.output - 1) for part in parts.values())
+        return 1 + max(0, self.max_seqs - sequences - given)
 
     def _remember(self, parts: dict[Sequence, Part]) -> None:
         """Whose turn it was: the first prompt's client, and who had a block's rows or all it needed; a few rows that
@@ -345,6 +364,12 @@ class Scheduler:
         sequence.table.clear()
         sequence.keys.clear()
         sequence.computed = 0
+
+
+def _score(answer: Chosen | Vector, token: int) -> Chosen:
+    """Of the token that does come next; where not even a bias made the engine choose it, there is no number."""
+    assert isinstance(answer, Chosen), "a model that gives vectors scores nothing"
+    return answer if answer.token == token else replace(answer, logprob=math.nan)
 
 
 def _arrival(sequence: Sequence) -> int:

@@ -146,21 +146,24 @@ class Loop:
         done = time.monotonic_ns()
         self._pace.took(step.rows, prompt, done - now)
         outcomes = self.scheduler.commit(step, chosen)
+        scored = [self._scored(outcome) for outcome in outcomes if outcome.scores]
         for outcome in outcomes:
             if isinstance(outcome.chosen, Vector):
                 self._send(encode(self._vector(outcome, outcome.chosen, done)))
-        self._tell([self._entry(outcome, done) for outcome in outcomes if not isinstance(outcome.chosen, Vector)])
+        plain = [one for one in outcomes if not (one.scores or isinstance(one.chosen, Vector))]
+        self._tell([self._entry(outcome, done) for outcome in plain], scored)
         if self.scheduler.idle:
             self.scheduler.check()
 
-    def _tell(self, out: list[list[Any]]) -> None:
+    def _tell(self, out: list[list[Any]], scored: list[list[Any]] | None = None) -> None:
         """One frame, where there is news."""
         _, waiting = self.scheduler.counts
         waiting += self._grammars.waiting if self._grammars else 0
-        if out or waiting != self._said:
+        if out or scored or waiting != self._said:
             self._said = waiting
             pool = {"used": self.scheduler.pool.n_used, "preempted": self.scheduler.preemptions}
-            self._send(encode({"op": "step", "out": out, "waiting": waiting, **pool}))
+            told = {"scored": scored} if scored else {}
+            self._send(encode({"op": "step", "out": out, "waiting": waiting, **told, **pool}))
 
     def _control(self) -> None:
         while True:
@@ -240,7 +243,13 @@ class Loop:
             max_tokens=0 if embed else message["max_tokens"],
             sampling=Sampling() if embed else sampling_from_json(message["sampling"]),
             ends=frozenset() if embed else frozenset(message["ends"]),
+            score=bool(message.get("score")),
         )
+
+    def _scored(self, outcome: Outcome) -> list[Any]:
+        """One line of a frame's "scored". A number that is none is told as null: the server ends the answer."""
+        told = [[one.logprob if math.isfinite(one.logprob) else None, one.top] for one in outcome.scores]
+        return [outcome.sequence.id, told]
 
     def _vector(self, outcome: Outcome, vector: Vector, done: int) -> Message:
         id = outcome.sequence.id

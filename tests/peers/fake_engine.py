@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from runtime.engine.batch import Rows
 from runtime.engine.blocks import BLOCK
+from runtime.engine.sampling import MAX_BIAS_VALUE
 from runtime.engine.scheduler import Chosen, Vector
 
 VOCAB = 1000
@@ -38,6 +39,11 @@ def answer(prompt: Sequence[int], seed: int, count: int, ends: frozenset[int] = 
         if tokens[-1] in ends:
             break
     return tokens[len(prompt) :]
+
+
+def score(tokens: Sequence[int]) -> float:
+    """The log probability of the last token after all others."""
+    return -next_token(tokens, 0) / VOCAB
 
 
 WIDTH = 5
@@ -90,6 +96,9 @@ class FakeEngine:
             raise ContractBroken(f"sequence {index} sees a position nobody wrote")
         sampling = rows.sampling[number]
         assert sampling.seed is not None
+        for token, bias in sampling.logit_bias.items():
+            if bias == MAX_BIAS_VALUE:  # the token of a prompt that is scored
+                return Chosen(token=token, logprob=score([*tokens, token]))
         token = next_token(tokens, sampling.seed, self.vocab)
         top = tuple(((token + i) % self.vocab, -0.5 - i) for i in range(sampling.top_logprobs))
         return Chosen(token=token, logprob=math.nan if token == self.nan_at else -0.5, top=top)
@@ -106,6 +115,7 @@ class FakeEngine:
             and all(a < b for a, b in pairwise(rows.row_start))
             and all(a < b for a, b in pairwise(rows.out_rows))
             and all(0 <= row < len(rows.tokens) for row in rows.out_rows)
+            and len(rows.out_rows) <= self.max_seqs
             and len(rows.sampling) == len(rows.out_rows) == len(rows.histories)
             and all(0 <= token < self.vocab for token in rows.tokens)
         )

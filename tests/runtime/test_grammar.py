@@ -11,7 +11,7 @@ import random
 import re
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -61,7 +61,8 @@ def matcher(kind: Kind, text: str = "", after: str = "") -> Matcher:
 def allowed(one: Matcher) -> list[int]:
     mask = one.mask()
     assert mask is not None
-    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+    found: list[int] = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+    return found
 
 
 def speak(one: Matcher, rng: random.Random, limit: int = 300) -> bytes | None:
