@@ -97,8 +97,8 @@ def test_layer_norm_where_squares_leave_float32(isa: str) -> None:
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("act", ["silu", "gelu", "gelu_erf"])
 def test_activations(isa: str, act: str, gated: bool) -> None:
-    """As in test_engine_ops. gelu with erf, x t P(t) e^(-x^2/2): t is off by 2 eps and goes in with a condition below
-    2; P is 1.2e-8 off, and its terms, whose sizes add up to 2.2 P at most, add 5 eps; exp adds 4 eps, and its argument's
+    """As in test_engine_ops. gelu with erf, x t P(t) e^(-x^2/2): t is off by 2 eps and goes in with a condition of 2.
+    P is 1.2e-8 off, and its terms, whose sizes add up to 2.2 P at most, add 5 eps. exp adds 4 eps, and its argument's
     two roundings x^2 eps; three products follow. Where x is positive, all this is part of a tail of at most x/2."""
     n = 128
     x = normal(5, n, n) * 3
