@@ -49,7 +49,7 @@ def same(report: Verification, sound: Verification) -> bool:
     Evidence is such a claim: it may name any blob of the bundle, and then says what that blob's type is, unless a
     manifest names it too and that was compared."""
     evidence = {item.digest for found in (report, sound) for item in found.bundle.statement.evidence}
-    return meaning(report, evidence) == meaning(sound, evidence)
+    return bool(meaning(report, evidence) == meaning(sound, evidence))
 
 
 def meaning(report: Verification, evidence: set[Digest]) -> Any:
