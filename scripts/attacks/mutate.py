@@ -197,7 +197,8 @@ class Case:
         return "accepted"
 
     def _inventory(self) -> str:
-        path = self.bench.folder / "mangled.inventory"
+        path = self.folder.with_suffix(".inventory")
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(mutations.mangle(self.bench.listed.read_bytes(), self.numbers))
         try:
             found = delta_since.read_inventory(path, self.bench.receiving)
