@@ -88,11 +88,15 @@ def serve(
         "info", show_default=False, help="Least level logged: debug, info, warning or error [info]."
     ),
     log_text: bool = typer.Option(False, "--log-text", help="Log the text of requests and answers too."),
+    otel_endpoint: str = typer.Option(
+        "", help="Send OpenTelemetry spans there, such as http://collector:4318: an outbound connection [nowhere]."
+    ),
 ) -> None:
-    """Serve the models of the store over the Ollama and OpenAI APIs.
+    """Serve the models of the store over the Ollama, OpenAI and Anthropic APIs.
 
-    Opens no outbound connection, ever, unless --online is given. A setting with a name in brackets may also come from
-    the environment, as SEALIFT_X or, but for SEALIFT_ACCESS, OLLAMA_X. On SIGHUP keys and certificate are read again.
+    Opens no outbound connection, ever, unless --online or --otel-endpoint is given. A setting with a name in brackets
+    may also come from the environment, as SEALIFT_X or, but for SEALIFT_ACCESS, OLLAMA_X. On SIGHUP keys and
+    certificate are read again.
     Example:
 
     \b
@@ -119,7 +123,7 @@ def serve(
             kv_cache_type=kv_cache_type, keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue,
             max_loaded=max_loaded, auth=auth, access_file=access_file, tls_cert=tls_cert, tls_key=tls_key,
             tls_client_ca=tls_client_ca, read_only=read_only, log_format=log_format, log_level=log_level,
-            log_text=log_text,
+            log_text=log_text, otel_endpoint=otel_endpoint,
         )  # fmt: skip
         store = Store(models)
         transfers = transfers_factory(store) if online and transfers_factory is not None else None
@@ -296,6 +300,7 @@ def _once(session: Any, question: str) -> None:
     """One question through /api/generate, as Ollama's command does: the model's own MESSAGEs come first there too."""
     from runtime.chat.printing import statistics
     from runtime.chat.repl import print_answer, write
+    from runtime.chat.thinking import shown
 
     body = {"model": session.model, "prompt": question, "format": session.format, "think": session.think}
     body |= {"keep_alive": session.keep_alive}
@@ -305,9 +310,9 @@ def _once(session: Any, question: str) -> None:
         given = {key: value for key, value in body.items() if value is not None}
         for chunk in session.client.stream("/api/generate", given):
             last.update(chunk)
-            yield chunk.get("response", "")
+            yield chunk.get("thinking", ""), chunk.get("response", "")
 
-    print_answer(pieces(), wordwrap=session.wordwrap)
+    print_answer(shown(pieces()), wordwrap=session.wordwrap)
     write("\n")
     if session.verbose:
         sys.stderr.write("\n" + statistics(last))
