@@ -84,7 +84,7 @@ class JinjaRenderer:
         names, source = self._template.variables(), self.source
         found = {
             "tools": "tools" in names,
-            "thinking": bool({"enable_thinking", "thinking", "reasoning_effort"} & names),
+            "thinking": bool({"enable_thinking", "thinking", "reasoning_effort"} & names) or thinking(source) is not None,
             "tool_results": "tool_calls" in source,
         }
         return frozenset(ability for ability, there in found.items() if there)
