@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
 
 from manifests.gguf import Gguf
 from native.engine import BLOCK, Batch, Engine
 from native.plan import Plan
 from runtime.errors import ArchitectureRefused
 from runtime.models import load
-from tests.peers.bert_maker import Bert, cosine, named, random_bert, vector, write
+from runtime.text.tokenizer import Tokenizer
+from tests.peers.bert_maker import SPECIAL, WORDS, Bert, cosine, named, random_bert, vector, write
 from tests.peers.model_maker import make_model
 
 HERE = Path(__file__).parent
@@ -139,3 +149,41 @@ def test_a_mixture_of_experts_is_refused(tmp_path: Path) -> None:
 
 def test_ollamas_own_key_is_known(tmp_path: Path) -> None:
     load(made(MODELS["bert"], tmp_path, metadata={"bert.normalize_embeddings": False}))
+
+
+ALPHABET = [
+    *WORDS,
+    *"ab z.,!?'-0",
+    "é",
+    "É",
+    "ing",
+    "##s",
+    "[MASK]",
+    "[CLS]",
+    "中",
+    "\u0301",
+    "\x00",
+    "\t",
+    "🙂",
+    " ",
+    " ",
+]
+
+
+@given(st.lists(st.sampled_from(ALPHABET), max_size=12).map("".join))
+def test_tokens_are_the_librarys_own(text: str) -> None:
+    """Words spelled GGUF's way mean what `##` means in a vocab.txt; names of control tokens are those tokens."""
+    ours, theirs = tokenizers_of(MODELS["bert"].vocab)
+    assert ours.encode(text, special=True) == theirs.encode(text).ids
+
+
+@functools.cache
+def tokenizers_of(vocab: tuple[str, ...]) -> tuple[Tokenizer, tokenizers.Tokenizer]:
+    theirs = tokenizers.Tokenizer(WordPiece({word: at for at, word in enumerate(vocab)}, unk_token="[UNK]"))
+    theirs.normalizer, theirs.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    theirs.add_special_tokens(list(SPECIAL))
+    ends = [(name, vocab.index(name)) for name in ("[CLS]", "[SEP]")]
+    theirs.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(MODELS["bert"], Path(folder) / "m.gguf")
+        return Tokenizer.from_gguf(Gguf.open(path).metadata), theirs
