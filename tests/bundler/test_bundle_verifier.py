@@ -98,8 +98,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         patch.setenv("SEALIFT_HOME", str(root / "home"))
         bench = Bench(root / "bench")
     found = {"sound": bench.sound, "delta": bench.delta, "hurt": bench.hurt, "nowhere": root / "nowhere"}
-    for name, of in (("unapproved", "sound"), ("misapproved", "sound"), ("cut approval", "sound"), ("incomplete", "sound"),
-                     ("delta damaged", "delta")):  # fmt: skip
+    copies = {"delta damaged": "delta"} | dict.fromkeys(
+        ("unapproved", "misapproved", "cut approval", "incomplete"), "sound"
+    )
+    for name, of in copies.items():
         found[name] = root / name.replace(" ", "-")
         shutil.copytree(found[of], found[name])
     (approval,) = found["unapproved"].glob("*.approval-*")
