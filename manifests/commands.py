@@ -32,16 +32,21 @@ def register(app: typer.Typer) -> None:
 def create_(
     name: str = typer.Argument(help="The model to make, such as mine or mine:v2."),
     file: Path = typer.Option(Path("Modelfile"), "--file", "-f", help="The Modelfile; - reads standard input."),
+    quantize: str = typer.Option(
+        None, "--quantize", "-q", metavar="FORMAT", help="Store F32, F16 or BF16 weights as FORMAT, such as q4_K_M."
+    ),
 ) -> None:
     """Make a model from a Modelfile.
 
-    A Modelfile begins with FROM and the path of a GGUF file or the name of a model in the store. Example:
+    A Modelfile begins with FROM and the path of a GGUF file, the folder of a Hugging Face model (safetensors) or the
+    name of a model in the store; ADAPTER names a LoRA in either form. Example:
 
     \b
         printf 'FROM ./model.gguf\\nSYSTEM You are brief.\\n' > Modelfile
         sealift create mine -f Modelfile
     """
-    from manifests.create import create, request_from_modelfile
+    from manifests.create import create
+    from manifests.create_request import request_from_modelfile
     from manifests.display import progress_bar
     from manifests.modelfile import MAX_MODELFILE, Modelfile
     from manifests.name import ModelName
@@ -53,8 +58,9 @@ def create_(
     except OSError as error:
         raise ModelfileError(f"{file}: {error.strerror}", hint="name the Modelfile with -f") from None
     store = Store()
-    request = request_from_modelfile(store, Modelfile.parse(raw), file.parent, _status, progress_bar)
-    manifest = create(store, target, request, _status)
+    _status("gathering model components")
+    request = request_from_modelfile(Modelfile.parse(raw), file.parent, quantize)
+    manifest = create(store, target, request, _status, progress_bar)
     print(f"created '{target.short}' {manifest.digest.short}")
 
 

@@ -1,36 +1,33 @@
 """Makes a model: layers and a manifest from a Modelfile or from the fields of /api/create (contract, 5.4).
 
-A model is based on another model of the store (`from_model`) or on GGUF blobs that are in the store already (`files`).
-Stored digests equal the files' own: nothing is rewritten. Nothing is pulled: an unknown base is an error.
-Refuses weights that are not GGUF, split GGUF files, quantizing, and stubs that name a remote host.
+A model is based on another model of the store (`from_model`) or on `files`: GGUFs, or a Hugging Face tree that is
+converted to one. Plain floats are quantized where asked. Of a GGUF that is not, the stored digest is the file's own.
+Nothing is pulled: an unknown base is an error. Killed half-way, the store is as it was but for files that `rm --unused`
+removes. Refuses stubs that name a remote host; `create_layers` says what it refuses of weights.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
+from manifests.create_layers import ONE_ADAPTER, Bar, Source, Status, Workshop, fits, no_bar, open_gguf, workshop
 from manifests.digest import Digest
-from manifests.errors import CreateError, GgufError, NotFound
+from manifests.errors import CreateError, NotFound
 from manifests.fields import parse_json
-from manifests.gguf import Gguf
 from manifests.manifest import DOCKER_CONFIG, OLLAMA_PREFIX, Descriptor, Manifest
-from manifests.modelfile import Modelfile
 from manifests.name import ModelName
 from manifests.parameters import check_parameters
-from manifests.store import Progress, Store
+from manifests.quantize import recipe
+from manifests.scan.gotemplate import scan
+from manifests.store import Store
 
 MAX_CONFIG = 4 << 20  # bytes of a config, params or messages layer
 
-Status = Callable[[str], None]
-Bar = Callable[[str, int], contextlib.AbstractContextManager[Progress]]  # title, bytes in all
-_SPLIT = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
+_NAMED = ("renderer", "parser", "requires")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +35,8 @@ class CreateRequest:
     """What to make. None and empty mean "as in the base"; licences are added to the base's, parameters merged over."""
 
     from_model: ModelName | None = None
-    files: dict[str, Digest] = field(default_factory=dict)
-    adapters: dict[str, Digest] = field(default_factory=dict)
+    files: Mapping[str, Source] = field(default_factory=dict)
+    adapters: Mapping[str, Source] = field(default_factory=dict)
     template: str | None = None
     system: str | None = None
     licenses: tuple[str, ...] = ()
@@ -48,17 +45,42 @@ class CreateRequest:
     renderer: str | None = None
     parser: str | None = None
     requires: str | None = None
+    quantize: str | None = None
 
 
-def create(store: Store, name: ModelName, request: CreateRequest, status: Status = lambda line: None) -> Manifest:
-    """Writes the model and a record of how it was made. Raises CreateError and the store's errors."""
+def create(
+    store: Store, name: ModelName, request: CreateRequest, status: Status = lambda line: None, bar: Bar = no_bar
+) -> Manifest:
+    """Writes the model and a record of how it was made. Raises CreateError and the store's errors.
+
+    `status` gets Ollama's lines, in order; `bar` shows one long step, such as `display.progress_bar`.
+    """
     if request.from_model is None and not request.files:
         raise CreateError("neither 'from' or 'files' was specified", hint="name a model of this store or a GGUF file")
-    config, layers = _base(store, request, status)
+    with workshop(store, status, bar) as shop:
+        config, layers = _base(shop, request)
+        layers = _with_texts(store, request, layers, status)
+        config |= {key: value for key in _NAMED if (value := getattr(request, key)) is not None}
+        raw_config = _json(config)
+        config_blob = Descriptor(media_type=DOCKER_CONFIG, digest=store.put_bytes(raw_config), size=len(raw_config))
+        status("writing manifest")
+        base = store.present(request.from_model) if request.from_model else None
+        replaced = store.present(name)
+        manifest = store.put_manifest(name, Manifest.build(config_blob, tuple(layers)).raw)
+        _record(shop, manifest, request, base)
+        if replaced is not None:
+            store.drop_unused(replaced)
+    status("success")
+    return manifest
+
+
+def _with_texts(store: Store, request: CreateRequest, layers: list[Descriptor], status: Status) -> list[Descriptor]:
+    """The layers that are no weights: new texts replace old ones, licences are added, parameters merged over."""
     parameters = _merged_parameters(store, layers, request)
-    layers = _replace(layers, "adapter", [_weights(store, digest, "adapter") for digest in request.adapters.values()])
-    texts = {"template": request.template, "system": request.system}
-    for kind, text in texts.items():
+    bad = next((what for rule, what in scan(request.template or "") if rule == "template.syntax"), None)
+    if bad:
+        raise CreateError(f"template error: {bad}")
+    for kind, text in (("template", request.template), ("system", request.system)):
         if text is not None:
             layers = _replace(layers, kind, [_put(store, kind, _utf8(kind, text), status)] if text else [], clear=True)
     if request.messages:
@@ -66,124 +88,34 @@ def create(store: Store, name: ModelName, request: CreateRequest, status: Status
         layers = _replace(layers, "messages", [_put(store, "messages", _json(document), status)])
     if parameters:
         layers = _replace(layers, "params", [_put(store, "params", _json(parameters), status)])
-    layers += [_put(store, "license", _utf8("license", text), status) for text in request.licenses]
-    for key in ("renderer", "parser", "requires"):
-        if getattr(request, key) is not None:
-            config[key] = getattr(request, key)
-    raw_config = _json(config)
-    config_blob = Descriptor(media_type=DOCKER_CONFIG, digest=store.put_bytes(raw_config), size=len(raw_config))
-    status("writing manifest")
-    base = store.present(request.from_model) if request.from_model else None
-    replaced = store.present(name)
-    manifest = store.put_manifest(name, Manifest.build(config_blob, tuple(layers)).raw)
-    _record(store, manifest, request, base)
-    if replaced is not None:
-        store.drop_unused(replaced)
-    status("success")
-    return manifest
+    return layers + [_put(store, "license", _utf8("license", text), status) for text in request.licenses]
 
 
-def _no_bar(title: str, total: int) -> contextlib.AbstractContextManager[Progress]:
-    return contextlib.nullcontext(lambda step: None)
-
-
-def request_from_modelfile(
-    store: Store, modelfile: Modelfile, folder: Path, status: Status, bar: Bar = _no_bar
-) -> CreateRequest:
-    """Resolves FROM and ADAPTER: an existing path (relative to `folder`) is copied to the store; else it is a name.
-
-    `bar` shows the copying of one file, such as `display.progress_bar`.
-    """
-    if modelfile.all("draft"):
-        raise CreateError("DRAFT is not supported: there is no speculative decoding yet")
-    from_model: ModelName | None = None
-    paths: list[tuple[str, Path]] = []
-    for source in modelfile.all("from"):
-        path = _path(folder, "FROM", source)
-        if path.is_file():
-            paths.append((source, _checked(path)))
-        elif path.exists():
-            what = "a folder" if path.is_dir() else "not a plain file"
-            raise CreateError(f"FROM {source}: {what}; only GGUF files and model names are taken", hint=CONVERT)
-        elif source.lower().endswith(".gguf") or source.startswith((".", "/", "~")):
-            raise CreateError(f"FROM {source}: no such file", hint="paths are relative to the Modelfile's folder")
-        else:
-            from_model = ModelName.parse(source)
-    adapters = {source: _checked(_path(folder, "ADAPTER", source)) for source in modelfile.all("adapter")}
-    names = [path.name for _, path in paths]
-    return CreateRequest(
-        from_model=from_model,
-        files={
-            path.name if names.count(path.name) == 1 else source: _take_file(store, path, status, bar)
-            for source, path in paths
-        },
-        adapters={source: _take_file(store, path, status, bar) for source, path in adapters.items()},
-        template=modelfile.last("template"),
-        system=modelfile.last("system"),
-        licenses=modelfile.all("license"),
-        parameters=dict(modelfile.parameters),
-        messages=modelfile.messages,
-        renderer=modelfile.last("renderer"),
-        parser=modelfile.last("parser"),
-        requires=modelfile.last("requires"),
-    )
-
-
-CONVERT = "convert the model to one GGUF file first (llama.cpp's convert_hf_to_gguf.py does it)"
-
-
-def _path(folder: Path, command: str, source: str) -> Path:
-    """The path that a FROM or ADAPTER names, if the system can hold such a path at all."""
-    try:
-        path = folder / Path(source).expanduser()
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            path.stat()
-    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a null byte, an unknown user after ~
-        raise CreateError(f"{command} {source[:120]}: {getattr(error, 'strerror', None) or error}") from None
-    return path
-
-
-def _checked(path: Path) -> Path:
-    """What would be refused later is not copied: no model would name the blob, so nothing would remove it."""
-    if _SPLIT.search(path.name):
-        raise CreateError(
-            f"{path.name}: one part of a split GGUF", hint="merge the parts first (llama-gguf-split --merge)"
-        )
-    _open(path)
-    return path
-
-
-def _take_file(store: Store, path: Path, status: Status, bar: Bar) -> Digest:
-    status(f"copying {path.name}")
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise CreateError(f"{path}: {error.strerror}") from None
-    with bar(path.name, size) as progress:
-        return store.put_file(path, progress)
-
-
-def _base(store: Store, request: CreateRequest, status: Status) -> tuple[dict[str, Any], list[Descriptor]]:
+def _base(shop: Workshop, request: CreateRequest) -> tuple[dict[str, Any], list[Descriptor]]:
     """The config and layers to start from."""
+    store, quantization = shop.store, request.quantize and recipe.target(request.quantize)
     config: dict[str, Any] = {"model_format": "gguf", "architecture": "amd64", "os": "linux"}
     layers: list[Descriptor] = []
     if request.from_model is not None:
         config, layers = _inherit(store, request.from_model)
-    for file_name, digest in request.files.items():
-        if _SPLIT.search(file_name):
-            raise CreateError(
-                f"{file_name}: one part of a split GGUF", hint="merge the parts first (llama-gguf-split --merge)"
-            )
-        status("parsing GGUF")
-        layer = _weights(store, digest, "model")
-        if layer.kind == "model":
-            if any(earlier.kind == "model" for earlier in layers):
-                raise CreateError("more than one model file was given, expected one and at most a projector beside it")
-            config |= _describe(store, digest)
-        layers.append(layer)
-        status(f"using existing layer {digest}")
-    if not any(layer.kind == "model" for layer in layers):
+        if quantization:
+            layers = [shop.quantized(one.digest, quantization) if one.kind == "model" else one for one in layers]
+    if request.files:
+        layers += shop.model_layers(request.files, quantization)
+    models = [layer for layer in layers if layer.kind == "model"]
+    if not models:
         raise CreateError("no model file was given", hint="the first FROM must be a GGUF with the model's weights")
+    if len(models) > 1 and request.files:
+        raise CreateError("more than one model file was given, expected one and at most a projector beside it")
+    if request.files or quantization:
+        config |= _describe(store, models[-1].digest)
+    for layer in layers:
+        if layer.kind == "adapter" and request.files:
+            fits(open_gguf(store.blob_path(layer.digest)), open_gguf(store.blob_path(models[-1].digest)))
+    if request.adapters:
+        if any(layer.kind == "adapter" for layer in layers):
+            raise CreateError(ONE_ADAPTER, hint="the base has an adapter already: begin with the base's own base")
+        layers.append(shop.adapter_layer(request.adapters, models[-1].digest))
     return config, layers
 
 
@@ -211,39 +143,8 @@ def _read_object(store: Store, blob: Descriptor, what: str) -> dict[str, Any]:
     return found
 
 
-def _weights(store: Store, digest: Digest, kind: str) -> Descriptor:
-    """A layer over a GGUF blob of the store; a `clip` model becomes a projector, an adapter says so itself."""
-    path = store.blob_path(digest)
-    if not path.is_file():
-        raise NotFound(f"blob {digest} not found", hint="upload it first: POST /api/blobs/<digest>")
-    gguf = _open(path)
-    if gguf.metadata.get("general.type") == "adapter":
-        found = "adapter"
-    elif gguf.architecture == "clip":
-        found = "projector"
-    else:
-        found = "model"
-    if kind == "adapter" and found != "adapter":
-        raise CreateError("ADAPTER: the file is a GGUF, but not an adapter")
-    return Descriptor(media_type=OLLAMA_PREFIX + found, digest=digest, size=gguf.file_size)
-
-
-def _open(path: Path) -> Gguf:
-    try:
-        with path.open("rb") as stream:
-            magic = stream.read(4)
-    except OSError as error:
-        raise CreateError(f"{path}: {error.strerror}") from None
-    if magic != b"GGUF":
-        raise CreateError("supplied file was not in GGUF format", hint=CONVERT)
-    try:
-        return Gguf.open(path)
-    except GgufError as error:
-        raise CreateError(f"the GGUF is refused: {error}", hint=error.hint) from None
-
-
 def _describe(store: Store, digest: Digest) -> dict[str, Any]:
-    gguf = _open(store.blob_path(digest))
+    gguf = open_gguf(store.blob_path(digest))
     return {
         "model_format": "gguf",
         "model_family": gguf.architecture,
@@ -296,11 +197,13 @@ def _utf8(kind: str, text: str) -> bytes:
         raise CreateError(f"{kind}: text with a lone surrogate, which UTF-8 cannot hold") from None
 
 
-def _record(store: Store, manifest: Manifest, request: CreateRequest, base: Manifest | None) -> None:
+def _record(shop: Workshop, manifest: Manifest, request: CreateRequest, base: Manifest | None) -> None:
     facts: dict[str, Any] = {"time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")}
     if request.from_model is not None:
         facts["from"] = request.from_model.full
         facts["from_manifest"] = str(base.digest) if base else None
-    if request.files:
-        facts["files"] = {name: str(digest) for name, digest in request.files.items()}
-    store.add_record(manifest.digest, "create", facts)
+    if shop.sources:
+        facts["files"] = dict(sorted(shop.sources.items()))
+    if request.quantize:
+        facts["quantize"] = recipe.target(request.quantize)
+    shop.store.add_record(manifest.digest, "create", facts)

@@ -290,19 +290,23 @@ class Store:
             with disk_errors(self.root):
                 path.unlink()
             self._remove_empty_folders(path.parent)
-            return self._drop_unused(manifest) if manifest else []
+            return self._drop_unused(blob.digest for blob in manifest.blobs()) if manifest else []
 
     def drop_unused(self, manifest: Manifest) -> list[Digest]:
         """Removes those blobs of a manifest that no model names (any more); returns them."""
-        with self.locked():
-            return self._drop_unused(manifest)
+        return self.drop_blobs(blob.digest for blob in manifest.blobs())
 
-    def _drop_unused(self, manifest: Manifest) -> list[Digest]:
+    def drop_blobs(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Removes those of some blobs that no model names; returns them."""
+        with self.locked():
+            return self._drop_unused(digests)
+
+    def _drop_unused(self, digests: Iterable[Digest]) -> list[Digest]:
         try:
             used = self.referenced()
         except ManifestsError:
             return []  # a manifest cannot be read: what it needs is unknown, so nothing is removed
-        gone = [blob.digest for blob in manifest.blobs() if blob.digest not in used]
+        gone = [digest for digest in dict.fromkeys(digests) if digest not in used]
         with disk_errors(self.root):
             for digest in gone:
                 self.blob_path(digest).unlink(missing_ok=True)

@@ -90,8 +90,8 @@ class Batch:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
     """Per output row: token (-1 where its logits were not finite) and log probability [n]; alternatives [n, MAX_TOP],
-    of which the first `top_logprobs` are used (else -1 and -inf); logits [n, vocab] if asked for. Empty if nothing
-    was sampled."""
+    of which the first `top_logprobs` are used (else -1 and -inf); logits [n, EngineInfo.width] if asked for: the plan's
+    last slot. Empty if nothing was sampled."""
 
     tokens: npt.NDArray[np.int32]
     logprobs: Floats
@@ -102,7 +102,8 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineInfo:
-    """`sl_info`: bytes held, bytes of one key/value block over all layers, and what was chosen."""
+    """`sl_info`: bytes held, bytes of one key/value block over all layers, and what was chosen.
+    `width`: values of one output row, `vocab` where they are logits."""
 
     weight_bytes: int
     kv_bytes: int
@@ -112,6 +113,7 @@ class EngineInfo:
     layers: int
     threads: int
     isa: str
+    width: int
 
 
 class Engine:
@@ -159,14 +161,8 @@ class Engine:
         sampling = None if batch.sampling is None else _Samplings(batch.sampling, self.info.vocab)
         if sampling is not None and len(batch.sampling or ()) != n_outputs:
             raise InputError(f"batch of {n_outputs} outputs with {len(batch.sampling or ())} samplings")
-        n = n_outputs if sampling is not None else 0
-        result = StepResult(
-            tokens=np.empty(n, np.int32),
-            logprobs=np.empty(n, np.float32),
-            top_ids=np.empty((n, MAX_TOP), np.int32),
-            top_logprobs=np.empty((n, MAX_TOP), np.float32),
-            logits=np.empty((n_outputs, self.info.vocab), np.float32) if batch.want_logits else None,
-        )
+        logits = np.empty((n_outputs, self.info.width), np.float32) if batch.want_logits else None
+        result = _result(n_outputs if sampling is not None else 0, logits)
         given = SlBatch(
             *(array.ctypes.data for array in (tokens, row_start, start_pos, blocks, out_rows)),
             None if sampling is None else ctypes.addressof(sampling.structs),
@@ -178,6 +174,23 @@ class Engine:
             blocks.shape[1],
         )
         check(self._library.sl_step(handle, ctypes.byref(given)))
+        return result
+
+    def choose(self, samplings: Sequence[Sampling]) -> StepResult:
+        """Chooses the tokens of the last step, which had no sampling: one for each of its outputs, once. Raises
+        InputError."""
+        handle = self._open()
+        given = _Samplings(samplings, self.info.vocab)
+        result = _result(len(samplings), None)
+        batch = SlBatch(
+            sampling=ctypes.addressof(given.structs),
+            out_tokens=result.tokens.ctypes.data,
+            out_logprobs=result.logprobs.ctypes.data,
+            top_ids=result.top_ids.ctypes.data,
+            top_logprobs=result.top_logprobs.ctypes.data,
+            n_outputs=len(samplings),
+        )
+        check(self._library.sl_choose(handle, ctypes.byref(batch)))
         return result
 
     def op_times(self) -> npt.NDArray[np.int64]:
@@ -213,6 +226,17 @@ class Engine:
         raw = SlInfo()
         check(self._library.sl_get_info(self._handle, ctypes.byref(raw)))
         return _info_of(raw)
+
+
+def _result(n: int, logits: Floats | None) -> StepResult:
+    """Room for the tokens of n outputs."""
+    return StepResult(
+        tokens=np.empty(n, np.int32),
+        logprobs=np.empty(n, np.float32),
+        top_ids=np.empty((n, MAX_TOP), np.int32),
+        top_logprobs=np.empty((n, MAX_TOP), np.float32),
+        logits=logits,
+    )
 
 
 def measure(

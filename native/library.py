@@ -15,14 +15,14 @@ from pathlib import Path
 import native
 from native import errors
 
-ABI = 2  # SL_ABI
+ABI = 3  # SL_ABI
 BLOCK = 32  # SL_BLOCK: tokens in one key/value block
 MAX_TOP = 20  # SL_MAX_TOP
 NONE = -1  # SL_NONE
 NAME = "libsealift.so"
 
 # sl_isa
-ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512-vnni": 3}
+ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512-vnni": 3, "avx512-amx": 4}
 # sl_config.kv_type, numbers of sl_type
 KV_TYPES = {"f16": 1, "q8_0": 8}
 
@@ -68,7 +68,7 @@ class SlBatch(ctypes.Structure):
 class SlInfo(ctypes.Structure):
     _fields_ = (
         *((name, _i64) for name in ("weight_bytes", "kv_bytes", "scratch_bytes", "bytes_per_block")),
-        *((name, _i32) for name in ("vocab", "layers", "threads", "isa")),
+        *((name, _i32) for name in ("vocab", "layers", "threads", "isa", "width")),
     )
 
 
@@ -99,6 +99,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sl_measure": (ctypes.c_int, (_p, _i32, _p, _i32, _p, _p)),
     "sl_free": (None, (_p,)),
     "sl_step": (ctypes.c_int, (_p, _p)),
+    "sl_choose": (ctypes.c_int, (_p, _p)),
     "sl_get_info": (ctypes.c_int, (_p, _p)),
     "sl_op_times": (ctypes.c_int, (_p, _p, _i32)),
     "sl_limits": (ctypes.c_int, (_i32, _i64, _p)),

@@ -3,11 +3,12 @@ head of its GGUF file, cached by manifest digest (so a model copied in by hand i
 
 Refuses layers that are not what their type says (params that are no JSON object, messages that are no list): such a
 model does not open, as in Ollama. Capabilities are what the model *and this server* can do: a model whose template
-knows tools is not listed with `tools` while the API refuses them.
+has no place for tools is not listed with `tools`, whatever its config says.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections import OrderedDict
@@ -20,15 +21,20 @@ from manifests.digest import Digest
 from manifests.errors import ManifestsError, ModelfileError
 from manifests.fields import parse_json
 from manifests.gguf import Gguf
+from manifests.home import setting
 from manifests.manifest import Descriptor, Manifest
 from manifests.modelfile import Command, render_command
 from manifests.name import ModelName
 from manifests.store import Store
 from runtime.errors import ModelRefused
+from runtime.text.errors import TextError
+from runtime.text.prompt import Renderer
+from runtime.text.tokenizer import Tokenizer
 
 MAX_LAYER = 16 << 20  # bytes of a text layer
 CACHED = 256  # cards kept
-SERVED = ("completion", "insert", "embedding")  # capabilities this server offers, in the order they are listed
+SERVED = ("completion", "tools", "insert", "embedding", "thinking")  # what this server offers, as it is listed
+SPOKEN = frozenset({"tools", "insert", "thinking"})  # of these: what the template must have a place for
 ROLES = ("system", "user", "assistant", "tool")
 NO_TEMPLATE = "{{ .Prompt }}"
 
@@ -82,8 +88,23 @@ class ModelCard:
         return layers[-1]
 
     @property
+    def adapters(self) -> tuple[Descriptor, ...]:
+        """The layers of the LoRAs that are added to the weights, in order."""
+        return self.manifest.of_kind("adapter")
+
+    @property
+    def content(self) -> str:
+        """As ModelSource.content."""
+        return " ".join(str(layer.digest) for layer in (self.weights, *self.adapters))
+
+    @property
     def shown_template(self) -> str:
         return self.template or (self.gguf.chat_template if self.gguf else None) or NO_TEMPLATE
+
+    def renderer(self, tokenizer: Tokenizer) -> Renderer:
+        """Which template speaks for the model. Raises TemplateError."""
+        jinja = self.gguf.chat_template if self.gguf else None
+        return _renderer(tokenizer, self.config, self.template, jinja)
 
     @property
     def details(self) -> dict[str, Any]:
@@ -119,11 +140,11 @@ class ModelCard:
     def modelfile(self, name: ModelName, store: Store) -> str:
         """A Modelfile that makes this model again from the blobs of this store."""
         commands = [Command(name="from", value=str(store.blob_path(self.weights.digest)))]
-        commands += [
-            Command(name="adapter", value=str(store.blob_path(layer.digest)))
-            for layer in self.manifest.of_kind("adapter")
-        ]
-        commands.append(Command(name="template", value=self.shown_template))
+        for command, kind in (("from", "projector"), ("adapter", "adapter")):
+            paths = [str(store.blob_path(layer.digest)) for layer in self.manifest.of_kind(kind)]
+            commands += [Command(name=command, value=path) for path in paths]
+        if self.template is not None:  # else the weights' own serves, and a layer would replace it
+            commands.append(Command(name="template", value=self.template))
         if self.system:
             commands.append(Command(name="system", value=self.system))
         commands += [
@@ -156,6 +177,12 @@ class CardBox:
         self.store = store
         self._cards: OrderedDict[Digest, ModelCard] = OrderedDict()
         self._lock = threading.Lock()
+
+    def through(self, store: Store) -> CardBox:
+        """The same cards, for names as another view of this store knows them."""
+        other = copy.copy(self)
+        other.store = store
+        return other
 
     def card(self, name: ModelName) -> ModelCard:
         """Blocks on disk at first sight of a manifest. Raises NotFound, or what is wrong with the model."""
@@ -239,14 +266,39 @@ def _facts(store: Store, layer: Descriptor) -> GgufFacts:
 
 
 def _capabilities(config: Mapping[str, Any], template: str | None, gguf: GgufFacts | None) -> tuple[str, ...]:
-    """Rules of the contract, 3.4, cut to SERVED."""
+    """Rules of the contract, 3.4, cut to SERVED. What a template must carry is told by the template that is used,
+    whatever the config lists."""
     listed = config.get("capabilities")
     found = {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
     if gguf and not found & {"completion", "embedding"}:
         found.add("embedding" if f"{gguf.architecture}.pooling_type" in gguf.info else "completion")
-    if template and ".Suffix" in template:
-        found.add("insert")
+    found = (found - SPOKEN) | (_spoken(config, template, gguf.chat_template if gguf else None) & SPOKEN)
     return tuple(name for name in SERVED if name in found)
+
+
+_FALSE = ("0", "f", "false", "no", "off")
+
+
+def _renderer(tokenizer: Tokenizer, config: Mapping[str, Any], template: str | None, jinja: str | None) -> Renderer:
+    """OLLAMA_GO_TEMPLATE decides between two templates, or the one that can do more."""
+    told = setting("GO_TEMPLATE")
+    prefer_go = told.lower() not in _FALSE if told else None
+    parser = _text(config, "parser")
+    return Renderer.choose(tokenizer, template=template, jinja=jinja, prefer_go=prefer_go, parser_name=parser)
+
+
+class _NoTokenizer:
+    """A template's abilities do not depend on the begin and end texts it is given."""
+
+    bos = eos = None
+
+
+def _spoken(config: Mapping[str, Any], template: str | None, jinja: str | None) -> frozenset[str]:
+    nobody: Any = _NoTokenizer()
+    try:
+        return _renderer(nobody, config, template, jinja).capabilities()
+    except TextError:  # told when the model is asked
+        return frozenset()
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

@@ -1,8 +1,9 @@
 """A small client of the server's own API, for the verbs of the command line (contract, 7.3 and 8).
 
 Talks to SEALIFT_HOST, then OLLAMA_HOST, then 127.0.0.1:11434, and to nothing else: no proxy is asked, no redirect
-followed to another host. Refuses an address that is not one. Errors: ServerUnreachable when nobody listens,
-ServerRefused with the server's own sentence.
+followed to another host. Of an https server the certificate is verified, by SEALIFT_CA, SSL_CERT_FILE or the system's
+authorities. Refuses an address that is not one. Errors: ServerUnreachable when nobody listens or nobody can be
+trusted, ServerRefused with the server's own sentence.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import httpx
 from manifests.home import setting
 from runtime.address import Address, configured_address
 from runtime.errors import ServerRefused, ServerUnreachable
+from runtime.tls import client_context, client_settings
 
 MISSING_MODEL = re.compile(r"model '[^']*' not found")
 NOT_RUNNING = "could not connect to the sealift server at {url}, run 'sealift serve' to start it"
@@ -35,6 +37,7 @@ class Client:
             base_url=self.address.url,
             timeout=httpx.Timeout(None, connect=10.0),
             trust_env=False,
+            verify=client_context(*client_settings()) if self.address.scheme == "https" else True,
             headers={"user-agent": "sealift", **({"authorization": f"Bearer {key}"} if key else {})},
             transport=transport,
         )
@@ -78,6 +81,10 @@ class Client:
         try:
             yield
         except httpx.ConnectError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                hint = "SEALIFT_CA names a PEM file with the authority that signed it"
+                text = f"the certificate of {self.address.url} cannot be trusted: {error}"
+                raise ServerUnreachable(text, hint=hint) from error
             raise ServerUnreachable(NOT_RUNNING.format(url=self.address.url)) from error
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__

@@ -5,13 +5,15 @@ RuntimeFailure                 70 / 500   base; raised bare only for a fault of 
 │   ├── OptionRefused           1 / 400   an option out of range, or of the wrong type (then 500: Ollama's own status)
 │   ├── ContextExceeded         1 / 400   prompt longer than the context
 │   ├── CapabilityMissing       1 / 400   the model cannot do what is asked
-│   └── Forbidden               1 / 403   known, and not offered by a server without outbound connections
+│   ├── Unauthorized            1 / 401   no key, or none that counts
+│   └── Forbidden               1 / 403   known, and not for this key, or not offered by this server
 ├── ModelNotFound               1 / 404   no such model in the store
 ├── ModelRefused                1 / 500   the model's own content cannot be run
 │   └── ArchitectureRefused     1 / 500   unknown architecture, metadata or tensor
 ├── PackUnusable               70 / 500   packed weights that are not used; the load goes on without them
 ├── Unavailable                 4 / 503   nothing wrong with the request; not now
 │   ├── ServerBusy              4 / 503   queue full
+│   ├── TooManyRequests         4 / 429   a key's own limit is reached
 │   ├── ShuttingDown            4 / 503   the server ends, and this request with it
 │   ├── OutOfMemory             4 / 500   weights or cache do not fit
 │   ├── WorkerDied              4 / 500   the model's process ended under its requests
@@ -20,7 +22,8 @@ RuntimeFailure                 70 / 500   base; raised bare only for a fault of 
 ├── RequestCancelled            1 / 499   the client went away
 └── ServerRefused               1 / 500   a server's own error text, passed on to the user of the command line
 
-`str(error)` is the sentence for the client; `.hint`, where given, is the next step for a person.
+`str(error)` is the sentence for the client; `.hint`, where given, is the next step for a person; `.param` the field of
+the request that is to blame, where it is one; `.code` OpenAI's word for the error, where it has one.
 """
 
 from __future__ import annotations
@@ -29,10 +32,14 @@ from __future__ import annotations
 class RuntimeFailure(Exception):
     exit_code = 70
     http_status = 500
+    code: str | None = None
 
-    def __init__(self, message: str, *, hint: str | None = None, http_status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, http_status: int | None = None, param: str | None = None
+    ) -> None:
         super().__init__(message)
         self.hint = hint
+        self.param = param
         if http_status is not None:
             self.http_status = http_status
 
@@ -49,6 +56,7 @@ class OptionRefused(RequestRefused):
 class ContextExceeded(RequestRefused):
     """The text is the one Ollama's clients know."""
 
+    code = "context_length_exceeded"
     TEXT = (
         "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
         "context length in settings, or use a model with a longer context length"
@@ -62,6 +70,10 @@ class CapabilityMissing(RequestRefused):
     pass
 
 
+class Unauthorized(RequestRefused):
+    http_status = 401
+
+
 class Forbidden(RequestRefused):
     http_status = 403
 
@@ -69,6 +81,7 @@ class Forbidden(RequestRefused):
 class ModelNotFound(RuntimeFailure):
     exit_code = 1
     http_status = 404
+    code = "model_not_found"
 
 
 class ModelRefused(RuntimeFailure):
@@ -94,6 +107,16 @@ class ServerBusy(Unavailable):
 
     def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
         super().__init__(message or self.TEXT, hint=hint)
+
+
+class TooManyRequests(Unavailable):
+    """`retry_after`: whole seconds until it makes sense to ask again."""
+
+    http_status = 429
+
+    def __init__(self, message: str, *, retry_after: int = 1, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class ShuttingDown(Unavailable):

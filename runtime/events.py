@@ -1,12 +1,13 @@
 """What one request produces, in order: any number of deltas, then exactly one Finish.
 
 All APIs turn these events into bytes and see nothing else of the engine. `LoadedModel.generate` gives TextDelta and
-Finish alone; where the prompt asked for thinking or offered tools, runtime.text.parsers cuts the text into other kinds.
+Finish alone; where the model thinks or was offered tools, `runtime.parting` cuts the text into the other kinds.
 Invariants:
 
-* The concatenated `text` of all deltas is the whole answer; a stop string and what follows it never appear.
+* The concatenated `text` of what `generate` gives is the whole answer; a stop string and what follows it never appear.
 * Every generated token is counted in `Usage.generated_tokens` once. The token that ends the answer (end of generation)
-  is counted but has no text; tokens computed after a stop string was completed are not counted.
+  is counted but has no text; a constrained answer that is whole needs none. Tokens computed after a stop string was
+  completed are not counted.
 * A token's `TokenInfo` travels with the delta in which its text appears. A delta may have text and no tokens (text that
   was held back because it could have begun a stop string) or tokens and no text (half of a character).
 * Finish is last and comes once, whatever happens: a stop, a limit, a cancel, a dead worker.
@@ -65,6 +66,14 @@ class CallDelta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptScored:
+    """How likely each token of the prompt was after those before it: one TokenInfo for each but the first. Comes once,
+    before every delta, and only where the request asked for it."""
+
+    tokens: tuple[TokenInfo, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Counts are tokens, times are nanoseconds.
 
@@ -98,4 +107,4 @@ class Finish:
     stop: str | None = None
 
 
-Event = TextDelta | Finish
+Event = PromptScored | TextDelta | ThinkingDelta | CallDelta | Finish

@@ -1,8 +1,10 @@
-"""LoadedModel: one model that answers. Token ids go to its worker, text comes back as events (runtime.events).
+"""LoadedModel: one model that answers. Token ids go to its worker, text comes back as events (runtime.events); from a
+model that embeds, a vector.
 
     request -> worker (ids) -> StreamDecoder (text) -> stop strings -> TextDelta ... Finish
 
-Refuses, before anything is sent: an empty prompt, a prompt that fills the context, token ids the model does not have.
+Refuses, before anything is sent: an empty prompt, a prompt that fills the context (a text to embed may), token ids the
+model does not have, and what the model is not for.
 Invariants: `generate` yields exactly one Finish, last; closing or cancelling its iterator cancels the sequence in the
 worker; the text of an answer does not depend on who else is asking.
 """
@@ -11,25 +13,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import struct
 import time
-from collections.abc import AsyncGenerator, Callable
+from array import array
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from manifests.gguf import Gguf
-from runtime.engine.link import Ended, Item, Link, Load, Stream, Token
+from runtime.engine.constraint import Constraint, prepared
+from runtime.engine.link import NOT_NUMBERS, Ended, Item, Link, Load, Score, Stream, Token, Vector
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
-from runtime.errors import ContextExceeded, RequestRefused, RuntimeFailure
-from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
+from runtime.engine.vocabulary import MAX_BYTES, Vocabulary
+from runtime.errors import CapabilityMissing, ContextExceeded, RequestCancelled, RequestRefused, RuntimeFailure
+from runtime.events import Event, Finish, PromptScored, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder
 from runtime.text.stop import StopFilter
 from runtime.text.tokenizer import Tokenizer
 
-__all__ = ["Figures", "GenerateRequest", "LoadedModel", "ModelSource", "Sampling", "load_model"]
+__all__ = ["Constraint", "Figures", "GenerateRequest", "LoadedModel", "ModelSource", "Sampling", "load_model"]
 
 log = logging.getLogger("sealift.engine")
 
@@ -39,8 +46,8 @@ MAX_SEQS = 16  # sequences one worker computes together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """What to load and how. `weights` names the content of `path` (its blob digest): sources with equal weights and
-    compatible options share a worker, whatever their names.
+    """What to load and how. `weights` names the content of `path` (its blob digest), `adapters` are (digest, path) of
+    the LoRAs added to it: sources of equal `content` and compatible options share a worker, whatever their names.
 
     `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then a running
     worker with a larger one will do as well; it is cut to what the model was trained for. `threads` 0: one a core.
@@ -54,6 +61,7 @@ class ModelSource:
     weights: str
     path: Path
     size: int
+    adapters: tuple[tuple[str, Path], ...] = ()
     n_ctx: int = 0
     threads: int = 0
     parallel: int = 0
@@ -61,12 +69,21 @@ class ModelSource:
     kv_type: str = "f16"
     packs: str = ""
 
+    @property
+    def content(self) -> str:
+        """What a worker computes with: the digests of the weights and of the adapters, in order."""
+        return " ".join((self.weights, *(digest for digest, _ in self.adapters)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """`prompt`: token ids, begin-of-sequence included where the model wants one. `max_tokens` None: up to the context;
     0: the prompt is computed and cached, nothing is generated. `stop`: strings that end the answer and are not in it.
     `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
+    `constraint`: what every answer that ends by itself (reason "stop", no stop string) belongs to; one that a limit, a
+    stop string or the client cuts short is a beginning of such an answer. `shown`: control tokens that are text all the
+    same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first.
+    `watch`: is told of every token and of the end, of one that nobody reads too.
     """
 
     prompt: tuple[int, ...]
@@ -76,7 +93,19 @@ class GenerateRequest:
     client: str = ""
     ignore_eos: bool = False
     logprobs: bool = False
+    prompt_logprobs: bool = False
     load_ns: int = 0
+    constraint: Constraint | None = None
+    shown: frozenset[int] = frozenset()
+    watch: Watch | None = None
+
+
+class Watch(Protocol):
+    def token(self, age_ns: int) -> None:
+        """One more token is part of the answer; its age as in Token."""
+
+    def ended(self, finish: Finish) -> None:
+        """Once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +136,7 @@ class LoadedModel:
         self.loaded_at = datetime.now(timezone.utc)
         self.max_seqs = MAX_SEQS
         self._link = link
+        self._taught: asyncio.Task[None] | None = None  # the worker knows the vocabulary when it is done
 
     @property
     def name(self) -> str:
@@ -134,6 +164,16 @@ class LoadedModel:
         """Requests that no step has begun, or that were put back: in line though the batch may have places."""
         return self._link.waiting
 
+    @property
+    def cache_use(self) -> float:
+        """The share of the key/value pool that running requests hold, 0 to 1."""
+        return self._link.used_blocks / max(1, self.ready.n_blocks)
+
+    @property
+    def preemptions(self) -> int:
+        """How often, since it was loaded, a request had to give its place to another."""
+        return self._link.preemptions
+
     async def died(self) -> None:
         """Returns when the worker has gone."""
         await self._link.dead.wait()
@@ -143,41 +183,140 @@ class LoadedModel:
         await self._link.close()
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
-        """The answer as events. Raises at the call, before any event: RequestRefused, ContextExceeded, WorkerDied."""
+        """The answer as events. Raises at the call, before any event: RequestRefused, ContextExceeded, WorkerDied. A
+        constraint that is refused ends the events at once, with that error in Finish."""
         self._check(request)
         sampling = request.sampling.seeded()
+        answer = _Answer(request, self.tokenizer, seed=_definite(sampling), started=time.monotonic_ns())
+        if request.constraint is not None:
+            opening = _Opening(self._constrained(request, request.constraint, sampling), self._link)
+            return _Events(opening, answer, cancel=opening.cancel)
+        id, stream = self._submit(request, sampling, None)
+        return _Events(stream, answer, cancel=lambda: self._link.cancel(id))
+
+    def _submit(
+        self, request: GenerateRequest, sampling: Sampling, constraint: Constraint | None
+    ) -> tuple[int, Stream]:
         room = self.n_ctx - len(request.prompt)
-        started = time.monotonic_ns()
-        id, stream = self._link.submit(
+        return self._link.submit(
             request.prompt,
             sampling,
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             ends=() if request.ignore_eos else sorted(self.tokenizer.eog),
             client=request.client,
+            constraint=constraint,
+            score=request.prompt_logprobs,
         )
-        answer = _Answer(request, self.tokenizer, seed=_definite(sampling), started=started)
-        return _Events(stream, answer, cancel=lambda: self._link.cancel(id))
+
+    async def _constrained(
+        self, request: GenerateRequest, constraint: Constraint, sampling: Sampling
+    ) -> tuple[int, Stream]:
+        """Large schemas and vocabularies keep threads busy, not the loop."""
+        ready = await asyncio.to_thread(prepared, constraint)
+        if self._taught is None:
+            self._taught = asyncio.ensure_future(self._teach())
+        await asyncio.shield(self._taught)
+        return self._submit(request, sampling, ready)
+
+    async def _teach(self) -> None:
+        self._link.teach(await asyncio.to_thread(vocabulary_of, self.tokenizer))
+
+    async def embed(self, tokens: Seq[int], *, client: str = "") -> array[float]:
+        """The vector of a text as the model gives it: [ready.vector] float32, all finite. Raises RequestRefused,
+        ContextExceeded, WorkerDied, RuntimeFailure. Cancelled, the text leaves the worker."""
+        if not self.ready.vector:
+            raise CapabilityMissing("the model does not support embeddings")
+        if not tokens:
+            raise RequestRefused("the input is empty", hint="a text needs at least one token")
+        if len(tokens) > self.n_ctx:
+            raise ContextExceeded(f"the input length exceeds the context length: {len(tokens)} tokens of {self.n_ctx}")
+        self._check_tokens(tokens)
+        id, stream = self._link.embed(tokens, client=client)
+        try:
+            return _finite(await _vector(stream))
+        finally:
+            self._link.cancel(id)
 
     def _check(self, request: GenerateRequest) -> None:
+        if self.ready.vector:
+            raise CapabilityMissing("the model does not support generate")
         if not request.prompt:
             raise RequestRefused("the prompt is empty", hint="a prompt needs at least one token")
         if len(request.prompt) >= self.n_ctx:
             raise ContextExceeded(hint=f"the prompt has {len(request.prompt)} tokens and the context {self.n_ctx}")
         if request.max_tokens is not None and request.max_tokens < 0:
             raise RequestRefused(f"max_tokens is {request.max_tokens}; expected 0 or more")
-        for token in (min(request.prompt), max(request.prompt), *request.sampling.logit_bias):
+        if request.constraint is not None and request.ignore_eos:
+            raise RequestRefused("ignore_eos and a format exclude each other: what a format describes has an end")
+        self._check_tokens((min(request.prompt), max(request.prompt), *request.sampling.logit_bias))
+
+    def _check_tokens(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
             if not 0 <= token < self.vocab:
                 raise RequestRefused(f"token {token} is not in the model's vocabulary of {self.vocab}")
+
+
+async def _vector(stream: Stream) -> bytes:
+    vector = b""
+    while True:
+        for item in await stream.take():
+            if isinstance(item, Vector):
+                vector = item.values
+            elif isinstance(item, Ended):
+                if vector:
+                    return vector
+                raise item.failure or RequestCancelled()
+
+
+def _finite(vector: bytes) -> array[float]:
+    values = array("f", struct.unpack(f"<{len(vector) // 4}f", vector))
+    if not all(map(math.isfinite, values)):
+        raise RuntimeFailure("embedding contains NaN or Inf values")
+    return values
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """Raises RequestRefused where answers cannot be constrained. Takes a quarter of a second for 150,000 tokens."""
+    tokens = tuple(tokenizer.table())
+    if not tokenizer.eog:
+        raise RequestRefused("this model has no token that ends an answer, so that a format cannot be kept")
+    if sum(map(len, tokens)) > MAX_BYTES:
+        raise RequestRefused(f"this model's tokens have more than {MAX_BYTES} bytes, so that a format cannot be kept")
+    special = frozenset(index for index in range(len(tokens)) if tokenizer.is_control(index))
+    return Vocabulary(tokens=tokens, special=special | tokenizer.eog, ends=tokenizer.eog)
+
+
+class _Opening:
+    """The stream of a sequence that is still being prepared."""
+
+    def __init__(self, submitted: Coroutine[Any, Any, tuple[int, Stream]], link: Link) -> None:
+        self._submitted = asyncio.ensure_future(submitted)
+        self._link = link
+
+    async def take(self) -> list[Item]:
+        try:
+            _, stream = await asyncio.shield(self._submitted)
+        except RuntimeFailure as error:
+            return [Ended(reason="error", failure=error)]
+        return await stream.take()
+
+    def cancel(self) -> None:
+        """Also before it is submitted, or when that failed."""
+        if not self._submitted.done():
+            self._submitted.cancel()
+        elif not self._submitted.cancelled() and self._submitted.exception() is None:
+            self._link.cancel(self._submitted.result()[0])
 
 
 class _Events(AsyncGenerator[Event, None]):
     """The iterator `generate` returns. Not a generator function: one that nobody has started yet cannot notice that it
     is closed, and its sequence would go on in the worker."""
 
-    def __init__(self, stream: Stream, answer: _Answer, *, cancel: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream | _Opening, answer: _Answer, *, cancel: Callable[[], None]) -> None:
         self._stream = stream
         self._answer = answer
         self._cancel = cancel
+        self._left: Seq[Item] = ()  # what came with the last scores of the prompt
         self._over = False
 
     async def asend(self, value: None) -> Event:
@@ -185,7 +324,12 @@ class _Events(AsyncGenerator[Event, None]):
             raise StopAsyncIteration
         try:
             while self._answer.finish is None:
-                delta = self._answer.take(await self._stream.take())
+                items = self._left or await self._stream.take()
+                scored, self._left = self._answer.score(items)
+                if scored is not None:
+                    return scored
+                delta = self._answer.take(self._left)
+                self._left = ()
                 if delta is not None:
                     return delta
         except BaseException:
@@ -204,6 +348,7 @@ class _Events(AsyncGenerator[Event, None]):
     def _close(self) -> None:
         self._over = True
         self._cancel()
+        self._answer.abandon()
 
 
 class _Answer:
@@ -213,7 +358,7 @@ class _Answer:
         self.finish: Finish | None = None
         self._request = request
         self._ends = frozenset() if request.ignore_eos else tokenizer.eog
-        self._decoder = StreamDecoder(tokenizer)
+        self._decoder = StreamDecoder(tokenizer, shown=request.shown)
         self._stops = StopFilter(request.stop)
         self._seed = seed
         self._started = started
@@ -224,15 +369,37 @@ class _Answer:
         self._queue_ns = 0
         self._decoded = 0  # characters that left the decoder, and that left the stop filter
         self._shown = 0
+        self._unscored: list[Score] | None = [] if request.prompt_logprobs else None  # None: nothing more comes
         self._infos: list[tuple[int, TokenInfo]] = []  # with the count of characters decoded when it came
+
+    def score(self, items: Seq[Item]) -> tuple[PromptScored | None, Seq[Item]]:
+        """Takes the prompt's scores, which come first: all of them as an event once they are there; the rest."""
+        if self._unscored is None:
+            return None, items
+        count = next((place for place, item in enumerate(items) if not isinstance(item, Score)), len(items))
+        for item in items[:count]:
+            assert isinstance(item, Score)
+            self._unscored.append(item)
+        missing = len(self._request.prompt) - 1 - len(self._unscored)
+        if missing > 0:
+            return None, items[count:]
+        scores, self._unscored = self._unscored, None
+        if missing < 0 or any(math.isnan(score.logprob) for score in scores):
+            self._finish("error", error=RuntimeFailure(NOT_NUMBERS))
+            return None, ()
+        tokens = zip(self._request.prompt[1:], scores, strict=True)
+        return PromptScored(tokens=tuple(_info(token, score.logprob, score.top) for token, score in tokens)), items[
+            count:
+        ]
 
     def take(self, items: Seq[Item]) -> TextDelta | None:
         """Folds what the worker said into one delta; None when there is nothing to show. Sets `finish` at the end."""
         pieces: list[str] = []
         for item in items:
+            assert not isinstance(item, Vector), "vectors come to those who embed"
             if isinstance(item, Token):
                 pieces.append(self._token(item))
-            else:
+            elif isinstance(item, Ended):
                 pieces.append(self._end(item))
             if self.finish is not None:
                 break
@@ -241,7 +408,14 @@ class _Answer:
         infos = self._due()
         return TextDelta(text=text, tokens=infos) if text or infos else None
 
+    def abandon(self) -> None:
+        """Nobody reads on."""
+        if self.finish is None:
+            self._finish("cancelled")
+
     def _token(self, token: Token) -> str:
+        if self._request.watch is not None:
+            self._request.watch.token(token.age_ns)
         self._first = self._first or token.age_ns
         self._last = token.age_ns
         self._generated += 1
@@ -249,8 +423,7 @@ class _Answer:
         text = "" if token.id in self._ends else self._decoder.push(token.id)
         self._decoded += len(text)
         if self._request.logprobs and token.id not in self._ends:
-            top = tuple(TopToken(id=other, logprob=logprob) for other, logprob in token.top)
-            self._infos.append((self._decoded, TokenInfo(id=token.id, logprob=token.logprob, top=top)))
+            self._infos.append((self._decoded, _info(token.id, token.logprob, token.top)))
         shown = self._stops.push(text)
         if self._stops.matched is not None:
             self._finish("stop", stop=self._stops.matched)
@@ -300,6 +473,12 @@ class _Answer:
             total_ns=wall + load_ns,
         )
         self.finish = Finish(reason=reason, usage=usage, seed=self._seed, error=error, stop=stop)
+        if self._request.watch is not None:
+            self._request.watch.ended(self.finish)
+
+
+def _info(token: int, logprob: float, top: Seq[tuple[int, float]]) -> TokenInfo:
+    return TokenInfo(id=token, logprob=logprob, top=tuple(TopToken(id=other, logprob=one) for other, one in top))
 
 
 def _reason(text: str) -> Reason:
@@ -319,6 +498,7 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Sp
     wanted = source.n_ctx or DEFAULT_CONTEXT
     load = Load(
         path=str(source.path.resolve()),
+        adapters=tuple(str(path.resolve()) for _, path in source.adapters),
         n_ctx=wanted,
         threads=source.threads,
         parallel=source.parallel,

@@ -4,8 +4,8 @@
         async for event in model.generate(request): ...
 
 Rules (contract 2.3 and 7.2):
-* Names that share weights share one worker. Other runner options (context asked for, threads, parallel) mean a reload:
-  the old worker takes no new users, ends when its last one has gone, and then the new one loads.
+* Names that share weights and adapters share one worker. Other runner options (context asked for, threads, parallel)
+  mean a reload: the old worker takes no new users, ends when its last one has gone, and then the new one loads.
 * Loads happen one at a time; a model that is loaded already never waits for them. A load belongs to all who wait for
   it: one who goes away leaves it to the others, and only the last one ends it.
 * At most `max_loaded` models: the idle one with the shortest keep-alive goes first; if all are busy, the busy one with
@@ -40,7 +40,8 @@ MAX_LOADED = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """One line of `ps`. `expires_at` None: never. `size`: memory held, in bytes. `users`: requests under way."""
+    """One line of `ps`. `expires_at` None: never. `size`: memory held, in bytes. `users`: requests under way, of them
+    `waiting` in the worker's line. `cache_use`: the share of the key/value pool in use, 0 to 1."""
 
     name: str
     digest: str
@@ -48,6 +49,8 @@ class Loaded:
     expires_at: datetime | None
     n_ctx: int
     users: int
+    waiting: int
+    cache_use: float
     source: ModelSource
 
 
@@ -124,9 +127,13 @@ class Manager:
         forever = datetime.max.replace(tzinfo=timezone.utc)
         return tuple(sorted(lines, key=lambda line: line.expires_at or forever, reverse=True))
 
-    def unload(self, weights: str) -> bool:
-        """Ends the model with these weights once its users have gone; False when it is not loaded."""
-        entry = self._find(weights)
+    def arriving(self) -> tuple[tuple[ModelSource, int], ...]:
+        """Which models are being loaded, or shall be, and how many requests wait for each."""
+        return tuple((source, arrival.waiting) for source, arrival in self._arrivals.items())
+
+    def unload(self, content: str) -> bool:
+        """Ends the model with this content (ModelSource) once its users have gone; False when it is not loaded."""
+        entry = self._find(content)
         if entry is None:
             return False
         entry.keep_alive = 0.0
@@ -224,7 +231,7 @@ class Manager:
 
     async def _make(self, source: ModelSource) -> _Entry:
         """Under the lock: room, then the load; after a refusal for lack of memory, once more without the idle ones."""
-        old = self._find(source.weights)
+        old = self._find(source.content)
         if old is not None:
             await self._drain(old)
         while len(self._entries) >= self.max_loaded:
@@ -295,14 +302,14 @@ class Manager:
         self._retire(entry)
 
     def _fitting(self, source: ModelSource) -> _Entry | None:
-        entry = self._find(source.weights)
+        entry = self._find(source.content)
         if entry is None or entry.leaving or not entry.fits(source):
             return None
         return entry
 
-    def _find(self, weights: str) -> _Entry | None:
+    def _find(self, content: str) -> _Entry | None:
         for entry in list(self._entries):
-            if entry.model.source.weights == weights:
+            if entry.model.source.content == content:
                 if entry.model.alive:
                     return entry
                 self._retire(entry)
@@ -315,7 +322,7 @@ class Manager:
         model = entry.model
         return Loaded(
             name=model.name, digest=model.digest, size=model.figures.total, expires_at=expires, n_ctx=model.n_ctx,
-            users=entry.users, source=model.source,
+            users=entry.users, waiting=model.waiting, cache_use=model.cache_use, source=model.source,
         )  # fmt: skip
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

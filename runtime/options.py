@@ -125,7 +125,7 @@ def _number(name: str, rule: _Rule, value: float) -> float:
     if not finite or not (rule.low <= value <= rule.high or value == rule.also):
         extra = f" (or {rule.also:g})" if rule.also is not None else ""
         shown = f"{value:g}" if isinstance(value, float) else str(value)[:24]
-        raise OptionRefused(f'option "{name}" must be {_range(rule)}{extra}, found {shown}')
+        raise OptionRefused(f'option "{name}" must be {_range(rule)}{extra}, found {shown}', param=name)
     return value if rule.kind == "integer" else float(value)
 
 
@@ -147,4 +147,4 @@ def _stops(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _wrong_type(name: str, kind: str) -> OptionRefused:
-    return OptionRefused(f'option "{name}" must be of type {kind}', http_status=500)
+    return OptionRefused(f'option "{name}" must be of type {kind}', http_status=500, param=name)

@@ -6,14 +6,19 @@ does not keep. Unlike Ollama, which passes over what it cannot read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from manifests.home import own_version, setting
+from runtime.access.entries import default_path
 from runtime.address import Address
 from runtime.api.durations import SECOND, keep_alive_setting
-from runtime.api.guard import parse_origins
+from runtime.api.guard import is_loopback, parse_origins
 from runtime.api.state import Settings
 from runtime.errors import RequestRefused
+from runtime.logs import FORMATS, LEVELS
+from runtime.telemetry import checked_endpoint
+from runtime.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,8 @@ MAX_LOADED = Range(name="MAX_LOADED_MODELS", low=1, high=1024, default=0, also=0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serve:
-    """Every default filled in. Times in seconds, negative for ever."""
+    """Every default filled in. Times in seconds, negative for ever. `keys`: the file of those who may ask; None: nobody
+    is asked who they are. `tls` None: plain HTTP."""
 
     address: Address
     keep_alive: float
@@ -46,6 +52,11 @@ class Serve:
     max_loaded: int
     max_queue: int
     settings: Settings
+    keys: Path | None = None
+    tls: TlsFiles | None = None
+    log_format: str = FORMATS[0]
+    log_level: str = "info"
+    otel_endpoint: str = ""  # where spans are sent; "": nowhere
 
 
 def number_setting(of: Range, flag: int | None = None) -> int:
@@ -85,12 +96,18 @@ def resolve(
     address: Address, *, threads: int | None = None, parallel: int | None = None, context_length: int | None = None,
     batch_rows: int | None = None, kv_cache_type: str | None = None, keep_alive: str | None = None,
     load_timeout: str | None = None, max_queue: int | None = None, max_loaded: int | None = None,
+    auth: bool | None = None, access_file: Path | None = None, tls_cert: Path | None = None,
+    tls_key: Path | None = None, tls_client_ca: Path | None = None, read_only: bool = False,
+    log_format: str = FORMATS[0], log_level: str = "info", log_text: bool = False, otel_endpoint: str = "",
 ) -> Serve:  # fmt: skip
-    """Arguments are the flags. Raises RequestRefused."""
-    if address.scheme != "http":
-        raise RequestRefused(
-            f"{address.url}: this server does not speak TLS", hint="put a reverse proxy in front of it"
-        )
+    """Arguments are the flags. `auth` None: keys are asked for where other machines can ask. Raises RequestRefused."""
+    tls = tls_setting(address, tls_cert, tls_key, tls_client_ca)
+    for flag, value, known in (("--log-format", log_format, FORMATS), ("--log-level", log_level, LEVELS)):
+        if value not in known:
+            raise RequestRefused(f"{flag}: unknown {value[:40]!r}", hint=f"write {', '.join(known)}")
+    if access_file is not None and auth is False:
+        raise RequestRefused("--no-auth and --access-file: give one of them")
+    asks = auth if auth is not None else access_file is not None or not is_loopback(address.host)
     settings = Settings(
         listening_on=address.host,
         origins=parse_origins(setting("ORIGINS")),
@@ -100,12 +117,33 @@ def resolve(
         batch_rows=number_setting(BATCH_ROWS, batch_rows),
         kv_type=kv_type_setting(kv_cache_type),
         version=own_version(),
+        read_only=read_only,
+        log_text=log_text,
     )
     return Serve(
-        address=address,
+        address=replace(address, scheme="https" if tls else "http"),
         keep_alive=seconds_setting("KEEP_ALIVE", "5m", keep_alive),
         load_timeout=seconds_setting("LOAD_TIMEOUT", "5m", load_timeout),
         max_loaded=number_setting(MAX_LOADED, max_loaded),
         max_queue=number_setting(MAX_QUEUE, max_queue),
         settings=settings,
+        keys=(access_file or default_path()) if asks else None,
+        tls=tls,
+        log_format=log_format,
+        log_level=log_level,
+        otel_endpoint=checked_endpoint(otel_endpoint) if otel_endpoint else "",
     )
+
+
+def tls_setting(
+    address: Address, certificate: Path | None, key: Path | None, client_ca: Path | None
+) -> TlsFiles | None:
+    """Certificate and key come together, and an https:// address needs them."""
+    if certificate is not None and key is not None:
+        return TlsFiles(certificate=certificate, key=key, client_ca=client_ca)
+    hint = "give --tls-cert and --tls-key, two PEM files, or put a reverse proxy in front"
+    if certificate is not None or key is not None or client_ca is not None:
+        raise RequestRefused("TLS needs a certificate and its key", hint=hint)
+    if address.scheme == "https":
+        raise RequestRefused(f"{address.url}: TLS needs a certificate and its key", hint=hint)
+    return None

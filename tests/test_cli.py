@@ -232,6 +232,8 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("custody", "show"),
     ("custody", "head"),
     ("custody", "verify"),
+    ("access", "add", "wiki"),
+    ("access", "list"),
 ]
 
 

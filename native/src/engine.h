@@ -31,6 +31,7 @@ class Engine {
   Engine(const sl_op* ops, int32_t n_ops, const sl_tensor* tensors, int32_t n_tensors, const sl_config& config);
 
   void step(const sl_batch& batch);  // throws Error before anything changes if the batch is not valid
+  void choose(const sl_batch& batch);  // once after a step without sampling; throws Error if there was none
   sl_info info() const;
   const std::vector<int64_t>& op_times() const { return times_; }
 
@@ -57,8 +58,12 @@ class Engine {
   void spend(size_t at, int64_t ns);
   void fill_angles(int64_t rows);
   void rope(size_t at, const sl_op& op, int64_t rows);
+  void place(const sl_op& op);
+  void layer_norm(const sl_op& op, int64_t rows);
   void pick(const sl_op& op, const sl_batch& batch);
-  void outputs(const sl_batch& batch);
+  void pool(const sl_op& op, const sl_batch& batch);
+  void check_samplings(const sl_batch& batch) const;
+  void draw(const sl_batch& batch);
   float* slot(int32_t index) const;
   int64_t width(int32_t index) const { return plan_.slots[static_cast<size_t>(index)].width; }
 
@@ -83,7 +88,7 @@ class Engine {
   std::vector<std::vector<Product>> products_;    // [ops] of the linear ops that run together, at the first
   Memory<uint8_t> cache_;                         // [n_blocks, block_bytes_]: a block's keys and values of all layers
   int64_t block_bytes_ = 0;
-  std::vector<int64_t> keys_at_, values_at_;      // per cache layer: bytes before them in a block
+  std::vector<int64_t> keys_at_, values_at_;      // per cache layer, then the room of ATTEND_ALL: bytes before them in a block
   std::vector<RopeTable> ropes_;
   std::vector<int32_t> rope_of_op_;
   std::vector<Memory<float>> buffers_;
@@ -93,6 +98,7 @@ class Engine {
   std::vector<std::atomic<int32_t>> splits_left_; // per tile and head, when splits run in parallel
   std::vector<AttendTile> tiles_;
   std::vector<SampleScratch> sample_scratch_;     // per worker
+  std::vector<int32_t> undrawn_;                  // per output row: the position of the token to choose, until it is
   std::vector<int64_t> times_;                    // [ops] ns
 };
 

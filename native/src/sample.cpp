@@ -14,10 +14,28 @@ constexpr float kGreedyBelow = 1e-6f;  // a temperature this low cannot be told 
 constexpr int64_t kScan = 128;         // logits looked at together when searching the largest
 constexpr int64_t kFirstGuess = 256;   // candidates tried first for top_p; then 8 times as many
 
+constexpr int32_t kWord = 32;  // tokens in a word of a mask
+
+// What of a mask's word `w` lies in the vocabulary.
+uint32_t inside(int32_t w, int32_t vocab) {
+  const int32_t n = vocab - w * kWord;
+  return n >= kWord ? ~0u : (1u << n) - 1;
+}
+
 bool allows_any(const uint32_t* mask, int32_t vocab) {
-  for (int32_t id = 0; id < vocab; id++)
-    if (mask[id / 32] >> (id % 32) & 1) return true;
+  for (int32_t w = 0; w * kWord < vocab; w++)
+    if (mask[w] & inside(w, vocab)) return true;
   return false;
+}
+
+void forbid(float* logits, int32_t vocab, const uint32_t* mask) {
+  for (int32_t w = 0; w * kWord < vocab; w++) {
+    uint32_t forbidden = ~mask[w] & inside(w, vocab);
+    float* at = logits + w * kWord;
+    if (forbidden == ~0u) std::fill_n(at, kWord, -INFINITY);
+    else
+      for (; forbidden; forbidden &= forbidden - 1) at[__builtin_ctz(forbidden)] = -INFINITY;
+  }
 }
 
 bool before(const Candidate& a, const Candidate& b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
@@ -48,9 +66,7 @@ void largest(const Bodies& bodies, const float* logits, int64_t n, int64_t k, st
 
 void change_logits(float* logits, int32_t vocab, const sl_sampling& s, SampleScratch& scratch) {
   for (int32_t i = 0; i < s.n_bias; i++) logits[s.bias_ids[i]] += s.bias_values[i];
-  if (s.mask)
-    for (int32_t id = 0; id < vocab; id++)
-      if (!(s.mask[id / 32] >> (id % 32) & 1)) logits[id] = -INFINITY;
+  if (s.mask) forbid(logits, vocab, s.mask);
   if (s.repeat_penalty == 1 && s.presence_penalty == 0 && s.frequency_penalty == 0) return;
   std::vector<int32_t>& seen = scratch.history;
   seen.assign(s.history, s.history + s.n_history);
@@ -274,8 +290,8 @@ void sample(const Bodies& bodies, float* logits, int32_t vocab, const sl_samplin
     return Narrow(bodies, logits, vocab, max, scale, scratch).choose(s, u);
   };
   const bool penalties = s.repeat_penalty != 1 || s.presence_penalty != 0 || s.frequency_penalty != 0;
-  const bool changes = s.n_bias > 0 || s.mask || penalties;
-  if (!changes) {
+  if (s.n_bias == 0 && !penalties) {
+    if (s.mask) forbid(logits, vocab, s.mask);  // what may be chosen keeps its logit
     choice.token = choose();
     choice.logprob = static_cast<float>(logits[choice.token] - log_sum);
     return;

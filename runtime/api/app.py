@@ -18,26 +18,31 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 
 from manifests.store import Store
-from runtime.api import native, openai, status_routes, store_routes, transfer_routes
+from runtime.access.access import Access
+from runtime.api import embedding, native, status_routes, store_routes, tokenizing, transfer_routes
+from runtime.api.anthropic import messages
+from runtime.api.anthropic.messages import ANTHROPIC
+from runtime.api.gate import Gate, permit
 from runtime.api.guard import Guard
+from runtime.api.observing import Observed
+from runtime.api.openai import chat, completions, models, responses
+from runtime.api.openai.wire import OPENAI
 from runtime.api.state import Server, Settings, Transfers
 from runtime.api.transport import NATIVE, Dialect, error_response
 from runtime.card import CardBox
 from runtime.manager import Manager
+from runtime.metrics import Metrics
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 NOT_BUILT = (
-    "/api/embed",
-    "/api/embeddings",
-    "/v1/embeddings",
-    "/v1/responses",
-    "/v1/messages",
     "/v1/audio/transcriptions",
+    "/v1/systemone",
 )
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET HEAD", "/", status_routes.root),
     ("GET HEAD", "/health", status_routes.health),
+    ("GET", "/metrics", status_routes.metrics),
     ("GET HEAD", "/api/version", status_routes.version),
     ("GET", "/api/status", status_routes.cloud),
     ("GET", "/api/ps", status_routes.ps),
@@ -45,27 +50,43 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/api/show", store_routes.show),
     ("POST", "/api/generate", native.generate),
     ("POST", "/api/chat", native.chat),
+    ("POST", "/api/embed", embedding.embed),
+    ("POST", "/api/embeddings", embedding.embeddings),
     ("POST", "/api/copy", store_routes.copy),
     ("DELETE", "/api/delete", store_routes.delete),
     ("POST", "/api/create", store_routes.create_model),
     ("HEAD", "/api/blobs/{digest}", store_routes.blob_exists),
     ("POST", "/api/blobs/{digest}", store_routes.blob_upload),
+    ("POST", "/api/me", status_routes.account),
+    ("POST", "/api/signout", status_routes.account),
+    ("DELETE", "/api/user/keys/{key}", status_routes.account),
+    ("POST", "/api/experimental/web_search", status_routes.web_tool),
+    ("POST", "/api/experimental/web_fetch", status_routes.web_tool),
+    ("GET", "/api/experimental/model-recommendations", status_routes.recommendations),
     ("POST", "/api/pull", transfer_routes.pull),
     ("POST", "/api/push", transfer_routes.push),
-    ("GET", "/v1/models", openai.list_models),
-    ("GET", "/v1/models/{model:path}", openai.one_model),
-    ("POST", "/v1/chat/completions", openai.chat_completions),
-    ("POST", "/v1/completions", openai.completions),
+    ("GET", "/v1/models", models.list_models),
+    ("GET", "/v1/models/{model:path}", models.one_model),
+    ("POST", "/v1/chat/completions", chat.chat_completions),
+    ("POST", "/v1/completions", completions.completions),
+    ("POST", "/v1/embeddings", embedding.openai_embeddings),
+    ("POST", "/v1/responses", responses.responses),
+    ("POST", "/v1/messages", messages.messages),
+    ("POST", "/v1/messages/count_tokens", messages.count_tokens),
+    ("POST", "/api/tokenize", tokenizing.tokenize),
+    ("POST", "/api/detokenize", tokenizing.detokenize),
     # known to clients and refused by name, so that nobody takes a 404 for a wrong address
     *(("POST", path, status_routes.not_built) for path in NOT_BUILT),
 )
 
 
 def create_app(
-    store: Store, manager: Manager, *, transfers: Transfers | None = None, settings: Settings | None = None
-) -> FastAPI:
-    """`transfers` None: the server opens no outbound connection. The manager is closed when the application ends."""
-    settings = settings or Settings()
+    store: Store, manager: Manager, *, transfers: Transfers | None = None, settings: Settings | None = None,
+    access: Access | None = None, metrics: Metrics | None = None,
+) -> FastAPI:  # fmt: skip
+    """`transfers` None: the server opens no outbound connection. `access` None: it asks nobody who they are. The
+    manager is closed when the application ends."""
+    settings, metrics = settings or Settings(), metrics or Metrics()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -75,21 +96,34 @@ def create_app(
             await manager.close()
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
-    app.state.sealift = Server(store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings)
+    server = app.state.sealift = Server(
+        store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings, access=access,
+        metrics=metrics,
+    )  # fmt: skip
     for methods, path, endpoint in ROUTES:
-        app.router.routes.append(_route(path, methods.split(), endpoint))
+        app.router.routes.append(_route(server, path, methods.split(), endpoint))
     app.add_exception_handler(HTTPException, _not_here)
+    app.add_middleware(Gate, access=access, dialect_of=dialect_of)  # the innermost: the last one sees a request first
     app.add_middleware(_Signed, version=settings.version)
     app.add_middleware(Guard, origins=settings.origins, listening_on=settings.listening_on)
+    app.add_middleware(Observed, metrics=metrics, texts=settings.log_text)
     return app
 
 
-def _route(path: str, methods: list[str], endpoint: Endpoint) -> Route:
+def dialect_of(path: str) -> Dialect:
+    """How errors are worded for a path."""
+    if path.startswith("/v1/messages"):
+        return ANTHROPIC
+    return OPENAI if path.startswith("/v1/") else NATIVE
+
+
+def _route(server: Server, path: str, methods: list[str], endpoint: Endpoint) -> Route:
     """Errors become this API's answers here, so that none reaches the framework's own handlers."""
-    dialect: Dialect = openai.OPENAI if path.startswith("/v1/") else NATIVE
+    dialect = dialect_of(path)
 
     async def guarded(request: Request) -> Response:
         try:
+            permit(request, path, access=server.access, read_only=server.settings.read_only)
             return await endpoint(request)
         except ClientDisconnect:
             return Response(status_code=499)

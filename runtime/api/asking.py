@@ -1,9 +1,10 @@
 """One question to one model, as both APIs ask it: from checked fields to a running stream of events.
 
-    Ask -> ModelSource -> manager.use -> prompt ids -> model.generate -> events
+    Ask -> ModelSource -> manager.use -> Question -> model.generate -> parted -> events
 
-The last step, events to bytes, belongs to each API. Refuses capabilities the model or this server does not have, with
-Ollama's texts (contract, 1.6).
+The last step, events to bytes, belongs to each API. Several answers of one request run side by side (`together`); the
+n-th of them has the request's seed plus n, so that each can be had again alone. Refuses capabilities the model or this
+server does not have, with Ollama's texts (contract, 1.6).
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from starlette.requests import Request
 
 from manifests.errors import NotFound
 from manifests.name import ModelName
 from runtime.api import names
 from runtime.api.durations import FOREVER, SECOND, keep_alive
-from runtime.api.gojson import Body
-from runtime.api.prompts import PromptMaker
+from runtime.api.gate import caller_of
+from runtime.api.gojson import Body, dump
+from runtime.api.observing import note_model, watching
+from runtime.api.prompts import Question, QuestionMaker
 from runtime.api.state import Server
 from runtime.card import ModelCard
+from runtime.engine.constraint import Constraint
 from runtime.errors import (
     CapabilityMissing,
     ModelNotFound,
@@ -36,56 +42,136 @@ from runtime.errors import (
 from runtime.events import Event, Finish, TokenInfo
 from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling
 from runtime.options import Options
+from runtime.parting import parted
 from runtime.text.prompt import Prompt
+from runtime.text.renderers import Think
 
 MAX_TOP = 20  # alternatives for one token (contract, 2.3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """`keep_alive` in seconds, negative for ever, None not given. `client`: who asks, for fairness."""
+    """`keep_alive` in seconds, negative for ever, None not given. `client`: who asks, for fairness. `place`: which of
+    the answers to one question this is, from 0."""
 
     name: ModelName
     card: ModelCard
     options: Options
-    prompt: PromptMaker
+    prompt: QuestionMaker
     keep_alive: float | None = None
     logprobs: bool = False
     top_logprobs: int = 0
+    prompt_logprobs: bool = False
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     client: str = ""
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """An answer under way."""
 
-    prompt: Prompt
+    question: Question
     model: LoadedModel
     events: AsyncGenerator[Event, None]
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.question.prompt
+
+    def limited_by(self, finish: Finish) -> str | None:
+        """What cut an answer short: the request's own limit, or the model's context."""
+        if finish.reason != "length":
+            return None
+        used = finish.usage.prompt_tokens + finish.usage.generated_tokens
+        return "context" if used >= self.model.n_ctx else "num_predict"
 
 
 @contextlib.asynccontextmanager
 async def running(server: Server, ask: Ask) -> AsyncIterator[Run]:
     """Loads the model if need be. Leaving the block cancels what still runs."""
+    async with together(server, [ask]) as [run]:
+        yield run
+
+
+@contextlib.asynccontextmanager
+async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Run]]:
+    """Answers of one request, side by side on one model: `asks` differ in question and place only."""
     started = time.monotonic_ns()
-    async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
-        load_ns = time.monotonic_ns() - started
-        prompt = await prompt_of(ask, model)
-        request = GenerateRequest(
-            prompt=prompt.ids,
-            sampling=sampling_of(ask),
-            max_tokens=ask.options.num_predict if ask.options.num_predict >= 0 else None,
-            stop=ask.options.stop,
-            client=ask.client,
-            logprobs=ask.logprobs,
-            load_ns=load_ns,
+    async with contextlib.AsyncExitStack() as stack:
+        first = asks[0]
+        told = [watching(server.metrics, ask.name.short, ask.card.manifest.digest.hex) for ask in asks]
+        watches = [await stack.enter_async_context(watch) for watch in told]
+        model = await stack.enter_async_context(
+            server.manager.use(source_of(server, first), keep_alive=first.keep_alive)
         )
-        async with aclosing(model.generate(request)) as events:
-            yield Run(prompt=prompt, model=model, events=events)
+        load_ns = time.monotonic_ns() - started
+        made: dict[int, Question] = {}
+        for ask in asks:
+            if id(ask.prompt) not in made:
+                made[id(ask.prompt)] = await question_of(ask, model)
+        runs = []
+        for ask, watch in zip(asks, watches, strict=True):
+            question = made[id(ask.prompt)]
+            request = _request(ask, question, load_ns)
+            events = model.generate(replace(request, watch=watch.at(model, request)))
+            await stack.enter_async_context(aclosing(events))
+            runs.append(
+                Run(
+                    question=question,
+                    model=model,
+                    events=parted(events, question.parser(), most_calls=question.most_calls),
+                )
+            )
+        yield runs
 
 
-async def prompt_of(ask: Ask, model: LoadedModel) -> Prompt:
+def _request(ask: Ask, question: Question, load_ns: int) -> GenerateRequest:
+    return GenerateRequest(
+        prompt=question.prompt.ids,
+        sampling=sampling_of(ask),
+        max_tokens=ask.options.num_predict if ask.options.num_predict >= 0 else None,
+        stop=ask.options.stop,
+        client=ask.client,
+        logprobs=ask.logprobs,
+        prompt_logprobs=ask.prompt_logprobs,
+        constraint=question.constraint,
+        shown=question.shown,
+        load_ns=load_ns,
+    )
+
+
+async def mingled(runs: Sequence[Run]) -> AsyncGenerator[tuple[int, Event], None]:
+    """The events of all answers as they come, each with its answer's place in `runs`."""
+    if len(runs) == 1:
+        async for event in runs[0].events:
+            yield 0, event
+        return
+    queue: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue(maxsize=2 * len(runs))
+
+    async def feed(place: int, run: Run) -> None:
+        try:
+            async for event in run.events:
+                await queue.put((place, event))
+        except Exception as error:
+            await queue.put((place, error))
+
+    tasks = [asyncio.ensure_future(feed(place, run)) for place, run in enumerate(runs)]
+    try:
+        left = len(runs)
+        while left:
+            place, came = await queue.get()
+            if isinstance(came, Exception):
+                raise came
+            left -= isinstance(came, Finish)
+            yield place, came
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def question_of(ask: Ask, model: LoadedModel) -> Question:
     """In threads of its own: a prompt of megabytes keeps only other prompts waiting."""
     return await asyncio.get_running_loop().run_in_executor(_PROMPTS, ask.prompt, model)
 
@@ -93,7 +179,20 @@ async def prompt_of(ask: Ask, model: LoadedModel) -> Prompt:
 _PROMPTS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sealift-prompt")
 
 
-def source_of(server: Server, ask: Ask) -> ModelSource:
+class Wanted(Protocol):
+    """What tells which model to load, and how."""
+
+    @property
+    def name(self) -> ModelName: ...
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    @property
+    def options(self) -> Options: ...
+
+
+def source_of(server: Server, ask: Wanted) -> ModelSource:
     settings, weights = server.settings, ask.card.weights
     return ModelSource(
         name=ask.name.short,
@@ -101,6 +200,7 @@ def source_of(server: Server, ask: Ask) -> ModelSource:
         weights=str(weights.digest),
         path=server.store.blob_path(weights.digest),
         size=ask.card.manifest.size,
+        adapters=tuple((str(layer.digest), server.store.blob_path(layer.digest)) for layer in ask.card.adapters),
         n_ctx=ask.options.num_ctx or settings.context_length,
         threads=ask.options.num_thread or settings.threads,
         parallel=settings.parallel,
@@ -122,7 +222,7 @@ def sampling_of(ask: Ask) -> Sampling:
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
         repeat_last_n=options.repeat_last_n,
-        seed=options.seed if options.seed >= 0 else None,
+        seed=options.seed + ask.place if options.seed >= 0 else None,
         logit_bias=dict(ask.logit_bias),
         top_logprobs=ask.top_logprobs,
     )
@@ -143,12 +243,22 @@ def ended(finish: Finish) -> Finish:
 def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     """Blocks on disk. 400 for no name, 404 with the name as the client wrote it."""
     try:
-        return names.find(server.box, asked)
+        name, card = names.find(server.box, asked)
     except NotFound as error:
-        name = names.parse(asked, server.store)
-        if name is not None and server.store.has(name):
+        parsed = names.parse(asked, server.store)
+        if parsed is not None and server.store.has(parsed):
             raise RuntimeFailure(str(error), hint=error.hint) from None  # the model is there, a blob of it is not
-        raise ModelNotFound(f"model '{asked}' not found", hint=error.hint) from None
+        raise ModelNotFound(f"model '{asked}' not found", hint=error.hint, param="model") from None
+    note_model(name.short, card.manifest.digest.hex)
+    return name, card
+
+
+def client_of(request: Request) -> str:
+    """A key is one client wherever it asks from: behind a proxy all addresses are the same."""
+    caller = caller_of(request)
+    if caller is not None:
+        return f"key {caller.name}"
+    return request.client.host if request.client else ""
 
 
 def keep_alive_of(body: Body) -> float | None:
@@ -163,37 +273,41 @@ def refuse_incapable(name: ModelName, card: ModelCard, verb: str, asked: str, *,
         raise CapabilityMissing(f'"{asked}" does not support {verb}')
     missing = [capability for capability, needed in wanted.items() if needed and capability not in card.capabilities]
     if missing:
-        raise CapabilityMissing("\n".join(f"{name.full} does not support {capability}" for capability in missing))
+        text = "\n".join(f"{name.full} does not support {capability}" for capability in missing)
+        raise CapabilityMissing(text, param=missing[0])
 
 
 THINK_LEVELS = ("high", "medium", "low", "max")
 
 
-def check_think(value: Any, asked: str, card: ModelCard) -> None:
-    """Refuses a bad value, and a wish to think where the model (or this server) cannot."""
+def think_of(value: Any, asked: str, card: ModelCard) -> Think:
+    """A model that can think does, unless it is told otherwise. Refuses a bad value, and a wish to think where the
+    model cannot."""
     expected = 'must be "high", "medium", "low", "max", true, or false'
-    if value is None or value is False:
-        return
+    thinks = "thinking" in card.capabilities
+    if value is None:
+        return True if thinks else None
     if isinstance(value, str) and value not in THINK_LEVELS:
-        raise RequestRefused(f'invalid think value: "{value}" ({expected})')
+        raise RequestRefused(f'invalid think value: "{value[:40]}" ({expected})', param="think")
     if not isinstance(value, (bool, str)):
         raise RequestRefused('think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
-    if "thinking" not in card.capabilities:
-        raise CapabilityMissing(f'"{asked}" does not support thinking')
+    if value and not thinks:
+        raise CapabilityMissing(f'"{asked}" does not support thinking', param="think")
+    return value if thinks else None
 
 
-def check_format(value: Any, shown: str) -> None:
-    """`shown`: the value as the client wrote it, compact. Structured output is not built yet and refused by name."""
+def form_of(value: Any) -> Constraint | None:
+    """The native `format`: absent, "json" or a schema."""
     if value is None or value == "":
-        return
-    if value != "json" and not isinstance(value, dict):
-        raise RequestRefused(
-            f'invalid format: {shown[:200]}; expected "json" or a valid JSON Schema object', http_status=500
-        )
-    raise CapabilityMissing(FORMAT_TEXT)
-
-
-FORMAT_TEXT = "format is not supported by this server: it does not constrain answers to JSON or a schema yet"
+        return None
+    if value == "json":
+        return Constraint(kind="json")
+    if isinstance(value, dict):
+        return Constraint(kind="schema", text=dump(value).decode())
+    shown = dump(value).decode()
+    raise RequestRefused(
+        f'invalid format: {shown[:200]}; expected "json" or a valid JSON Schema object', http_status=500
+    )
 
 
 def top_logprobs_of(body: Body) -> int:

@@ -203,7 +203,9 @@ class Body:
 
     def wrong(self, key: str, found: str, go_type: str) -> RequestRefused:
         field = f"{self.struct}.{self._at(key)}"
-        return RequestRefused(f"json: cannot unmarshal {found} into Go struct field {field} of type {go_type}")
+        return RequestRefused(
+            f"json: cannot unmarshal {found} into Go struct field {field} of type {go_type}", param=self._at(key)
+        )
 
     def _at(self, key: str) -> str:
         return f"{self._path}.{key}" if self._path else key

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from runtime.api.observing import denied
 from runtime.errors import RequestRefused
 
 Scope = MutableMapping[str, Any]
@@ -78,6 +79,7 @@ class Guard:
         origin, host = headers.get(b"origin", ""), headers.get(b"host", "")
         foreign = bool(origin) and origin not in (f"http://{host}", f"https://{host}")
         if foreign and not self._allowed(origin, scope["path"]):
+            denied("origin")
             await _empty(send, 403)
             return
         granted = self._granted(origin) if foreign else []
@@ -85,6 +87,7 @@ class Guard:
             await _empty(send, 204, [*granted, *_PREFLIGHT])
             return
         if self._check_host and not self._local_host(host):
+            denied("host")
             await _empty(send, 403)
             return
         if scope["method"] == "OPTIONS":

@@ -1,13 +1,14 @@
 """Ollama's inference routes: /api/generate and /api/chat (contract, 1.7 and 1.8), and events as its NDJSON.
 
-Order of checks: body, name, model, unload, raw, capabilities, options, load. Not built and refused by name: `format`,
-`tools`, `images`, thinking. An empty prompt or message list loads the model, with keep_alive 0 it unloads it.
+Order of checks: body, name, model, unload, raw, capabilities, options, load. Refused by name: `images`. An empty prompt
+or message list loads the model, with keep_alive 0 it unloads it. Nothing is left out in silence: the last line counts
+the messages that did not fit, and says what cut an answer of `done_reason` "length" short.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,38 +19,50 @@ from runtime.api import prompts
 from runtime.api.asking import (
     Ask,
     Run,
-    check_format,
-    check_think,
+    client_of,
     ended,
     find_model,
+    form_of,
     keep_alive_of,
     logprob_entry,
-    prompt_of,
+    question_of,
     refuse_incapable,
     running,
     source_of,
+    think_of,
     top_logprobs_of,
 )
 from runtime.api.durations import now_utc
 from runtime.api.gojson import Body, dump
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
+from runtime.api.tools import function_tools, tool_calls_of
 from runtime.api.transport import JSON, NDJSON, Answer, Chunks, json_response
 from runtime.errors import RequestRefused
-from runtime.events import Finish, TextDelta, Usage
+from runtime.events import CallDelta, Event, Finish, TextDelta, ThinkingDelta, TokenInfo, Usage
 from runtime.options import merge
-from runtime.text.message import Message
+from runtime.parting import Collected
+from runtime.text.message import Message, ToolCall
 
-# Puts a piece of answer into a chunk: `response` for generate, `message` for chat.
-Shape = Callable[[str], dict[str, Any]]
-
-
-def generate_shape(text: str) -> dict[str, Any]:
-    return {"response": text}
+# Puts a piece of answer into a chunk: text, thinking and calls, of which any may be empty.
+Shape = Callable[[str, str, Sequence[ToolCall]], dict[str, Any]]
 
 
-def chat_shape(text: str) -> dict[str, Any]:
-    return {"message": {"role": "assistant", "content": text}}
+def generate_shape(text: str, thinking: str = "", calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
+    return {"response": text} | ({"thinking": thinking} if thinking else {})
+
+
+def chat_shape(text: str, thinking: str = "", calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if thinking:
+        message["thinking"] = thinking
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls]
+    return {"message": message}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "function": {"index": call.index, "name": call.name, "arguments": dict(call.arguments)}}
 
 
 async def generate(request: Request) -> Response:
@@ -61,12 +74,12 @@ async def generate(request: Request) -> Response:
     prompt, raw, context = body.text("prompt"), body.flag("raw"), body.array("context", int, "int")
     seconds = keep_alive_of(body)
     if not prompt and seconds == 0:
-        return _unload(server, asked, str(card.weights.digest), generate_shape)
+        return _unload(server, asked, card.content, generate_shape)
     if raw and (body.text("template") or body.text("system") or context):
         raise RequestRefused("raw mode does not support template, system, or context")
     suffix, images = body.text("suffix"), body.array("images", str, "api.ImageData")
     refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(suffix), "vision": bool(images)})
-    top = _common_checks(body, asked, card)
+    think, form, top = think_of(body.raw("think"), asked, card), form_of(body.raw("format")), top_logprobs_of(body)
     question = prompts.Completion(
         prompt=prompt,
         suffix=suffix,
@@ -75,6 +88,8 @@ async def generate(request: Request) -> Response:
         context=tuple(context),
         raw=raw,
         truncate=body.flag("truncate", True),
+        think=think,
+        form=form,
     )
     options = merge(card.params, body.object("options"))
     ask = Ask(
@@ -104,18 +119,25 @@ async def chat(request: Request) -> Response:
     messages = body.structs("messages", "Message")
     seconds = keep_alive_of(body)
     if not messages and seconds == 0:
-        return _unload(server, asked, str(card.weights.digest), chat_shape)
-    tools = bool(body.array("tools", dict, "api.Tool")) or any(message.raw("tool_calls") for message in messages)
+        return _unload(server, asked, card.content, chat_shape)
+    tools = body.array("tools", dict, "api.Tool")
+    calls = any(message.raw("tool_calls") for message in messages)
     images = any(message.raw("images") for message in messages)
-    refuse_incapable(name, card, "chat", asked, wanted={"tools": tools, "vision": images})
-    top = _common_checks(body, asked, card)
-    said = [_message(message) for message in messages]
+    refuse_incapable(name, card, "chat", asked, wanted={"tools": bool(tools) or calls, "vision": images})
+    think, form, top = think_of(body.raw("think"), asked, card), form_of(body.raw("format")), top_logprobs_of(body)
+    conversation = prompts.Chat(
+        messages=[_message(message, place) for place, message in enumerate(messages)],
+        tools=function_tools(tools),
+        truncate=body.flag("truncate", True),
+        think=think,
+        form=form,
+    )
     options = merge(card.params, body.object("options"))
     ask = Ask(
         name=name,
         card=card,
         options=options,
-        prompt=prompts.chat_maker(card, said, truncate=body.flag("truncate", True)),
+        prompt=prompts.chat_maker(card, conversation),
         keep_alive=seconds,
         logprobs=body.flag("logprobs"),
         top_logprobs=top,
@@ -129,40 +151,29 @@ async def chat(request: Request) -> Response:
     return _answer(server, ask, reply, stream=body.flag("stream", True))
 
 
-def _message(body: Body) -> Message:
+def _message(body: Body, place: int) -> Message:
     return Message(
         role=body.text("role").lower(),
         content=body.text("content"),
         thinking=body.text("thinking"),
+        tool_calls=tool_calls_of(body.raw("tool_calls"), f"messages[{place}]"),
         tool_name=body.text("tool_name"),
         tool_call_id=body.text("tool_call_id"),
     )
 
 
-def _common_checks(body: Body, asked: str, card: Any) -> int:
-    """Fields both routes share; returns top_logprobs."""
-    check_think(body.raw("think"), asked, card)
-    form = body.raw("format")
-    check_format(form, dump(form).decode())
-    return top_logprobs_of(body)
-
-
-def client_of(request: Request) -> str:
-    return request.client.host if request.client else ""
-
-
 # -- load, unload, and the prompt alone
 
 
-def _unload(server: Server, asked: str, weights: str, shape: Shape) -> Response:
-    server.manager.unload(weights)
-    return json_response(_envelope(asked, shape, "") | {"done": True, "done_reason": "unload"})
+def _unload(server: Server, asked: str, content: str, shape: Shape) -> Response:
+    server.manager.unload(content)
+    return json_response(_envelope(asked, shape("", "", ())) | {"done": True, "done_reason": "unload"})
 
 
 async def _rendered(server: Server, ask: Ask, asked: str) -> Chunks:
     """The prompt and nothing else: what a template made of a question."""
     async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
-        prompt = await prompt_of(ask, model)
+        prompt = (await question_of(ask, model)).prompt
         facts = {"rendered_template": prompt.text, "image_count": 0}
         yield dump({"model": asked, "created_at": now_utc(), "response": "", "done": False, "_debug_info": facts})
 
@@ -170,7 +181,7 @@ async def _rendered(server: Server, ask: Ask, asked: str) -> Chunks:
 async def _load(server: Server, ask: Ask, asked: str, shape: Shape) -> Response:
     async def chunks() -> Chunks:
         async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive):
-            yield dump(_envelope(asked, shape, "") | {"done": True, "done_reason": "load"})
+            yield dump(_envelope(asked, shape("", "", ())) | {"done": True, "done_reason": "load"})
 
     return Answer(chunks(), media_type=JSON, whole=True)
 
@@ -200,48 +211,55 @@ async def _stream(server: Server, ask: Ask, reply: Reply) -> Chunks:
     async with running(server, ask) as run:
         async for event in run.events:
             if isinstance(event, Finish):
-                yield dump(_last(run, reply, ended(event), "", [], answer_ids)) + b"\n"
+                yield dump(_last(run, reply, ended(event), Collected(), answer_ids)) + b"\n"
                 continue
             answer_ids += [info.id for info in event.tokens]
-            entries = _entries(run, reply, event)
-            if event.text or entries:
-                chunk = _envelope(reply.asked, reply.shape, event.text) | {"done": False}
+            entries = _entries(run, reply, event.tokens)
+            piece = _piece(reply.shape, event)
+            if piece is not None or entries:
+                chunk = _envelope(reply.asked, piece or reply.shape("", "", ())) | {"done": False}
                 yield dump(chunk | {"logprobs": entries} if entries else chunk) + b"\n"
 
 
+def _piece(shape: Shape, event: Event) -> dict[str, Any] | None:
+    """None where there is nothing to show."""
+    if isinstance(event, CallDelta):
+        return shape("", "", (event.call,))
+    if isinstance(event, ThinkingDelta):
+        return shape("", event.text, ()) if event.text else None
+    return shape(event.text, "", ()) if isinstance(event, TextDelta) and event.text else None
+
+
 async def _once(server: Server, ask: Ask, reply: Reply) -> Chunks:
-    texts: list[str] = []
-    answer_ids: list[int] = []
-    entries: list[dict[str, Any]] = []
+    found = Collected()
     async with running(server, ask) as run:
         async for event in run.events:
+            found.add(event)
             if isinstance(event, Finish):
-                yield dump(_last(run, reply, ended(event), "".join(texts), entries, answer_ids))
-                continue
-            texts.append(event.text)
-            answer_ids += [info.id for info in event.tokens]
-            entries += _entries(run, reply, event)
+                yield dump(_last(run, reply, ended(event), found, [info.id for info in found.tokens]))
 
 
-def _entries(run: Run, reply: Reply, delta: TextDelta) -> list[dict[str, Any]]:
+def _entries(run: Run, reply: Reply, tokens: Sequence[TokenInfo]) -> list[dict[str, Any]]:
     if not reply.logprobs:
         return []
-    return [logprob_entry(run.model, info, top=reply.top) for info in delta.tokens]
+    return [logprob_entry(run.model, info, top=reply.top) for info in tokens]
 
 
-def _envelope(asked: str, shape: Shape, text: str) -> dict[str, Any]:
-    return {"model": asked, "created_at": now_utc(), **shape(text)}
+def _envelope(asked: str, piece: dict[str, Any]) -> dict[str, Any]:
+    return {"model": asked, "created_at": now_utc(), **piece}
 
 
-def _last(
-    run: Run, reply: Reply, finish: Finish, text: str, entries: list[dict[str, Any]], answer_ids: list[int]
-) -> dict[str, Any]:
-    chunk = _envelope(reply.asked, reply.shape, text) | {"done": True, "done_reason": finish.reason}
+def _last(run: Run, reply: Reply, finish: Finish, found: Collected, answer_ids: list[int]) -> dict[str, Any]:
+    """`limited_by` and `dropped_messages` are ours: what was cut short or did not fit is not left out in silence."""
+    piece = reply.shape(found.text, found.thinking, found.calls)
+    chunk = _envelope(reply.asked, piece) | {"done": True, "done_reason": finish.reason}
     if reply.context:
         chunk["context"] = [*run.prompt.ids, *answer_ids]
+    if limit := run.limited_by(finish):
+        chunk["limited_by"] = limit
     if run.prompt.dropped:
-        chunk["dropped_messages"] = len(run.prompt.dropped)  # ours: what did not fit is not left out in silence
-    if entries:
+        chunk["dropped_messages"] = len(run.prompt.dropped)
+    if entries := _entries(run, reply, found.tokens):
         chunk["logprobs"] = entries
     return chunk | statistics(finish.usage)
 

@@ -7,21 +7,47 @@ What a maker returns says which messages were dropped to fit; the last one is ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from manifests.home import setting
 from runtime.card import ModelCard
-from runtime.loaded import LoadedModel
+from runtime.engine.constraint import Constraint, prepared
+from runtime.engine.grammar_schema import ANY_OBJECT
+from runtime.errors import CapabilityMissing
 from runtime.text.errors import PromptTooLongError
 from runtime.text.message import Message
+from runtime.text.parsers import Parser, Plain
 from runtime.text.prompt import Prompt, Renderer
+from runtime.text.renderers import Think
+from runtime.text.tokenizer import Tokenizer
 
-# Makes the prompt for a loaded model. Runs in a thread.
-PromptMaker = Callable[[LoadedModel], Prompt]
 
-_FALSE = ("0", "f", "false", "no", "off")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the model is given: the prompt, how its answers are read (a new parser for each, which must see the
+    control tokens `shown`), what they must be, and how many calls are shown."""
+
+    prompt: Prompt
+    parser: Callable[[], Parser] = Plain
+    shown: frozenset[int] = frozenset()
+    constraint: Constraint | None = None
+    most_calls: int | None = None
+
+
+class Speaker(Protocol):
+    """What a question needs of its model. A prompt has fewer tokens than `n_ctx`."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def n_ctx(self) -> int: ...
+
+
+# Makes the question for a loaded model, or for its text side alone. Runs in a thread.
+QuestionMaker = Callable[[Speaker], Question]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,44 +62,106 @@ class Completion:
     context: tuple[int, ...] = ()
     raw: bool = False
     truncate: bool = True
+    think: Think = None
+    form: Constraint | None = None
 
 
-def chat_maker(card: ModelCard, messages: Sequence[Message], *, truncate: bool) -> PromptMaker:
-    whole = [Message(role=role, content=content) for role, content in card.messages] + list(messages)
-    if card.system and messages and messages[0].role != "system":
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """A conversation. `tools` in OpenAI's form. `choice`: "auto", "required" (a tool must be called) or `=` and
+    the name of the one that must. `form`: what the answer's text must be. `parallel`: more than one call is welcome."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    choice: str = "auto"
+    parallel: bool = True
+    truncate: bool = True
+    think: Think = None
+    form: Constraint | None = None
+
+
+def chat_maker(card: ModelCard, chat: Chat) -> QuestionMaker:
+    whole = [Message(role=role, content=content) for role, content in card.messages] + list(chat.messages)
+    if card.system and chat.messages and chat.messages[0].role != "system":
         whole.insert(0, Message(role="system", content=card.system))
 
-    def make(model: LoadedModel) -> Prompt:
-        return _renderer(card, model).chat(whole, limit=model.n_ctx - 1, truncate=truncate)
+    def make(model: Speaker) -> Question:
+        renderer = renderer_of(card, model)
+        prompt = renderer.chat(whole, limit=model.n_ctx - 1, tools=chat.tools, think=chat.think, truncate=chat.truncate)
+        return Question(
+            prompt=prompt,
+            parser=lambda: renderer.parser(
+                tools=chat.tools, think=chat.think, prompt_text=prompt.text, begun=prompt.begun
+            ),
+            shown=renderer.shown(tools=chat.tools),
+            constraint=_constraint(renderer, chat, prompt),
+            most_calls=None if chat.parallel else 1,
+        )
 
     return make
 
 
-def completion_maker(card: ModelCard, question: Completion) -> PromptMaker:
-    def make(model: LoadedModel) -> Prompt:
-        if question.tokens:
-            return _fitting(Prompt(text="", ids=question.tokens), model)
-        if question.raw:
-            ids = tuple(model.tokenizer.encode(question.prompt, special=True))
-            return _fitting(Prompt(text=question.prompt, ids=ids), model)
-        return _fitting(_after(question.context, _templated(card, question, model), model), model)
+def completion_maker(card: ModelCard, asked: Completion) -> QuestionMaker:
+    def make(model: Speaker) -> Question:
+        if asked.tokens:
+            return Question(prompt=_fitting(Prompt(text="", ids=asked.tokens), model), constraint=asked.form)
+        if asked.raw:
+            ids = tuple(model.tokenizer.encode(asked.prompt, special=True))
+            return Question(prompt=_fitting(Prompt(text=asked.prompt, ids=ids), model), constraint=asked.form)
+        renderer = renderer_of(card, model)
+        if asked.template is not None:
+            renderer = Renderer.choose(model.tokenizer, template=asked.template, jinja=None)
+        prompt = _templated(card, asked, model, renderer)
+        return Question(
+            prompt=_fitting(_after(asked.context, prompt, model), model),
+            parser=lambda: renderer.parser(think=asked.think, prompt_text=prompt.text, begun=prompt.begun),
+            shown=renderer.shown(),
+            constraint=_behind_thinking(renderer, prompt, asked.think, asked.form),
+        )
 
     return make
 
 
-def _templated(card: ModelCard, question: Completion, model: LoadedModel) -> Prompt:
+def _constraint(renderer: Renderer, chat: Chat, prompt: Prompt) -> Constraint | None:
+    """A call that must be made wins over the form of a text that is then not written; one that may be made is as good
+    as a text of that form."""
+    if not chat.tools or (chat.choice == "auto" and chat.form is None):
+        return _behind_thinking(renderer, prompt, chat.think, chat.form)
+    free = chat.choice == "auto"
+    grammar = renderer.call_grammar(tools=chat.tools, choice="required" if free else chat.choice)
+    if grammar is not None and free and chat.form is not None:
+        grammar = _either(grammar, chat.form)
+    elif grammar is None and free:
+        raise CapabilityMissing("a format and tools together: the form of this model's tool calls is not known")
+    if grammar is None:
+        raise CapabilityMissing(
+            '\'tool_choice\' must be "auto" or "none": this model\'s form of tool calls is not known'
+        )
+    return _behind_thinking(renderer, prompt, chat.think, grammar)
+
+
+def _either(calls: Constraint, form: Constraint) -> Constraint:
+    """A call, or JSON of the form: one more way to begin the calls' grammar."""
+    schema = prepared(form).text if form.kind == "schema" else ANY_OBJECT
+    return replace(calls, text=calls.text.replace("start: ", "start: form | ", 1) + f"form: %json {schema}\n")
+
+
+def _behind_thinking(renderer: Renderer, prompt: Prompt, think: Think, form: Constraint | None) -> Constraint | None:
+    return form and replace(form, after=renderer.answer_after(prompt, think=think))
+
+
+def _templated(card: ModelCard, asked: Completion, model: Speaker, renderer: Renderer) -> Prompt:
     limit = model.n_ctx - 1
-    system = card.system if question.system is None else question.system
-    renderer = _renderer(card, model) if question.template is None else _choose(question.template, None, model)
-    if card.messages and not question.context and not question.suffix:
+    system = card.system if asked.system is None else asked.system
+    if card.messages and not asked.context and not asked.suffix:
         whole = [Message(role="system", content=system)] if system else []
         whole += [Message(role=role, content=content) for role, content in card.messages]
-        whole.append(Message(role="user", content=question.prompt))
-        return renderer.chat(whole, limit=limit, truncate=question.truncate)
-    return renderer.generate(question.prompt, limit=limit, system=system, suffix=question.suffix)
+        whole.append(Message(role="user", content=asked.prompt))
+        return renderer.chat(whole, limit=limit, think=asked.think, truncate=asked.truncate)
+    return renderer.generate(asked.prompt, limit=limit, system=system, suffix=asked.suffix, think=asked.think)
 
 
-def _after(context: tuple[int, ...], prompt: Prompt, model: LoadedModel) -> Prompt:
+def _after(context: tuple[int, ...], prompt: Prompt, model: Speaker) -> Prompt:
     """The ids of an earlier exchange and then the prompt's; the text begins once."""
     if not context:
         return prompt
@@ -81,26 +169,20 @@ def _after(context: tuple[int, ...], prompt: Prompt, model: LoadedModel) -> Prom
     return Prompt(text=prompt.text, ids=context + ids, dropped=prompt.dropped)
 
 
-def _fitting(prompt: Prompt, model: LoadedModel) -> Prompt:
+def _fitting(prompt: Prompt, model: Speaker) -> Prompt:
     if len(prompt.ids) >= model.n_ctx:
         raise PromptTooLongError(tokens=len(prompt.ids), limit=model.n_ctx - 1)
     return prompt
 
 
 # Keyed by the loaded model and not by its tokenizer: a renderer holds the tokenizer, so that key would never go.
-_renderers: WeakKeyDictionary[LoadedModel, dict[str, Renderer]] = WeakKeyDictionary()
+_renderers: WeakKeyDictionary[Speaker, dict[str, Renderer]] = WeakKeyDictionary()
 
 
-def _renderer(card: ModelCard, model: LoadedModel) -> Renderer:
+def renderer_of(card: ModelCard, model: Speaker) -> Renderer:
     """Cached: a template is parsed once while its model is loaded. Two threads may both parse it."""
     by_digest = _renderers.setdefault(model, {})
     digest = card.manifest.digest.hex
     if digest not in by_digest:
-        by_digest[digest] = _choose(card.template, card.gguf.chat_template if card.gguf else None, model)
+        by_digest[digest] = card.renderer(model.tokenizer)
     return by_digest[digest]
-
-
-def _choose(template: str | None, jinja: str | None, model: LoadedModel) -> Renderer:
-    told = setting("GO_TEMPLATE")
-    prefer_go = told.lower() not in _FALSE if told else None
-    return Renderer.choose(model.tokenizer, template=template, jinja=jinja, prefer_go=prefer_go)

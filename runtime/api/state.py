@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from starlette.requests import Request
 
 from manifests.name import ModelName
 from manifests.store import Store
+from runtime.access.access import Access
+from runtime.access.visible import VisibleStore, VisibleTransfers
+from runtime.api.gate import caller_of
+from runtime.api.observing import denied
 from runtime.card import CardBox
 from runtime.manager import Manager
+from runtime.metrics import Metrics
 
 OLLAMA_API = "0.33.0"  # the level of Ollama's API we answer as; clients parse it and want at least 0.6.4
 NO_TRANSFERS = (
@@ -46,6 +51,8 @@ class Settings:
     batch_rows: int = 512  # rows of one step, of all sequences together
     kv_type: str = "f16"  # how keys and values are kept: f16 or q8_0
     version: str = "0"  # sealift's own, sent in a header
+    read_only: bool = False  # nothing a client asks changes the store
+    log_text: bool = False  # the log has the text of requests and answers too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +62,17 @@ class Server:
     manager: Manager
     transfers: Transfers | None
     settings: Settings
+    access: Access | None = None  # None: nobody is asked who they are
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def server_of(request: Request) -> Server:
+    """For a key with a list of models: the server without all others (runtime.access.visible)."""
     server = request.app.state.sealift
     assert isinstance(server, Server)
-    return server
+    caller = caller_of(request)
+    if caller is None or not caller.models:
+        return server
+    store = VisibleStore(server.store, caller.may_use, refused=lambda: denied("model"))
+    transfers = VisibleTransfers(server.transfers, store) if server.transfers is not None else None
+    return replace(server, store=store, box=server.box.through(store), transfers=transfers)

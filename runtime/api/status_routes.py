@@ -11,10 +11,12 @@ from starlette.responses import PlainTextResponse, Response
 
 from manifests.errors import ManifestsError
 from manifests.name import ModelName
+from runtime.access.visible import VisibleStore
 from runtime.api.durations import rfc3339
+from runtime.api.names import NO_CLOUD
 from runtime.api.state import OLLAMA_API, Server, server_of
 from runtime.api.transport import json_response
-from runtime.errors import RequestRefused, RuntimeFailure
+from runtime.errors import Forbidden, RequestRefused, RuntimeFailure, Unavailable
 from runtime.manager import Loaded
 
 FOREVER = timedelta(days=365 * 200)  # what a model that never leaves is said to have left
@@ -40,11 +42,42 @@ async def not_built(request: Request) -> Response:
     raise RequestRefused(f"{request.url.path} is not supported by this server", http_status=501)
 
 
+async def account(request: Request) -> Response:
+    """Accounts are ollama.com's, and nothing here reaches it."""
+    raise Unavailable("account unavailable", hint="this server opens no outbound connections")
+
+
+async def web_tool(request: Request) -> Response:
+    tool = request.url.path.rpartition("_")[2]
+    raise Forbidden(f"{NO_CLOUD}web {tool} is unavailable")
+
+
+async def recommendations(request: Request) -> Response:
+    """Ollama's come from ollama.com; an empty list is a list its clients can show."""
+    return json_response({"recommendations": []})
+
+
 async def ps(request: Request) -> Response:
     server = server_of(request)
-    loaded = server.manager.loaded()
+    loaded = [model for model in server.manager.loaded() if _visible(server, model.name)]
     lines = await asyncio.to_thread(lambda: [_line(server, model) for model in loaded])
     return json_response({"models": lines})
+
+
+def _visible(server: Server, name: str) -> bool:
+    """A model that was removed from the store while it is loaded is shown; one that a key may not use is not."""
+    return not isinstance(server.store, VisibleStore) or server.store.allows(ModelName.parse(name))
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus' text form, or OpenMetrics where the client asks for it."""
+    from prometheus_client.exposition import choose_encoder
+
+    from runtime.metrics_page import registry
+
+    server = server_of(request)
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(registry(server.metrics, server.manager)), media_type=media_type)
 
 
 def _line(server: Server, model: Loaded) -> dict[str, Any]:

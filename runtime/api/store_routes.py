@@ -1,15 +1,17 @@
 """Routes over the store: tags, show, copy, delete, create and blobs (contract, 1.10 and 5.4).
 
 Store work blocks, so it runs in threads. Nothing here talks to the network: an unknown `from` is an error, not a pull.
-Refuses by name what is not built: quantizing, draft models, remote stubs.
+Refuses by name what is not built: draft models, remote stubs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -19,6 +21,7 @@ from manifests.create import CreateRequest, create
 from manifests.digest import Digest
 from manifests.errors import DigestMismatch, ManifestsError, ModelNameError, NotFound
 from manifests.name import ModelName
+from manifests.quantize import recipe
 from runtime.api import names
 from runtime.api.durations import rfc3339
 from runtime.api.gojson import Body, dump, read_object
@@ -27,6 +30,8 @@ from runtime.api.transport import NDJSON, Answer, Chunks, in_thread, json_respon
 from runtime.card import ModelCard
 from runtime.describe import describe
 from runtime.errors import ModelNotFound, RequestCancelled, RequestRefused, RuntimeFailure
+from runtime.text.errors import TemplateError
+from runtime.text.gotemplate.template import GoTemplate
 
 log = logging.getLogger("sealift.api")
 
@@ -82,7 +87,10 @@ async def show(request: Request) -> Response:
     if not asked:
         raise RequestRefused("model is required")
     verbose, system = body.flag("verbose"), body.text("system")
-    return json_response(await asyncio.to_thread(describe, server.box, asked, verbose=verbose, system=system))
+    found = await asyncio.to_thread(describe, server.box, asked, verbose=verbose, system=system)
+    if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):  # contract, 3.5: it shows this name
+        found["model_info"]["general.basename"] = asked
+    return json_response(found)
 
 
 # -- copy and delete
@@ -137,15 +145,32 @@ async def create_model(request: Request) -> Response:
     wanted = await asyncio.to_thread(_create_request, server, body)
 
     def work(report: Report) -> None:
-        create(server.store, name, wanted, lambda line: report({"status": line}))
+        create(server.store, name, wanted, lambda line: report({"status": line}), partial(_bar, report))
 
     return progress_answer(in_thread(work), stream=body.flag("stream", True))
 
 
+@contextlib.contextmanager
+def _bar(report: Report, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """One long step as Ollama's clients show it: a status with bytes, at most one line for each hundredth."""
+    done, said, key = 0, 0, str(Digest.of(title.encode()))  # clients draw one bar for each digest
+
+    def step(size: int) -> None:
+        nonlocal done, said
+        done += size
+        if (done - said) * 100 >= total or done >= total:
+            said = done
+            report({"status": title, "digest": key, "total": total, "completed": min(done, total)})
+
+    yield step
+
+
 def _create_request(server: Server, body: Body) -> CreateRequest:
-    for key in ("quantize", "quantization", "draft_quantize", "draft_files", "remote_host", "info"):
+    if body.raw("draft_quantize"):
+        raise RequestRefused("--draft-quantize requires a DRAFT model")
+    for key in ("draft_files", "remote_host", "info"):
         if body.raw(key):
-            raise RequestRefused(f"'{key}' is not supported by this server", hint=_CREATE_HINTS.get(key))
+            raise RequestRefused(f"'{key}' is not supported by this server")
     base = body.text("from").strip()
     if not base and not body.object("files"):
         raise RequestRefused("neither 'from' or 'files' was specified")
@@ -155,6 +180,8 @@ def _create_request(server: Server, body: Body) -> CreateRequest:
     messages = [(message.text("role").lower(), message.text("content")) for message in said]
     texts = ("template", "system", "renderer", "parser", "requires")
     optional = {key: body.text(key) if body.has(key) else None for key in texts}
+    _check_template(optional["template"])
+    asked = body.text("quantize") or body.text("quantization")
     return CreateRequest(
         from_model=_base_name(server, base) if base else None,
         files=_digests(body, "files"),
@@ -162,14 +189,16 @@ def _create_request(server: Server, body: Body) -> CreateRequest:
         licenses=tuple(text for text in licenses if text),
         parameters=body.object("parameters"),
         messages=tuple(messages),
+        quantize=recipe.target(asked) if asked else None,
         **optional,
     )
 
 
-_CREATE_HINTS = {
-    "quantize": "quantize the file first, then create from the result",
-    "quantization": "quantize the file first, then create from the result",
-}
+def _check_template(text: str | None) -> None:
+    try:
+        GoTemplate(text or "")
+    except TemplateError as error:
+        raise RequestRefused(f"template error: {error}") from None
 
 
 def _base_name(server: Server, text: str) -> ModelName:

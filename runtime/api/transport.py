@@ -44,16 +44,18 @@ Direct = Callable[[bytes], bool]  # takes a chunk of a body that has begun, or a
 
 
 class Failure:
-    """What a client is told: `status`, `text` and, for a person, `hint`.
+    """What a client is told: `status`, `text`, for a person `hint`, for a program `code` and the `param` to blame.
 
     Every room's errors carry an `http_status` (the transfers' come from a room this one may not import); an exception
     without one is a fault of ours, and its text stays in the log.
     """
 
-    __slots__ = ("hint", "status", "text")
+    __slots__ = ("code", "hint", "param", "status", "text")
 
     def __init__(self, error: BaseException) -> None:
         self.hint: str | None = getattr(error, "hint", None)
+        self.param: str | None = getattr(error, "param", None)
+        self.code: str | None = getattr(error, "code", None)
         status = getattr(error, "http_status", None)
         if isinstance(status, int):
             self.status, self.text = status, str(error)

@@ -1,16 +1,29 @@
-"""What an answer must be: a language that every answer of one request belongs to.
+"""What an answer must be: a language that every answer of one request belongs to, and what of such a wish is refused.
 
 `kind` says how `text` describes it: "json" (any JSON object; `text` is empty), "schema" (a JSON schema as JSON text),
 "regex", "lark" (llguidance's Lark dialect). `after`: the language begins behind the first occurrence of this text, what
 comes before it is free (a model that thinks first); "" from the beginning.
+
+Refuses here, before the worker sees it: a text over its limit, a schema that grammar_schema.py refuses. What only the
+grammar's compiler can see (a regex that is none, a schema that no value satisfies) the worker refuses, before it
+computes anything.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from runtime.engine.grammar_schema import closed_schema
+from runtime.errors import RequestRefused
+
 Kind = Literal["json", "schema", "regex", "lark"]
+
+MAX_TEXT: dict[Kind, int] = {"json": 0, "schema": 128 << 10, "regex": 4 << 10, "lark": 32 << 10}  # bytes
+MAX_AFTER = 64  # characters
+NAMES: dict[Kind, str] = {
+    "json": "the JSON format", "schema": "the JSON schema", "regex": "the regular expression", "lark": "the grammar",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,3 +31,18 @@ class Constraint:
     kind: Kind
     text: str = ""
     after: str = ""
+
+
+def prepared(constraint: Constraint) -> Constraint:
+    """The same language as the worker takes it: a schema is checked, and its objects are closed (grammar_schema.py).
+
+    Raises RequestRefused. Takes milliseconds for a large schema, so a server calls it in a thread.
+    """
+    size, most = len(constraint.text.encode("utf-8", "replace")), MAX_TEXT[constraint.kind]
+    if size > most:
+        raise RequestRefused(f"{NAMES[constraint.kind]} has {size} bytes; at most {most} are allowed")
+    if len(constraint.after) > MAX_AFTER:
+        raise RequestRefused(f"the text before the answer has {len(constraint.after)} characters, at most {MAX_AFTER}")
+    if constraint.kind == "schema":
+        return replace(constraint, text=closed_schema(constraint.text))
+    return constraint

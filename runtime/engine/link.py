@@ -11,7 +11,9 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import math
 import socket
 import subprocess
 from collections import deque
@@ -20,18 +22,21 @@ from collections.abc import Sequence as Seq
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from runtime.engine.constraint import Constraint
 from runtime.engine.protocol import (
     OUT_FIELDS,
     Frames,
     Message,
     ProtocolError,
+    constraint_to_json,
     encode,
     error_from_json,
     sampling_to_json,
 )
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spawned, spawn
-from runtime.errors import RuntimeFailure, ShuttingDown, WorkerDied
+from runtime.engine.vocabulary import Vocabulary
+from runtime.errors import RequestRefused, RuntimeFailure, ShuttingDown, WorkerDied
 
 log = logging.getLogger("sealift.engine")
 
@@ -40,6 +45,7 @@ DIED = (
     "check the server's log for details"
 )
 NOT_NUMBERS = "an error was encountered while running the model: it produced values that are not numbers"
+STUCK = "what the format allows next cannot be told within its limits; a simpler schema, pattern or grammar may do"
 CLOSE_S = 2.0  # patience before a worker that was asked to go is killed
 PULSE_S = 30.0  # silence before a worker is asked for a sign of life, and then before it is given up
 READ = 1 << 18  # bytes
@@ -47,7 +53,7 @@ READ = 1 << 18  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a worker shall run. `path`: the GGUF file's absolute path.
+    """What a worker shall run. `path`: the GGUF file's absolute path; `adapters`: those of the LoRAs added to it.
 
     `n_ctx`, `threads`, `parallel` 0: the worker chooses. `parallel`: how many full contexts the key/value pool holds.
     `packs`: the path of the weights' packs without instruction set and suffix, "": none are kept; `blob`: the digest
@@ -56,6 +62,7 @@ class Load:
     """
 
     path: str
+    adapters: tuple[str, ...] = ()
     n_ctx: int = 0
     threads: int = 0
     parallel: int = 0
@@ -69,11 +76,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What the worker made of it. Sizes in bytes; `confined`, `unconfined`: what the sandbox does, and could not do.
-    `pack`: "used", "absent", or why the pack that is there is not used."""
+    """What the worker made of it. `vector`: values of a text's vector, 0: the model answers with tokens. Sizes in
+    bytes; `confined`, `unconfined`: what the sandbox does, and could not do. `pack`: "used", "absent", or why the pack
+    that is there is not used."""
 
     n_ctx: int
     vocab: int
+    vector: int
     threads: int
     n_blocks: int
     weight_bytes: int
@@ -100,6 +109,20 @@ class Token(NamedTuple):
     age_ns: int
 
 
+class Score(NamedTuple):
+    """How likely the next token of a scored prompt was; NaN: the model gave no number."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """A text's vector: float32, little-endian, as many as Ready.vector says; finite or not."""
+
+    values: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The end of a sequence. `failure` is set when it ended in an error; 0 where the worker did not say."""
@@ -111,7 +134,7 @@ class Ended:
     failure: RuntimeFailure | None = None
 
 
-Item = Token | Ended
+Item = Token | Score | Vector | Ended
 
 
 class Stream:
@@ -145,6 +168,8 @@ class Link:
         self._streams: dict[int, Stream] = {}
         self._next_id = 0
         self._waiting = 0
+        self._used = 0
+        self.preemptions = 0  # as the worker said last
         self._loaded: asyncio.Future[Ready] = self._loop.create_future()
         self._closing = False
         self._pulse: asyncio.TimerHandle | None = None  # runs while a sequence is open
@@ -191,22 +216,42 @@ class Link:
         sent since."""
         return self._waiting
 
+    @property
+    def used_blocks(self) -> int:
+        """Of the key/value pool, as the worker said last; none when no sequence is open."""
+        return min(max(0, self._used), self.ready.n_blocks) if self._streams else 0
+
     def submit(
-        self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = ""
-    ) -> tuple[int, Stream]:
-        """Gives the worker a sequence; `sampling` has a definite seed. Raises WorkerDied."""
+        self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = "",
+        constraint: Constraint | None = None, score: bool = False,
+    ) -> tuple[int, Stream]:  # fmt: skip
+        """Gives the worker a sequence; `sampling` has a definite seed, `constraint` is prepared, and the worker was
+        taught the vocabulary before. `score`: a Score comes for each token of the prompt but the first, before every
+        Token. Raises WorkerDied."""
+        wanted = {"sampling": sampling_to_json(sampling), "max_tokens": max_tokens, "ends": list(ends)}
+        wanted |= {"constraint": constraint_to_json(constraint), "score": score}
+        return self._open({"op": "add", "tokens": list(tokens), "client": client, **wanted})
+
+    def embed(self, tokens: Seq[int], *, client: str = "") -> tuple[int, Stream]:
+        """Gives the worker a text whose vector is wanted: the stream brings a Vector. Raises WorkerDied."""
+        return self._open({"op": "embed", "tokens": list(tokens), "client": client})
+
+    def _open(self, message: Message) -> tuple[int, Stream]:
         if not self.alive:
             raise WorkerDied(DIED)
         id, self._next_id = self._next_id, self._next_id + 1
-        self._send(
-            {"op": "add", "id": id, "tokens": list(tokens), "sampling": sampling_to_json(sampling),
-             "max_tokens": max_tokens, "ends": list(ends), "client": client}
-        )  # fmt: skip
+        self._send({**message, "id": id})
         stream = self._streams[id] = Stream()
         self._waiting += self._waiting > 0
         if self._pulse is None:
             self._feel()
         return id, stream
+
+    def teach(self, vocabulary: Vocabulary) -> None:
+        """What the worker must know before a constraint. Raises WorkerDied."""
+        if not self.alive:
+            raise WorkerDied(DIED)
+        self._send({"op": "vocabulary", **vocabulary.to_json()})
 
     def cancel(self, id: int) -> None:
         """The sequence ends now, for the reader at once and for the worker before its next step."""
@@ -269,8 +314,14 @@ class Link:
         op = message["op"]
         if op == "step":
             self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
+            self._used = int(message["used"])
+            self.preemptions = max(self.preemptions, min(int(message["preempted"]), 1 << 53))
+            for id, scores in message.get("scored", ()):
+                self._deliver_scores(id, scores)
             for entry in message["out"]:
                 self._deliver(entry)
+        elif op == "vector":
+            self._deliver_vector(message)
         elif op == "refused":
             self._end(message["id"], Ended(reason="error", failure=error_from_json(message)))
         elif op == "alive":
@@ -301,6 +352,14 @@ class Link:
         self._heard = False
         self._pulse = self._loop.call_later(PULSE_S, self._feel)
 
+    def _deliver_scores(self, id: int, scores: list[Any]) -> None:
+        stream = self._streams.get(id)
+        if stream is None:
+            return
+        for logprob, top in scores:
+            pairs = tuple((int(other), float(value)) for other, value in top)
+            stream.put(Score(math.nan if logprob is None else float(logprob), pairs))
+
     def _deliver(self, entry: list[Any]) -> None:
         if len(entry) != OUT_FIELDS:
             raise ProtocolError("an entry with too few or too many fields")
@@ -313,9 +372,21 @@ class Link:
             pairs = tuple((int(other), float(value)) for other, value in top) if top else ()
             stream.put(Token(int(token), float(logprob), pairs, cached, queue_ns, age_ns))
         if finish is not None:
-            failure = RuntimeFailure(NOT_NUMBERS) if finish == "error" else None
-            ended = Ended(reason=str(finish), cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure)
+            failure = _failure(str(finish))
+            reason = "error" if failure else str(finish)
+            ended = Ended(reason=reason, cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure)
             self._end(id, ended)
+
+    def _deliver_vector(self, message: Message) -> None:
+        stream = self._streams.get(message["id"])
+        if stream is None:
+            return
+        values = base64.b64decode(message["values"], validate=True)
+        if len(values) != 4 * self.ready.vector or not values:
+            raise ProtocolError("a vector of another length than was said")
+        cached, queue_ns, age_ns = (int(message[name]) for name in ("cached", "queue_ns", "age_ns"))
+        stream.put(Vector(values=values))
+        self._end(message["id"], Ended(reason="stop", cached=cached, queue_ns=queue_ns, age_ns=age_ns))
 
     def _end(self, id: int, ended: Ended) -> None:
         stream = self._streams.pop(id, None)
@@ -339,3 +410,9 @@ class Link:
             self._end(id, Ended(reason="error", failure=why or WorkerDied(DIED)))
         if self.on_death is not None and not self._closing:
             self.on_death()
+
+
+def _failure(finish: str) -> RuntimeFailure | None:
+    if finish == "stuck":
+        return RequestRefused(STUCK)
+    return RuntimeFailure(NOT_NUMBERS) if finish == "error" else None

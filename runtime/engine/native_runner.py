@@ -7,12 +7,13 @@ Refuses a file that is no model we run (runtime.models), a library that is absen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from manifests.gguf import Gguf
 from native import engine as native
@@ -25,11 +26,15 @@ from runtime.engine.blocks import BLOCK, blocks_for
 from runtime.engine.link import Load
 from runtime.engine.pace import SMALLEST
 from runtime.engine.sampling import Sampling
-from runtime.engine.scheduler import Chosen
+from runtime.engine.scheduler import Chosen, Vector
 from runtime.errors import ModelRefused, OutOfMemory, PackUnusable, RuntimeFailure
+from runtime.models.adapters import adapt
 from runtime.models.load import load as load_model
 
 assert native.BLOCK == BLOCK
+
+NAN = float("nan")
+Mask = npt.NDArray[np.uint32]
 
 DEFAULT_CONTEXT = 4096  # tokens
 PARALLEL = 4  # full contexts in the pool where nobody says and memory allows
@@ -76,25 +81,28 @@ def open_native(load: Load) -> Opened:
     """Raises RuntimeFailure and GgufError."""
     gguf = Gguf.open(load.path)
     spec, plan, weights = load_model(gguf)
+    adapted, added = adapt(gguf, spec, plan, weights, [Gguf.open(path) for path in load.adapters])
     n_ctx = min(load.n_ctx or DEFAULT_CONTEXT, spec.context)
     threads = load.threads or resources.cores()
-    max_rows = max(load.max_rows, load.max_seqs + SMALLEST)
+    max_rows = max(load.max_rows, load.max_seqs + SMALLEST, n_ctx if plan.whole else 0)
     seqs = load.max_seqs
     config: dict[str, Any] = {"threads": threads, "isa": load.isa, "kv_type": load.kv_type}
     config |= {"max_rows": max_rows, "max_seqs": seqs, "max_outputs": seqs}
     with refusals():
-        sizes = native.measure(plan, weights, n_blocks=1, **config)
+        sizes = native.measure(adapted, {**weights, **added}, n_blocks=1, **config)
         memory = plan_memory(
             sizes.weight_bytes, sizes.scratch_bytes + PROCESS, blocks_for(n_ctx) * sizes.bytes_per_block,
             load.parallel, resources.memory_available(),
         )  # fmt: skip
         n_blocks = memory.parallel * blocks_for(n_ctx)
         weights, pack = _packed(load, plan, weights, sizes.isa, threads)
-        engine = native.Engine(plan, weights, n_blocks=n_blocks, **config)
+        engine = native.Engine(adapted, {**weights, **added}, n_blocks=n_blocks, **config)
     gguf.release()
     info = engine.info
     return Opened(
-        runner=NativeRunner(engine),
+        runner=NativeEmbedder(engine) if spec.pooling else NativeRunner(engine),
+        vector=info.width if spec.pooling else 0,
+        whole=plan.whole,
         n_ctx=n_ctx,
         n_blocks=n_blocks,
         vocab=info.vocab,
@@ -145,27 +153,56 @@ class NativeRunner:
         self._engine = engine
 
     def run(self, rows: Rows) -> list[Chosen]:
-        width = max(len(table) for table in rows.tables)
-        blocks = np.full((len(rows.tables), width), -1, np.int32)
-        for place, table in enumerate(rows.tables):
-            blocks[place, : len(table)] = table
-        result = self._engine.step(
-            native.Batch(
-                tokens=rows.tokens,
-                row_start=rows.row_start,
-                start_pos=rows.start_pos,
-                blocks=blocks,
-                out_rows=rows.out_rows,
-                sampling=[
-                    _sampling(options, history) for options, history in zip(rows.sampling, rows.histories, strict=True)
-                ],
-            )
-        )
+        samplings = None if any(rows.matchers) else _samplings(rows, {})
+        result = self._engine.step(_batch(rows, sampling=samplings))
+        stuck: set[int] = set()
+        if samplings is None:
+            masks = {place: matcher.mask() for place, matcher in enumerate(rows.matchers) if matcher is not None}
+            stuck = {place for place, mask in masks.items() if mask is None}
+            result = self._engine.choose(_samplings(rows, masks))
         tokens, logprobs = result.tokens.tolist(), result.logprobs.tolist()
         return [
-            Chosen(token=token, logprob=logprob if token >= 0 else float("nan"), top=_top(result, place, options))
+            _STUCK
+            if place in stuck
+            else Chosen(token=token, logprob=logprob if token >= 0 else NAN, top=_top(result, place, options))
             for place, (token, logprob, options) in enumerate(zip(tokens, logprobs, rows.sampling, strict=True))
         ]
+
+
+_STUCK = Chosen(token=-1, logprob=NAN, stuck=True)
+
+
+def _samplings(rows: Rows, masks: Mapping[int, Mask | None]) -> list[native.Sampling]:
+    """`masks` by place."""
+    pairs = enumerate(zip(rows.sampling, rows.histories, strict=True))
+    return [_sampling(options, history, masks.get(place)) for place, (options, history) in pairs]
+
+
+class NativeEmbedder:
+    """Steps on one engine whose outputs are vectors, one for each text."""
+
+    def __init__(self, engine: native.Engine) -> None:
+        self._engine = engine
+
+    def run(self, rows: Rows) -> list[Vector]:
+        vectors = self._engine.step(_batch(rows, want_logits=True)).logits
+        assert vectors is not None
+        return [Vector(values=row.astype("<f4").tobytes()) for row in vectors]
+
+
+def _batch(rows: Rows, **what: Any) -> native.Batch:
+    width = max(len(table) for table in rows.tables)
+    blocks = np.full((len(rows.tables), width), -1, np.int32)
+    for place, table in enumerate(rows.tables):
+        blocks[place, : len(table)] = table
+    return native.Batch(
+        tokens=rows.tokens,
+        row_start=rows.row_start,
+        start_pos=rows.start_pos,
+        blocks=blocks,
+        out_rows=rows.out_rows,
+        **what,
+    )
 
 
 def _top(result: native.StepResult, place: int, options: Sampling) -> tuple[tuple[int, float], ...]:
@@ -176,7 +213,7 @@ def _top(result: native.StepResult, place: int, options: Sampling) -> tuple[tupl
     return tuple((id, value) for id, value in zip(ids, values, strict=True) if id >= 0)
 
 
-def _sampling(options: Sampling, history: list[int]) -> native.Sampling:
+def _sampling(options: Sampling, history: list[int], mask: Mask | None) -> native.Sampling:
     assert options.seed is not None
     return native.Sampling(
         seed=options.seed,
@@ -189,6 +226,7 @@ def _sampling(options: Sampling, history: list[int]) -> native.Sampling:
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
         history=history,
+        mask=mask,
         bias=options.logit_bias,
         top_logprobs=options.top_logprobs,
     )

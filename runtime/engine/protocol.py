@@ -1,12 +1,17 @@
 """The wire between the server and one worker: frames of JSON over a socket pair that the worker inherits.
 
 frame    4 bytes little-endian length, then that many bytes of UTF-8 JSON: one object with a string "op".
-server   load (once, first) · add · cancel · ping; the end of the stream ends the worker
-worker   ready or failed (once, in answer to load) · step (one for all that a step brought, and how many sequences
-         wait for their first rows or, preempted, for their next) · refused (an add) · alive (at once in answer to
-         ping, in mid-step too)
+server   load (once, first) · vocabulary (once, before the first add with a constraint) · add · embed · cancel · ping;
+         the end of the stream ends the worker
+worker   ready or failed (once, in answer to load) · step (one for all that a step brought; "scored" where it scored
+         prompts: log probabilities of their next tokens, null for no number, with alternatives; how many sequences
+         wait for their first rows or, preempted, for their next; how many blocks of the pool are used; how often a
+         sequence was preempted so far) · vector (in answer to embed, and its end) · refused (an add or an embed) ·
+         alive (at once in answer to ping, in mid-step too)
 
-Token ids and numbers only, except the path in `load` and sentences in `failed` and `refused`. The worker holds hostile
+A vector is base64 of float32, little-endian: at most 2^20 values, so it fits a frame of its own.
+Token ids and numbers only, except the path in `load`, sentences in `failed` and `refused`, and what constrained answers
+need: the bytes of the vocabulary, and in `add` a constraint's text. The worker holds hostile
 content (a GGUF), so what it sends is read like a stranger's: frames are bounded, and a frame that is not as described
 here ends the worker, not the server.
 
@@ -22,6 +27,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from runtime import errors
+from runtime.engine.constraint import Constraint
 from runtime.engine.sampling import Sampling
 from runtime.errors import RuntimeFailure
 
@@ -81,6 +87,14 @@ def sampling_to_json(sampling: Sampling) -> dict[str, Any]:
 
 def sampling_from_json(values: dict[str, Any]) -> Sampling:
     return Sampling(**{**values, "logit_bias": {int(token): bias for token, bias in values["logit_bias"]}})
+
+
+def constraint_to_json(constraint: Constraint | None) -> dict[str, str] | None:
+    return None if constraint is None else {name: getattr(constraint, name) for name in Constraint.__dataclass_fields__}
+
+
+def constraint_from_json(values: dict[str, Any] | None) -> Constraint | None:
+    return None if values is None else Constraint(**values)
 
 
 def error_to_json(error: RuntimeFailure) -> dict[str, Any]:

@@ -13,6 +13,7 @@ scheduler free of locks. Two loops to read: `Loop.turn` is the whole life of a s
 from __future__ import annotations
 
 import argparse
+import base64
 import math
 import os
 import queue
@@ -22,7 +23,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 from manifests.confine import Confinement, confine, die_with_parent
 from manifests.errors import ManifestsError
@@ -30,12 +32,27 @@ from runtime.engine.batch import Opened, rows_of
 from runtime.engine.blocks import BlockPool
 from runtime.engine.link import READ, Load
 from runtime.engine.pace import Pace
-from runtime.engine.protocol import Frames, Message, ProtocolError, encode, error_to_json, sampling_from_json
-from runtime.engine.scheduler import Outcome, Scheduler
+from runtime.engine.protocol import (
+    Frames,
+    Message,
+    ProtocolError,
+    constraint_from_json,
+    encode,
+    error_to_json,
+    sampling_from_json,
+)
+from runtime.engine.sampling import Sampling
+from runtime.engine.scheduler import Chosen, Outcome, Scheduler, Vector
 from runtime.engine.sequence import Sequence
-from runtime.errors import ModelRefused, RequestRefused, RuntimeFailure
+from runtime.engine.vocabulary import Vocabulary
+from runtime.errors import CapabilityMissing, ModelRefused, RequestRefused, RuntimeFailure
+
+if TYPE_CHECKING:
+    from runtime.engine.grammar import Matcher
+    from runtime.engine.grammar_line import GrammarLine
 
 FAULT = 70
+AHEAD = 2  # grammars compiled for sequences that wait for a place in the batch
 _NO_TOP: tuple[tuple[int, float], ...] = ()
 
 
@@ -66,6 +83,7 @@ def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
             wire.sendall(frame)
 
     threading.Thread(target=_read, args=(wire, inbox, send), daemon=True).start()
+    _import_grammars()
     started = time.monotonic_ns()
     try:
         opened = opener(_load_of(inbox.get()[1]))
@@ -81,6 +99,7 @@ def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
         "n_ctx": opened.n_ctx,
         "vocab": opened.vocab,
         "n_blocks": opened.n_blocks,
+        "vector": opened.vector,
         "load_ns": time.monotonic_ns() - started,
         "confined": list(dict.fromkeys((*before.done, *after.done))),
         "unconfined": list(dict.fromkeys((*before.missing, *after.missing))),
@@ -97,9 +116,14 @@ class Loop:
 
     def __init__(self, opened: Opened, inbox: Inbox, send: Callable[[bytes], None]) -> None:
         pool = BlockPool(opened.n_blocks)
-        self.scheduler = Scheduler(pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows)
+        self.scheduler = Scheduler(
+            pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows, whole=opened.whole
+        )
+        self._embeds = opened.vector > 0
         self._runner = opened.runner
         self._vocab = opened.vocab
+        self._threads = int(opened.facts.get("threads", 1))
+        self._grammars: GrammarLine | None = None  # until the vocabulary is known
         self._pace = Pace(max_rows=opened.max_rows)
         self._inbox = inbox
         self._send = send
@@ -121,16 +145,25 @@ class Loop:
         chosen = self._runner.run(rows_of(step))
         done = time.monotonic_ns()
         self._pace.took(step.rows, prompt, done - now)
-        self._tell([self._entry(outcome, done) for outcome in self.scheduler.commit(step, chosen)])
+        outcomes = self.scheduler.commit(step, chosen)
+        scored = [self._scored(outcome) for outcome in outcomes if outcome.scores]
+        for outcome in outcomes:
+            if isinstance(outcome.chosen, Vector):
+                self._send(encode(self._vector(outcome, outcome.chosen, done)))
+        plain = [one for one in outcomes if not (one.scores or isinstance(one.chosen, Vector))]
+        self._tell([self._entry(outcome, done) for outcome in plain], scored)
         if self.scheduler.idle:
             self.scheduler.check()
 
-    def _tell(self, out: list[list[Any]]) -> None:
+    def _tell(self, out: list[list[Any]], scored: list[list[Any]] | None = None) -> None:
         """One frame, where there is news."""
         _, waiting = self.scheduler.counts
-        if out or waiting != self._said:
+        waiting += self._grammars.waiting if self._grammars else 0
+        if out or scored or waiting != self._said:
             self._said = waiting
-            self._send(encode({"op": "step", "out": out, "waiting": waiting}))
+            pool = {"used": self.scheduler.pool.n_used, "preempted": self.scheduler.preemptions}
+            told = {"scored": scored} if scored else {}
+            self._send(encode({"op": "step", "out": out, "waiting": waiting, **told, **pool}))
 
     def _control(self) -> None:
         while True:
@@ -143,22 +176,60 @@ class Loop:
             self._handle(message, arrived)
 
     def _handle(self, message: Message, arrived: int) -> None:
-        op, id = message["op"], message["id"]
-        if op == "add":
-            self._arrived[id] = arrived
-            try:
-                self.scheduler.add(self._sequence(message))
-            except RequestRefused as error:
-                self._forget(id)
-                self._send(encode({"op": "refused", "id": id, **error_to_json(error)}))
+        op = message["op"]
+        if op in ("add", "embed"):
+            self._arrived[message["id"]] = arrived
+            self._add(message)
+        elif op == "compiled":
+            self._compiled(message["sequence"], message["matcher"])
         elif op == "cancel":
-            self.scheduler.cancel(id)
-            self._forget(id)
+            self.scheduler.cancel(message["id"])
+            self._forget(message["id"])
+        elif op == "vocabulary":
+            self._grammars = self._grammar_line(Vocabulary.from_json(message))
         else:
             raise ProtocolError(f"an unexpected {op}")
 
+    def _add(self, message: Message) -> None:
+        try:
+            sequence, constraint = self._sequence(message), constraint_from_json(message.get("constraint"))
+            if constraint is None:
+                self.scheduler.add(sequence)
+            elif self._grammars is None:
+                raise ProtocolError("a constraint before the vocabulary")
+            else:
+                self._grammars.add(sequence, constraint)
+        except RequestRefused as error:
+            self._refuse(message["id"], error)
+
+    def _compiled(self, sequence: Sequence, matcher: Future[Matcher]) -> None:
+        """A sequence whose constraint has become a grammar, or was refused; it may have been cancelled since."""
+        if self._grammars is None or not self._grammars.holds(sequence.id):
+            return
+        try:
+            sequence.matcher = matcher.result()
+            self.scheduler.add(sequence)
+        except RequestRefused as error:
+            self._refuse(sequence.id, error)
+
+    def _refuse(self, id: int, error: RequestRefused) -> None:
+        self._forget(id)
+        self._send(encode({"op": "refused", "id": id, **error_to_json(error)}))
+
+    def _grammar_line(self, vocabulary: Vocabulary) -> GrammarLine:
+        from runtime.engine.grammar import Grammars
+        from runtime.engine.grammar_line import GrammarLine
+
+        def done(sequence: Sequence, matcher: Future[Matcher]) -> None:
+            self._inbox.put((time.monotonic_ns(), {"op": "compiled", "sequence": sequence, "matcher": matcher}))
+
+        grammars = Grammars(vocabulary, self._vocab, self._threads)
+        return GrammarLine(grammars, self.scheduler.max_seqs + AHEAD, done)
+
     def _sequence(self, message: Message) -> Sequence:
-        tokens = message["tokens"]
+        tokens, embed = message["tokens"], message["op"] == "embed"
+        if embed is not self._embeds:
+            raise CapabilityMissing(f"the model does not support {'embeddings' if embed else 'generate'}")
         if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
             raise RequestRefused(f"the prompt names a token outside the model's vocabulary of {self._vocab}")
         self._arrivals += 1
@@ -168,15 +239,36 @@ class Loop:
             arrival=self._arrivals,
             tokens=tokens,
             n_prompt=len(tokens),
-            max_tokens=message["max_tokens"],
-            sampling=sampling_from_json(message["sampling"]),
-            ends=frozenset(message["ends"]),
+            embed=embed,
+            max_tokens=0 if embed else message["max_tokens"],
+            sampling=Sampling() if embed else sampling_from_json(message["sampling"]),
+            ends=frozenset() if embed else frozenset(message["ends"]),
+            score=bool(message.get("score")),
         )
+
+    def _scored(self, outcome: Outcome) -> list[Any]:
+        """One line of a frame's "scored". A number that is none is told as null: the server ends the answer."""
+        told = [[one.logprob if math.isfinite(one.logprob) else None, one.top] for one in outcome.scores]
+        return [outcome.sequence.id, told]
+
+    def _vector(self, outcome: Outcome, vector: Vector, done: int) -> Message:
+        id = outcome.sequence.id
+        told: Message = {
+            "op": "vector",
+            "id": id,
+            "values": base64.b64encode(vector.values).decode(),
+            "cached": outcome.sequence.n_cached,
+            "queue_ns": self._queued[id],
+            "age_ns": done - self._arrived[id],
+        }
+        self._forget(id)
+        return told
 
     def _entry(self, outcome: Outcome, done: int) -> list[Any]:
         """One line of the frame of a step that ended at `done`; see protocol.OUT_FIELDS. A log probability that is no
         number ends the sequence."""
         sequence, chosen = outcome.sequence, outcome.chosen
+        assert isinstance(chosen, Chosen | None)
         finish: str | None = outcome.finish
         token: int | None = None
         logprob, top = 0.0, _NO_TOP
@@ -184,7 +276,7 @@ class Loop:
             token, logprob, top = chosen.token, chosen.logprob, chosen.top
         elif chosen is not None:
             self.scheduler.cancel(sequence.id)
-            finish = "error"
+            finish = "stuck" if chosen.stuck else "error"
         queued, age = self._queued[sequence.id], done - self._arrived[sequence.id]
         if finish:
             self._forget(sequence.id)
@@ -193,6 +285,8 @@ class Loop:
     def _forget(self, id: int) -> None:
         self._arrived.pop(id, None)
         self._queued.pop(id, None)
+        if self._grammars is not None:
+            self._grammars.leave(id)
 
 
 def _load_of(message: Message) -> Load:
@@ -222,6 +316,11 @@ def _native() -> Opener:
     from runtime.engine.native_runner import open_native
 
     return open_native
+
+
+def _import_grammars() -> None:
+    """While files may be opened. Nothing of it runs until a constraint comes."""
+    import runtime.engine.grammar_line  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from native.weight import Weight
 from runtime.engine import resources
 from runtime.engine.blocks import blocks_for
 from runtime.engine.native_runner import PROCESS, plan_memory, refusals
-from runtime.errors import ModelNotFound, RequestRefused
+from runtime.errors import CapabilityMissing, ModelNotFound, RequestRefused
+from runtime.models.adapters import adapt
 from runtime.models.load import load
 from runtime.models.spec import ModelSpec
 
@@ -60,22 +61,27 @@ class Subject:
 
 
 def find(text: str) -> Subject:
-    """Raises ModelNotFound, RequestRefused, ModelRefused and GgufError, by name."""
-    path, name, stored = _file(text) if text.endswith(".gguf") else _stored(text)
+    """Raises ModelNotFound, RequestRefused (also of an embedding model), ModelRefused and GgufError, by name."""
+    path, name, stored, adapters = _file(text) if text.endswith(".gguf") else _stored(text)
     gguf = Gguf.open(path)
     spec, plan, weights = load(gguf)
-    return Subject(name=name, path=path, stored=stored, file=gguf, spec=spec, plan=plan, weights=weights)
+    if spec.pooling:
+        raise CapabilityMissing(f"{name} gives vectors: bench and eval measure models that answer with text")
+    adapted, added = adapt(gguf, spec, plan, weights, [Gguf.open(path) for path in adapters])
+    return Subject(
+        name=name, path=path, stored=stored, file=gguf, spec=spec, plan=adapted, weights={**weights, **added}
+    )
 
 
-def _file(text: str) -> tuple[Path, str, None]:
+def _file(text: str) -> tuple[Path, str, None, list[Path]]:
     path = Path(text)
     if not path.is_file():
         hint = "sealift list shows the models of the store; a path must end in .gguf"
         raise ModelNotFound(f"{text}: no such file", hint=hint)
-    return path, path.name.removesuffix(".gguf"), None
+    return path, path.name.removesuffix(".gguf"), None, []
 
 
-def _stored(text: str) -> tuple[Path, str, Digest]:
+def _stored(text: str) -> tuple[Path, str, Digest, list[Path]]:
     from runtime.api import names
     from runtime.card import CardBox
 
@@ -90,4 +96,5 @@ def _stored(text: str) -> tuple[Path, str, Digest]:
         raise ModelNotFound(f"model '{name.short}' not found", hint=hint) from None
     names.refuse_remote(card)
     digest = card.weights.digest
-    return store.blob_path(digest), name.short, digest
+    adapters = [store.blob_path(layer.digest) for layer in card.adapters]
+    return store.blob_path(digest), name.short, digest, adapters

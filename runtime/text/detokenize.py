@@ -6,21 +6,23 @@ Invariant: the pieces of `push` followed by `flush`, joined, are `decode` of all
 from __future__ import annotations
 
 import codecs
+from collections.abc import Collection
 
 from runtime.text.tokenizer import Tokenizer
 
 
 class StreamDecoder:
-    """special: control tokens appear by name instead of not at all."""
+    """special: control tokens appear by name instead of not at all. shown: of these ids they do in any case."""
 
-    def __init__(self, tokenizer: Tokenizer, *, special: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, special: bool = False, shown: Collection[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._special = special
+        self._shown = shown
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, index: int) -> str:
         """Text that is certain after this token; empty while a character is incomplete."""
-        return self._utf8.decode(self._tokenizer.piece(index, special=self._special))
+        return self._utf8.decode(self._tokenizer.piece(index, special=self._special or index in self._shown))
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for an unfinished character."""

@@ -55,6 +55,8 @@ class MessageError(TextError):
 class PromptTooLongError(TextError):
     """The wording is the one clients of the contract match on (reference 1.6); the numbers follow in `hint`."""
 
+    code = "context_length_exceeded"  # OpenAI's word
+
     def __init__(self, *, tokens: int, limit: int) -> None:
         super().__init__(
             "the prompt is longer than the context length currently available to the model; shorten the prompt, "

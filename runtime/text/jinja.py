@@ -117,6 +117,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             _small(left, right, limit=1000)
         elif operator == "%" and isinstance(left, str):
             raise TemplateError("chat template: % on text is not allowed")
+        elif operator == "+" and isinstance(left, str) and isinstance(right, JsonObject):
+            right = str(right)
         elif isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
             budget.text(len(left) + len(right))
         return super().call_binop(context, operator, left, right)
@@ -186,6 +188,13 @@ class _Generation(Extension):
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
+class JsonObject(dict[str, Any]):
+    """Arguments of a call. Templates expect an object, or its JSON text: as text, this is its JSON."""
+
+    def __str__(self) -> str:
+        return _to_json(self)
+
+
 def _tick() -> str:
     return ""
 
@@ -204,7 +213,8 @@ def _to_json(
     """Hugging Face's `tojson`: plain json.dumps, nothing escaped for HTML."""
     _small(indent or 0, limit=64)
     text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-    _BUDGET.get().text(len(text))
+    if (budget := _BUDGET.get(None)) is not None:
+        budget.text(len(text))
     return text
 
 

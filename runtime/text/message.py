@@ -6,6 +6,7 @@ more roles than any list of ours.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,32 @@ class Message:
 def refuse_images(messages: Iterable[Message]) -> None:
     if any(message.images for message in messages):
         raise MessageError("images are not supported by this server yet", hint="send text only")
+
+
+def linked(messages: Iterable[Message]) -> list[Message]:
+    """Every call with an id, and every tool's answer with the id and the name of its call: by the id it gives, else by
+    the tool it names, else in the order of the calls. What is given stays."""
+    out: list[Message] = []
+    waiting: dict[str, str] = {}  # id -> name, of calls that have no answer yet
+    numbers = itertools.count()
+    for message in messages:
+        if message.tool_calls:
+            calls = [replace(call, id=call.id or f"call{next(numbers):05d}") for call in message.tool_calls]
+            waiting |= {call.id: call.name for call in calls}
+            message = replace(message, tool_calls=tuple(calls))
+        elif message.role == "tool":
+            message = _answering(message, waiting)
+            waiting.pop(message.tool_call_id, None)
+        out.append(message)
+    return out
+
+
+def _answering(message: Message, waiting: Mapping[str, str]) -> Message:
+    id = message.tool_call_id
+    if not id:
+        named = (id for id, name in waiting.items() if name == message.tool_name or not message.tool_name)
+        id = next(named, "")
+    return replace(message, tool_call_id=id, tool_name=message.tool_name or waiting.get(id, ""))
 
 
 def collate(messages: Iterable[Message]) -> list[Message]:

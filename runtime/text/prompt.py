@@ -12,14 +12,21 @@ the template or the tokenizer writes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
+from runtime.engine.constraint import Constraint
 from runtime.text.errors import MessageError, PromptTooLongError, TemplateRaised
 from runtime.text.jinja import MAX_OUTPUT_CHARS
-from runtime.text.message import Message, refuse_images
-from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, Think, Tools
+from runtime.text.message import Message, linked, refuse_images
+from runtime.text.parsers import Parser, Plain
+from runtime.text.parsers.calls import Offered
+from runtime.text.parsers.grammar import call_grammar
+from runtime.text.parsers.harmony import HarmonyReader
+from runtime.text.parsers.reader import AnswerReader
+from runtime.text.parsers.syntax import Tags, named
+from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, Speech, Think, Tools
 from runtime.text.tokenizer import SEAM, Tokenizer
 
 
@@ -30,6 +37,8 @@ class TemplateRenderer(Protocol):
 
     def capabilities(self) -> frozenset[str]: ...
 
+    def speech(self) -> Speech: ...
+
     def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str: ...
 
     def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str: ...
@@ -37,53 +46,119 @@ class TemplateRenderer(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """dropped: the messages that did not fit, oldest first."""
+    """dropped: the messages that did not fit, oldest first. begun: it ends in the beginning of the answer."""
 
     text: str
     ids: tuple[int, ...]
     dropped: tuple[Message, ...] = ()
+    begun: bool = False
 
 
 class Renderer:
     """One model's prompts. Safe to share between threads."""
 
-    def __init__(self, tokenizer: Tokenizer, template: TemplateRenderer) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: TemplateRenderer, parser_name: str = "") -> None:
         self._tokenizer = tokenizer
         self._template = template
+        self._speech: Speech = named(parser_name) or template.speech()
 
     @classmethod
     def choose(
-        cls, tokenizer: Tokenizer, *, template: str | None, jinja: str | None, prefer_go: bool | None = None
+        cls,
+        tokenizer: Tokenizer,
+        *,
+        template: str | None,
+        jinja: str | None,
+        prefer_go: bool | None = None,
+        parser_name: str = "",
     ) -> Renderer:
         """template: the model's Go template layer. jinja: `tokenizer.chat_template` of its GGUF. prefer_go: True and
-        False decide outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. Raises TemplateError."""
+        False decide outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. parser_name: `parser` of the
+        model's config; a name we do not know says nothing. Raises TemplateError."""
         from_jinja = JinjaRenderer(jinja, tokenizer) if jinja else None
         from_go = GoRenderer(template) if template and template.strip() else None
         if from_go is None or from_jinja is None:
-            return cls(tokenizer, from_go or from_jinja or ChatmlRenderer())
+            return cls(tokenizer, from_go or from_jinja or ChatmlRenderer(), parser_name)
         if prefer_go is None:
             prefer_go = not _better(from_jinja.capabilities(), from_go.capabilities())
-        return cls(tokenizer, from_go if prefer_go else from_jinja)
+        return cls(tokenizer, from_go if prefer_go else from_jinja, parser_name)
 
     @property
     def kind(self) -> str:
         """`go`, `jinja` or `chatml`."""
         return self._template.kind
 
+    @property
+    def family(self) -> str:
+        """The family whose tool calls the template speaks; "" when none is known."""
+        return self._speech[0].name if self._speech[0] is not None else ""
+
     def capabilities(self) -> frozenset[str]:
         """Among `tools`, `tool_results`, `thinking` and `insert`: what the template has places for."""
-        return self._template.capabilities()
+        syntax, tags = self._speech
+        thinks = {"thinking"} if tags is not None or (syntax is not None and syntax.channels) else set()
+        return self._template.capabilities() | thinks
 
     def thinking_tags(self) -> tuple[str, str] | None:
-        """The texts around thinking, where the template shows them."""
-        return self._template.thinking_tags() if isinstance(self._template, GoRenderer) else None
+        """The texts around thinking, where the template (or the parser's name) tells them."""
+        return self._speech[1]
+
+    def parser(self, *, tools: Tools = (), think: Think = None, prompt_text: str = "", begun: bool = False) -> Parser:
+        """For one answer to a prompt of this renderer. tools: those on offer; without any, calls are text. think: False
+        hides nothing: a model that thinks all the same has its thinking told apart. prompt_text, begun: of the Prompt.
+        The text it is pushed must hold the control texts of `shown`."""
+        offered = Offered(tools)
+        syntax, tags = self._speech
+        if syntax is not None and syntax.channels:
+            return HarmonyReader(offered, prompt_text)
+        inside = tags is not None and self._opened(prompt_text, tags, begun)
+        if tags is None and not offered:
+            return Plain()
+        return AnswerReader(offered, syntax=syntax if offered else None, tags=tags, inside=inside, begun=begun)
+
+    def answer_after(self, prompt: Prompt, *, think: Think) -> str:
+        """The text behind which the answer itself begins: what closes thinking, where the prompt has opened it or the
+        model is asked for it; "" where the answer begins at once."""
+        _, tags = self._speech
+        if tags is None:
+            return ""
+        opened = self._opened(prompt.text, tags, prompt.begun)
+        closed = prompt.text.rstrip().endswith(tags[1])
+        return tags[1] if opened or (think and not closed and not prompt.begun) else ""
+
+    def call_grammar(self, *, tools: Tools, choice: str) -> Constraint | None:
+        """What an answer must be that is a call. choice: `required`, or `=` and the name of the tool. None where this
+        family's calls are not known well enough. Raises RequestRefused for a tool's schema that no grammar keeps."""
+        syntax, _ = self._speech
+        only = choice[1:] if choice.startswith("=") else None
+        if syntax is None:
+            return None
+        return call_grammar(syntax, Offered(tools), only=only, pieces=self._tokenizer.pieces)
+
+    def shown(self, *, tools: Tools = ()) -> frozenset[int]:
+        """Control tokens that the parser must see by name (a StreamDecoder's `shown`); others are no part of a text."""
+        syntax, tags = self._speech
+        texts = set(tags or ()) | set(syntax.texts if syntax is not None and (tools or syntax.channels) else ())
+        return frozenset(index for text in texts if (index := self._tokenizer.control(text)) is not None)
+
+    def _level(self, think: Think) -> Think:
+        """gpt-oss knows no level above high."""
+        syntax, _ = self._speech
+        return "high" if think == "max" and syntax is not None and syntax.channels else think
+
+    def _opened(self, prompt_text: str, tags: Tags, begun: bool) -> bool:
+        """Whether the prompt ends in thinking that is not closed: in its tag, or in an answer that began with it."""
+        _, tag, tail = prompt_text.rpartition(tags[0])
+        if not tag or tags[1] in tail:
+            return False
+        return not tail.strip() or (begun and not any(isinstance(piece, int) for piece in self._tokenizer.pieces(tail)))
 
     def render_chat(self, messages: Sequence[Message], *, tools: Tools = (), think: Think = None) -> str:
         refuse_images(messages)
-        return self._template.render_chat(messages, tools=tools, think=think)
+        return self._template.render_chat(linked(messages), tools=tools, think=self._level(think))
 
     def render_generate(self, prompt: str, *, system: str = "", suffix: str = "", think: Think = None) -> str:
-        return self._template.render_generate(prompt, system=system, suffix=suffix, think=think)
+        return self._template.render_generate(prompt, system=system, suffix=suffix, think=self._level(think))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a rendered prompt: its control texts become control tokens, begin is added unless it is there."""
@@ -103,14 +178,17 @@ class Renderer:
         """A prompt of at most `limit` tokens. Raises PromptTooLongError when the system messages and the last message
         alone are longer (or any, without `truncate`)."""
         refuse_images(messages)
-        _bounded(sum(len(one.content) + len(one.thinking) for one in messages))
-        messages = [_harmless(self._tokenizer, one) for one in messages]
+        _bounded(sum(map(_size, messages)) + _extent(list(tools)))
+        messages = [_harmless(self._tokenizer, one) for one in linked(messages)]
+        tools = _within(list(tools), self._tokenizer.harmless)
+        think = self._level(think)
 
         def attempt(start: int) -> Prompt:
             kept = [one for one in messages[:start] if one.role == "system"] + list(messages[start:])
             text = self._template.render_chat(kept, tools=tools, think=think)
             dropped = tuple(one for one in messages[:start] if one.role != "system")
-            return Prompt(text=text.replace(SEAM, ""), ids=self.encode(text), dropped=dropped)
+            shown = text.replace(SEAM, "")
+            return Prompt(text=shown, ids=self.encode(text), dropped=dropped, begun=_begun(shown, kept[-1:]))
 
         whole = attempt(0)
         if len(whole.ids) <= limit:
@@ -129,6 +207,12 @@ class Renderer:
         return Prompt(text=text, ids=ids)
 
 
+def _begun(text: str, last: Sequence[Message]) -> bool:
+    """Whether a prompt ends in the beginning of the answer: not every template leaves a last answer open."""
+    said = [(one.content or one.thinking).replace(SEAM, "").rstrip() for one in last if one.role == "assistant"]
+    return any(one and text.rstrip().endswith(one) for one in said)
+
+
 def _bounded(characters: int) -> None:
     if characters > MAX_OUTPUT_CHARS:
         raise MessageError(f"the request's texts have {characters} characters; at most {MAX_OUTPUT_CHARS} are accepted")
@@ -141,9 +225,35 @@ def _harmless(tokenizer: Tokenizer, message: Message) -> Message:
         role=safe(message.role),
         content=safe(message.content),
         thinking=safe(message.thinking),
+        tool_calls=tuple(
+            replace(one, name=safe(one.name), id=safe(one.id), arguments=_within(one.arguments, safe))
+            for one in message.tool_calls
+        ),
         tool_name=safe(message.tool_name),
         tool_call_id=safe(message.tool_call_id),
     )
+
+
+def _within(value: Any, change: Callable[[str], str]) -> Any:
+    """JSON data with every text in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(str(key)): _within(one, change) for key, one in value.items()}
+    return [_within(one, change) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _size(message: Message) -> int:
+    return len(message.content) + len(message.thinking) + sum(_extent(one.arguments) for one in message.tool_calls)
+
+
+def _extent(value: Any) -> int:
+    """Characters of all texts in JSON data."""
+    if isinstance(value, Mapping):
+        return sum(len(str(key)) + _extent(one) for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return sum(map(_extent, value))
+    return len(value) if isinstance(value, str) else 1
 
 
 def _starts(messages: Sequence[Message]) -> list[int]:

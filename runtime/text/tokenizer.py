@@ -98,6 +98,15 @@ class Tokenizer:
     def is_control(self, index: int) -> bool:
         return self._vocab.types[index] in (CONTROL, UNKNOWN)
 
+    def control(self, text: str) -> int | None:
+        """The control token of that text."""
+        index = self._vocab.ids.get(text)
+        return index if index is not None and self.is_control(index) else None
+
+    def pieces(self, text: str) -> Iterator[str | int]:
+        """The text as texts and the control tokens among them."""
+        return self._framing.split(text)
+
     def encode(self, text: str, *, special: bool, bos: bool | None = None) -> list[int]:
         """Ids of `text`. special: control texts inside it become control tokens. bos: None means what the GGUF says
         (begin and end), True puts begin in front, False adds nothing."""
@@ -155,6 +164,10 @@ class Tokenizer:
             table = models.CHAR_TO_BYTE
             return b"".join(bytes([table[char]]) if char in table else char.encode() for char in text)
         return text.replace(models.SPACE, " ").encode()
+
+    def table(self) -> list[bytes]:
+        """`token_bytes` of every id."""
+        return [self._token_bytes(index) for index in range(self.vocab_size)]
 
     def piece(self, index: int, *, special: bool = False) -> bytes:
         """`token_bytes`, but nothing for a control token unless `special`."""

@@ -240,8 +240,7 @@ LIES = [value for name, value in sorted(globals().items()) if name.startswith("l
 def test_a_statement_that_lies(gap: Gap, lie: Callable[[dict[str, Any]], None]) -> None:
     forge(gap.medium, lie)
     if lie is lie_volume_hash:
-        # this hash is read where that is asked for: headers, leaves and digests cover the same bytes, and the record
-        # says so
+        # read where it is asked for: headers, leaves and digests cover the same bytes, and the record says so
         with pytest.raises(BundleRefused, match="sha256"):
             gap.verify(sums=True)
         for found in (gap.verify(), gap.bring_in()):

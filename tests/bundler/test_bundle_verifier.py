@@ -98,10 +98,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         patch.setenv("SEALIFT_HOME", str(root / "home"))
         bench = Bench(root / "bench")
     found = {"sound": bench.sound, "delta": bench.delta, "hurt": bench.hurt, "nowhere": root / "nowhere"}
-    copies = {"delta damaged": "delta"} | dict.fromkeys(
-        ("unapproved", "misapproved", "cut approval", "incomplete"), "sound"
-    )
-    for name, of in copies.items():
+    broken = ("unapproved", "misapproved", "cut approval", "incomplete")
+    for name, of in (dict.fromkeys(broken, "sound") | {"delta damaged": "delta"}).items():
         found[name] = root / name.replace(" ", "-")
         shutil.copytree(found[of], found[name])
     (approval,) = found["unapproved"].glob("*.approval-*")

@@ -10,21 +10,33 @@ from pathlib import Path
 
 import pytest
 
-from manifests.create import CreateRequest, create, read_config, request_from_modelfile, size_text
+from manifests.create import CreateRequest, create, read_config, size_text
+from manifests.create_layers import Status
+from manifests.create_request import request_from_modelfile
 from manifests.digest import Digest
 from manifests.errors import CreateError, ManifestsError, NotFound
+from manifests.gguf import Gguf
 from manifests.manifest import Manifest
 from manifests.modelfile import Modelfile
 from manifests.name import ModelName
 from manifests.store import Store
+from tests.peers.adapters import make_adapter
 from tests.peers.gguf_head import gguf_bytes
+from tests.peers.model_maker import make_model
 
 NAME = ModelName.parse("mine")
 
 
-def make(store: Store, folder: Path, lines: str, name: ModelName = NAME) -> Manifest:
-    request = request_from_modelfile(store, Modelfile.parse(lines.encode()), folder, lambda line: None)
-    return create(store, name, request)
+def make(
+    store: Store,
+    folder: Path,
+    lines: str,
+    name: ModelName = NAME,
+    *,
+    quantize: str | None = None,
+    status: Status = lambda line: None,
+) -> Manifest:
+    return create(store, name, request_from_modelfile(Modelfile.parse(lines.encode()), folder, quantize), status)
 
 
 @pytest.fixture
@@ -91,8 +103,8 @@ def test_a_stub_is_no_base(store: Store, tmp_path: Path) -> None:
 
 def test_projector_and_adapter_are_recognised(store: Store, tmp_path: Path) -> None:
     (tmp_path / "p.gguf").write_bytes(gguf_bytes("clip"))
-    (tmp_path / "a.gguf").write_bytes(gguf_bytes("llama", "adapter"))
-    manifest = make(store, tmp_path, "FROM m.gguf\nFROM p.gguf\nADAPTER a.gguf\n")
+    make_adapter(tmp_path / "a.gguf", Gguf.open(make_model(tmp_path / "whole.gguf")))
+    manifest = make(store, tmp_path, "FROM whole.gguf\nFROM p.gguf\nADAPTER a.gguf\n")
     assert [blob.kind for blob in manifest.layers] == ["model", "projector", "adapter"]
 
 
@@ -103,7 +115,12 @@ def test_projector_and_adapter_are_recognised(store: Store, tmp_path: Path) -> N
         ("FROM text.gguf\n", "not in GGUF format"),
         ("FROM cut.gguf\n", "the GGUF is refused"),
         ("FROM big-00001-of-00002.gguf\n", "split GGUF"),
-        ("FROM .\n", "folder"),
+        ("FROM empty\n", "no safetensors and no GGUF"),
+        ("FROM pickled\n", "pickle"),
+        ("FROM ./x.pth\n", "pickle"),
+        ("FROM linked\n", "link out of the folder"),
+        ("FROM m.gguf\nADAPTER a.gguf\nADAPTER b.gguf\n", "only one adapter"),
+        ("FROM m.gguf\nTEMPLATE {{ if }\n", "template error"),
         ("FROM m.gguf\nFROM m2.gguf\n", "more than one model"),
         ("FROM p.gguf\n", "no model file"),
         ("FROM m.gguf\nADAPTER m2.gguf\n", "not an adapter"),
@@ -116,6 +133,11 @@ def test_refused(store: Store, tmp_path: Path, lines: str, message: str) -> None
     (tmp_path / "big-00001-of-00002.gguf").write_bytes(gguf_bytes())
     (tmp_path / "m2.gguf").write_bytes(gguf_bytes("gemma3"))
     (tmp_path / "p.gguf").write_bytes(gguf_bytes("clip"))
+    for folder in ("empty", "pickled", "linked"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
+    (tmp_path / "x.pth").write_bytes(b"\x80\x02}q\x00.")
+    (tmp_path / "linked" / "model.safetensors").symlink_to(tmp_path / "m.gguf")
     with pytest.raises(CreateError, match=message):
         make(store, tmp_path, lines)
     assert store.names() == []
@@ -134,7 +156,7 @@ def test_a_path_that_is_none_leaves_nothing(store: Store, tmp_path: Path, lines:
     (tmp_path / "text.gguf").write_bytes(b"hello")
     with pytest.raises(ManifestsError):
         make(store, tmp_path, lines)
-    assert not store.blobs.exists()  # no weights are copied for a model that is refused
+    assert not store.blobs.exists() or not any(store.blobs.iterdir())  # no weights stay of a model that is refused
 
 
 def test_making_a_model_anew_drops_what_only_the_old_one_named(store: Store, tmp_path: Path) -> None:
@@ -205,6 +227,6 @@ def test_copying_reports_every_byte(store: Store, tmp_path: Path) -> None:
         yield steps.append
         told.append((title, total, sum(steps)))
 
-    request_from_modelfile(store, Modelfile.parse(b"FROM m.gguf\n"), tmp_path, lambda line: None, bar)
+    create(store, NAME, request_from_modelfile(Modelfile.parse(b"FROM m.gguf\n"), tmp_path), lambda line: None, bar)
     size = (tmp_path / "m.gguf").stat().st_size
     assert told == [("m.gguf", size, size)]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 
@@ -13,20 +14,20 @@ from manifests.store import Store
 from runtime.address import Address
 from runtime.api.app import create_app
 from runtime.manager import Manager
-from runtime.serving import Http, bind
+from runtime.serving import Http, Lend, bind
 from tests.peers.scripted import Script, scripted_manager
 
 
 class Live:
     """`manager` and `loop` are to be looked at only; they belong to the server's thread."""
 
-    def __init__(self, store: Store, script: Script | None) -> None:
+    def __init__(self, store: Store, script: Script | None, **options: Any) -> None:
         self._listener = bind(Address(scheme="http", host="127.0.0.1", port=0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.manager: Manager | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._store, self._script = store, script
+        self._store, self._script, self._options = store, script, options
         self._server: uvicorn.Server | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
@@ -45,9 +46,9 @@ class Live:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.manager = scripted_manager(self._script) if self._script else Manager()
-        app = create_app(self._store, self.manager)
+        app = create_app(self._store, self.manager, **self._options)
         config = uvicorn.Config(
-            app, http=Http, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2
+            Lend(app), http=Http, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2
         )
         self._server = uvicorn.Server(config)
         self._ready.set()
@@ -55,9 +56,9 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(store: Store, script: Script | None = None) -> Iterator[Live]:
-    """Without a script, models are really loaded: native engine, worker process and all."""
-    server = Live(store, script)
+def live(store: Store, script: Script | None = None, **options: Any) -> Iterator[Live]:
+    """Without a script, models are really loaded: native engine, worker process and all. `options`: create_app's."""
+    server = Live(store, script, **options)
     server.start()
     try:
         yield server

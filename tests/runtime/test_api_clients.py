@@ -1,19 +1,23 @@
-"""The published `ollama` and `openai` clients against the real server on loopback, with a scripted model."""
+"""The published `ollama`, `openai` and `anthropic` clients against the real server, with a scripted model."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic
 import httpx
 import ollama
 import openai
 import pytest
 
 from manifests.store import Store
+from runtime.events import CallDelta, TextDelta, ThinkingDelta
+from runtime.text.message import ToolCall
 from tests.peers.live import Live, live
 from tests.peers.scripted import Script, small_store
 
@@ -102,6 +106,122 @@ def test_openai_asks_and_streams(compatible: openai.OpenAI) -> None:
     assert compatible.completions.create(model="demo", prompt="x").choices[0].text == TEXT
     assert {model.id for model in compatible.models.list()} >= {"demo:latest", "acme/tuned:v1"}
     assert compatible.models.retrieve("demo").id == "demo:latest"
+
+
+def test_openai_takes_several_answers_and_their_log_probabilities(compatible: openai.OpenAI) -> None:
+    answer = compatible.chat.completions.create(model="demo", messages=HI, n=3, logprobs=True, top_logprobs=1)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert {choice.message.content for choice in answer.choices} == {TEXT}
+    for choice in answer.choices:
+        assert choice.logprobs is not None and choice.logprobs.content
+    stream = compatible.chat.completions.create(model="demo", messages=HI, n=2, stream=True)
+    texts = ["", ""]
+    for chunk in stream:
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == [TEXT, TEXT]
+
+
+def called(store: Store) -> Script:
+    """A model that thinks, speaks and calls two tools."""
+    weather = ToolCall(name="weather", arguments={"city": "Paris", "days": 2}, id="call_aaaaaaaa")
+    return Script(
+        events=(
+            ThinkingDelta(text="Hm"),
+            ThinkingDelta(text="m."),
+            TextDelta(text="Let me "),
+            TextDelta(text="look."),
+            CallDelta(call=weather),
+            CallDelta(call=ToolCall(name="time", id="call_bbbbbbbb", index=1)),
+        )
+    )
+
+
+def test_openai_understands_calls_and_thinking(store: Store) -> None:
+    with live(store, called(store)) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="x") as client:
+        with client.chat.completions.stream(model="demo", messages=HI) as stream:
+            streamed = stream.get_final_completion().choices[0]
+        whole = client.chat.completions.create(model="demo", messages=HI).choices[0]
+    for choice in (streamed, whole):
+        assert choice.finish_reason == "tool_calls" and choice.message.content == "Let me look."
+        assert getattr(choice.message, "reasoning_content", None) == "Hmm."
+        calls: list[Any] = list(choice.message.tool_calls or ())
+        assert [call.function.name for call in calls] == ["weather", "time"]
+        assert [call.id for call in calls] == ["call_aaaaaaaa", "call_bbbbbbbb"]
+        assert json.loads(calls[0].function.arguments) == {"city": "Paris", "days": 2}
+
+
+def test_openais_responses_and_their_stream(store: Store) -> None:
+    with live(store, called(store)) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="x") as client:
+        whole = client.responses.create(model="demo", input="Hi", instructions="Be brief.", max_output_tokens=9)
+        with client.responses.stream(model="demo", input="Hi") as stream:
+            kinds = [event.type for event in stream]
+            streamed = stream.get_final_response()
+    for answer in (whole, streamed):
+        assert answer.output_text == "Let me look." and answer.status == "completed"
+        assert [item.type for item in answer.output] == ["reasoning", "message", "function_call", "function_call"]
+        call = answer.output[2]
+        assert call.type == "function_call" and (call.name, call.call_id) == ("weather", "call_aaaaaaaa")
+        assert json.loads(call.arguments) == {"city": "Paris", "days": 2}
+        assert answer.usage is not None and answer.usage.output_tokens == 6
+    assert kinds == [f"response.{kind}" for kind in PUBLISHED]
+
+
+PUBLISHED = [  # OpenAI's reference, "Streaming events"
+    "created",
+    "in_progress",
+    "output_item.added",
+    "reasoning_summary_part.added",
+    "reasoning_summary_text.delta",
+    "reasoning_summary_text.delta",
+    "reasoning_summary_text.done",
+    "reasoning_summary_part.done",
+    "output_item.done",
+    "output_item.added",
+    "content_part.added",
+    "output_text.delta",
+    "output_text.delta",
+    "output_text.done",
+    "content_part.done",
+    "output_item.done",
+    *["output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done"] * 2,
+    "completed",
+]
+
+
+def test_anthropics_messages_and_their_stream(store: Store) -> None:
+    with live(store, called(store)) as server, anthropic.Anthropic(base_url=server.url, api_key="x") as client:
+        whole = client.messages.create(model="demo", messages=HI, max_tokens=9, system="Be brief.")
+        with client.messages.stream(model="demo", messages=HI, max_tokens=9) as stream:
+            text = "".join(stream.text_stream)
+            streamed = stream.get_final_message()
+        counted = client.messages.count_tokens(model="demo", messages=HI)
+    assert text == "Let me look."
+    for message in (whole, streamed):
+        assert [block.type for block in message.content] == ["thinking", "text", "tool_use", "tool_use"]
+        call = message.content[2]
+        assert call.type == "tool_use" and (call.name, call.id) == ("weather", "toolu_aaaaaaaa")
+        assert call.input == {"city": "Paris", "days": 2}
+        assert (message.stop_reason, message.usage.output_tokens) == ("tool_use", 6)
+    assert counted.input_tokens == streamed.usage.input_tokens < whole.usage.input_tokens
+
+
+def test_anthropic_raises_our_errors(server: Live, store: Store) -> None:
+    with anthropic.Anthropic(base_url=server.url, api_key="x", max_retries=0) as client:
+        with pytest.raises(anthropic.NotFoundError, match="model 'gone' not found"):
+            client.messages.create(model="gone", messages=HI, max_tokens=9)
+        with pytest.raises(anthropic.BadRequestError, match="max_tokens is required and must be positive"):
+            client.messages.create(model="demo", messages=HI, max_tokens=0)
+    with live(store, Script(fail_after=2)) as failing, anthropic.Anthropic(base_url=failing.url, api_key="x") as client:
+        stream = client.messages.create(model="demo", messages=HI, max_tokens=9, stream=True)
+        with pytest.raises(anthropic.APIStatusError, match="the model fell over"):
+            list(stream)
+
+
+def test_openais_responses_fail_in_mid_stream(store: Store) -> None:
+    with live(store, Script(fail_after=2)) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="x") as client:
+        *_, last = client.responses.create(model="demo", input="Hi", stream=True)
+    assert last.type == "response.failed" and last.response.error is not None
+    assert last.response.error.message == "the model fell over"
 
 
 def test_openai_raises_our_errors(compatible: openai.OpenAI) -> None:

@@ -14,6 +14,7 @@ import pytest
 from manifests.store import Store
 from runtime.api.app import create_app
 from runtime.api.state import Settings
+from runtime.engine.constraint import Constraint
 from runtime.errors import OutOfMemory, ServerBusy
 from tests.peers.scripted import Script, scripted_manager, small_store
 
@@ -144,9 +145,20 @@ def test_errors_have_the_contracts_status_and_words(store: Store, path: str, bod
     assert response.headers["content-type"] == "application/json; charset=utf-8"
 
 
-def test_what_is_not_built_is_refused_by_name(store: Store) -> None:
-    response = post(store, "/api/generate", {"model": "demo", "prompt": "x", "format": "json"})
-    assert response.status_code == 400 and "format" in response.json()["error"]
+@pytest.mark.parametrize(
+    ("form", "constraint"),
+    [
+        ("json", Constraint(kind="json")),
+        ({"type": "object"}, Constraint(kind="schema", text='{"type":"object"}')),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_format_becomes_a_constraint(store: Store, form: Any, constraint: Constraint | None) -> None:
+    script = Script()
+    post(store, "/api/generate", {"model": "demo", "prompt": "x", "format": form}, script)
+    post(store, "/api/chat", {"model": "demo", "messages": [{"role": "user"}], "format": form}, script)
+    assert [request.constraint for request in script.requests] == [constraint, constraint]
 
 
 def test_generate_streams_pieces_and_one_last_line_with_figures(store: Store) -> None:

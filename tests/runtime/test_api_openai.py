@@ -12,6 +12,7 @@ import pytest
 
 from manifests.store import Store
 from runtime.api.app import create_app
+from runtime.errors import ContextExceeded
 from tests.peers.scripted import Script, scripted_manager, small_store
 
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}]}
@@ -41,113 +42,182 @@ def events(response: httpx.Response) -> Iterator[Any]:
         yield block[6:] if block == "data: [DONE]" else json.loads(block[6:])
 
 
-ERRORS: list[tuple[str, dict[str, Any], int, str, str]] = [
-    ("chat/completions", {"model": "demo"}, 400, "invalid_request_error", "[] is too short - 'messages'"),
-    ("chat/completions", CHAT | {"model": ""}, 400, "invalid_request_error", "model is required"),
-    ("chat/completions", CHAT | {"model": "gone"}, 404, "not_found_error", "model 'gone' not found"),
+BAD, TOOL = "invalid_request_error", {"type": "function", "function": {"name": "f"}}
+NO_TOOLS = "registry.ollama.ai/library/demo:latest does not support tools"
+PROMPT_KINDS = "'prompt' must be a string, a list of strings, a list of tokens or a list of lists of tokens"
+
+ERRORS: list[tuple[str, dict[str, Any], int, str, str, str | None, str | None]] = [
+    ("chat/completions", {"model": "demo"}, 400, BAD, "[] is too short - 'messages'", "messages", None),
+    ("chat/completions", CHAT | {"model": ""}, 400, BAD, "model is required", "model", None),
+    (
+        "chat/completions",
+        CHAT | {"model": "gone"},
+        404,
+        "not_found_error",
+        "model 'gone' not found",
+        "model",
+        "model_not_found",
+    ),
     (
         "chat/completions",
         CHAT | {"model": "x:cloud"},
         403,
-        "api_error",
+        "permission_error",
         "ollama cloud is disabled: remote model is unavailable",
+        None,
+        None,
     ),
     (
         "chat/completions",
-        CHAT | {"tools": [{}]},
+        {"model": "demo", "messages": [{"role": "user", "content": "x" * 3000}], "options": {"num_ctx": 64}},
         400,
-        "invalid_request_error",
-        "registry.ollama.ai/library/demo:latest does not support tools",
-    ),
-    (
-        "chat/completions",
-        CHAT | {"n": 2},
-        400,
-        "invalid_request_error",
-        "'n' must be 1: this server gives one answer to a request",
-    ),
-    (
-        "chat/completions",
-        CHAT | {"response_format": {"type": "json_object"}},
-        400,
-        "invalid_request_error",
-        "response_format 'json_object' is not supported by this server yet",
-    ),
-    (
-        "chat/completions",
-        CHAT | {"temperature": 300},
-        400,
-        "invalid_request_error",
-        'option "temperature" must be from 0 to 100, found 300',
-    ),
-    (
-        "chat/completions",
-        CHAT | {"temperature": "hot"},
-        400,
-        "invalid_request_error",
-        'option "temperature" must be of type float32',
-    ),
-    (
-        "chat/completions",
-        CHAT | {"reasoning_effort": "vast"},
-        400,
-        "invalid_request_error",
-        'invalid reasoning value: \'vast\' (must be "high", "medium", "low", "max", or "none")',
-    ),
-    (
-        "chat/completions",
-        CHAT | {"logit_bias": {"x": 1}},
-        400,
-        "invalid_request_error",
-        "'logit_bias' must map token ids to numbers from -100 to 100",
-    ),
-    (
-        "chat/completions",
-        CHAT | {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-        400,
-        "invalid_request_error",
-        "registry.ollama.ai/library/demo:latest does not support vision",
-    ),
-    (
-        "chat/completions",
-        CHAT | {"messages": [{"role": "user", "content": 5}]},
-        400,
-        "invalid_request_error",
-        "invalid message format",
+        BAD,
+        ContextExceeded.TEXT,
+        None,
+        "context_length_exceeded",
     ),
     *(
-        ("chat/completions", CHAT | asked, 400, "invalid_request_error", text)
-        for asked, text in (
-            ({"functions": [{"name": "f"}]}, "registry.ollama.ai/library/demo:latest does not support tools"),
-            ({"audio": {"voice": "v"}}, "'audio' is not supported by this server"),
-            ({"web_search_options": {}}, "'web_search_options' is not supported by this server"),
-            ({"modalities": ["text", "audio"]}, "'modalities' must be [\"text\"]: this server answers in text only"),
+        (path, {"model": "demo"} | asked, 400, BAD, text, param, None)
+        for path, asked, text, param in (
+            ("chat/completions", CHAT | {"tools": [TOOL]}, NO_TOOLS, "tools"),
+            ("chat/completions", CHAT | {"functions": [{"name": "f"}]}, NO_TOOLS, "tools"),
+            (
+                "chat/completions",
+                CHAT | {"tools": [{}]},
+                "'tools[0].function' must be an object",
+                "tools[0]",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"tools": [TOOL, TOOL]},
+                "'tools[1]' is a second tool named 'f'",
+                "tools",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"tools": [{"type": "web_search"}]},
+                "'tools[0].type' is 'web_search': this server knows function tools only",
+                "tools[0]",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"tool_choice": "required"},
+                "'tool_choice' is required, but there are no tools",
+                "tool_choice",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+                "'tool_choice' names 'g', which is not among the tools",
+                "tool_choice",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"n": 129},
+                "'n' must be from 1 to 128 here, found 129: one request has at most 128 answers",
+                "n",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"response_format": {"type": "xml"}},
+                "'response_format.type' must be text, json_object or json_schema, found \"xml\"",
+                "response_format",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+                "'response_format' names no schema: expected a JSON Schema object",
+                "response_format",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"temperature": 300},
+                'option "temperature" must be from 0 to 100, found 300',
+                "temperature",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"temperature": "hot"},
+                'option "temperature" must be of type float32',
+                "temperature",
+            ),
+            ("chat/completions", CHAT | {"max_tokens": -1}, "'max_tokens' must be 0 or more, found -1", "max_tokens"),
+            (
+                "chat/completions",
+                CHAT | {"reasoning_effort": "vast"},
+                'invalid reasoning value: \'vast\' (must be "high", "medium", "low", "max", or "none")',
+                "reasoning_effort",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"logit_bias": {"x": 1}},
+                "'logit_bias' must map token ids to numbers from -100 to 100",
+                "logit_bias",
+            ),
+            (
+                "chat/completions",
+                {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+                "registry.ollama.ai/library/demo:latest does not support vision",
+                "messages[0].content[0]",
+            ),
+            (
+                "chat/completions",
+                {"messages": [{"role": "user", "content": 5}]},
+                "invalid message format",
+                "messages[0].content",
+            ),
+            ("chat/completions", CHAT | {"audio": {"voice": "v"}}, "'audio' is not supported by this server", "audio"),
+            (
+                "chat/completions",
+                CHAT | {"web_search_options": {}},
+                "'web_search_options' is not supported by this server",
+                "web_search_options",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"modalities": ["text", "audio"]},
+                "'modalities' must be [\"text\"]: this server answers in text only",
+                "modalities",
+            ),
+            ("completions", {"prompt": ["x", 1]}, PROMPT_KINDS, "prompt"),
+            ("completions", {"prompt": ""}, "'prompt' is empty", "prompt"),
+            (
+                "completions",
+                {"prompt": "x", "n": 2, "best_of": 1},
+                "'best_of' must be from 'n' (2) to 128 here, found 1",
+                "best_of",
+            ),
+            (
+                "completions",
+                {"prompt": "x", "best_of": 2, "stream": True},
+                "'best_of' above 'n' cannot be streamed: send \"stream\": false",
+                "best_of",
+            ),
+            (
+                "completions",
+                {"prompt": "x", "stream": "yes"},
+                "json: cannot unmarshal string into Go struct field CompletionRequest.stream of type bool",
+                "stream",
+            ),
         )
     ),
-    ("completions", {"model": ""}, 404, "not_found_error", "model '' not found"),
-    (
-        "completions",
-        {"model": "demo", "prompt": "x", "echo": True},
-        400,
-        "invalid_request_error",
-        "'echo' is not supported by this server",
-    ),
-    (
-        "completions",
-        {"model": "demo", "prompt": ["x", 1]},
-        400,
-        "invalid_request_error",
-        "'prompt' must be a string, a list of strings, a list of tokens or a list of lists of tokens",
-    ),
+    ("completions", {"model": ""}, 404, "not_found_error", "model '' not found", "model", None),
 ]
 
 
-@pytest.mark.parametrize(("path", "body", "status", "kind", "text"), ERRORS)
+@pytest.mark.parametrize(("path", "body", "status", "kind", "text", "param", "code"), ERRORS)
 def test_errors_are_openais_object_with_the_native_status(
-    store: Store, path: str, body: dict[str, Any], status: int, kind: str, text: str
+    store: Store,
+    path: str,
+    body: dict[str, Any],
+    status: int,
+    kind: str,
+    text: str,
+    param: str | None,
+    code: str | None,
 ) -> None:
     response = request(store, "POST", f"/v1/{path}", body)
-    error = {"message": text, "type": kind, "param": None, "code": None}
+    error = {"message": text, "type": kind, "param": param, "code": code}
     assert (response.status_code, response.json()) == (status, {"error": error})
 
 

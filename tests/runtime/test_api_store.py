@@ -73,10 +73,38 @@ def test_the_doors_manners(store: Store) -> None:
 
 
 def test_what_is_not_built_is_refused_by_its_name(store: Store) -> None:
-    native = request(store, "POST", "/api/embed", {"model": "demo", "input": "x"})
-    assert (native.status_code, native.json()["error"]) == (501, "/api/embed is not supported by this server")
-    other = request(store, "POST", "/v1/embeddings", {})
-    assert (other.status_code, other.json()["error"]["type"]) == (501, "api_error")
+    for path in ("/v1/audio/transcriptions", "/v1/systemone"):
+        refused = request(store, "POST", path, {})
+        error = refused.json()["error"]
+        assert (refused.status_code, error["type"]) == (501, "api_error")
+        assert error["message"] == f"{path} is not supported by this server"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "text"),
+    [
+        ("POST", "/api/me", 503, "account unavailable"),
+        ("POST", "/api/signout", 503, "account unavailable"),
+        ("DELETE", "/api/user/keys/abc", 503, "account unavailable"),
+        ("POST", "/api/experimental/web_search", 403, "ollama cloud is disabled: web search is unavailable"),
+        ("POST", "/api/experimental/web_fetch", 403, "ollama cloud is disabled: web fetch is unavailable"),
+    ],
+)
+def test_what_lies_outside_is_refused_by_its_name(store: Store, method: str, path: str, status: int, text: str) -> None:
+    response = request(store, method, path, {})
+    assert (response.status_code, response.json()["error"]) == (status, text)
+
+
+def test_nothing_is_recommended(store: Store) -> None:
+    assert request(store, "GET", "/api/experimental/model-recommendations").json() == {"recommendations": []}
+
+
+def test_copilot_is_shown_the_name_it_asked_for(store: Store) -> None:
+    """Contract, 3.5: its model picker shows `general.basename`."""
+    body = {"model": "demo"}
+    shown = request(store, "POST", "/api/show", body, headers={"user-agent": "GitHubCopilotChat/0.31"}).json()
+    assert shown["model_info"]["general.basename"] == "demo"
+    assert "general.basename" not in request(store, "POST", "/api/show", body).json()["model_info"]
 
 
 def test_a_card_is_read_once_for_a_manifest_and_never_stale(store: Store) -> None:
@@ -138,11 +166,12 @@ def test_show(store: Store) -> None:
 
 
 def test_the_modelfile_that_show_prints_makes_the_same_model(store: Store) -> None:
-    from manifests.create import create, request_from_modelfile
+    from manifests.create import create
+    from manifests.create_request import request_from_modelfile
     from manifests.modelfile import Modelfile
 
     text = request(store, "POST", "/api/show", {"model": "acme/tuned:v1"}).json()["modelfile"]
-    again = request_from_modelfile(store, Modelfile.parse(text.encode()), store.root, lambda line: None)
+    again = request_from_modelfile(Modelfile.parse(text.encode()), store.root)
     made = create(store, ModelName.parse("again"), again)
     original = store.manifest(ModelName.parse("acme/tuned:v1"))
     assert {layer.digest for layer in made.layers} == {layer.digest for layer in original.layers}
@@ -180,9 +209,24 @@ ERRORS: list[tuple[str, str, Any, int, str]] = [
     (
         "POST",
         "/api/create",
-        {"model": "x", "from": "demo", "quantize": "q4_0"},
+        {"model": "x", "from": "demo", "quantize": "q3_K_M"},
         400,
-        "'quantize' is not supported by this server",
+        "unsupported quantization type q3_K_M - supported types are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, "
+        "Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M, Q6_K",
+    ),
+    (
+        "POST",
+        "/api/create",
+        {"model": "x", "from": "demo", "draft_quantize": "q4_0"},
+        400,
+        "--draft-quantize requires a DRAFT model",
+    ),
+    (
+        "POST",
+        "/api/create",
+        {"model": "x", "from": "demo", "template": "{{ if }}"},
+        400,
+        "template error: template: line 1: missing value for if",
     ),
     ("POST", "/api/blobs/sha256:zz", b"x", 400, "invalid digest format"),
 ]

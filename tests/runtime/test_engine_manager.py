@@ -24,7 +24,7 @@ class FakeModel:
         self.source, self.name, self.digest = source, source.name, source.digest
         self.n_ctx = min(source.n_ctx or 4096, self.n_ctx_train)
         self.max_seqs = 2
-        self.waiting = 0
+        self.waiting, self.cache_use = 0, 0.0
         self.unpacked = True
         self.dead = asyncio.Event()
         self.closed = 0

@@ -44,9 +44,12 @@ def made(folder: Path, arch: str, **more: Any) -> Gguf:
     return Gguf.open(make_model(folder / f"{arch}.gguf", arch, **{**MODELS[arch], **more}))
 
 
-def by_name(gguf: Gguf, plan: Plan, spec: ModelSpec) -> dict[str, npt.NDArray[np.float32]]:
-    """The values of every name the plan reads, cutting fused tensors without `weights`' help."""
-    every = values(gguf)
+def by_name(
+    gguf: Gguf, plan: Plan, spec: ModelSpec, every: dict[str, npt.NDArray[np.float32]] | None = None
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The values of every name the plan reads, cutting fused tensors without `weights`' help. `every`: instead of the
+    file's own values."""
+    every = dict(every or values(gguf))
     for number, layer in enumerate(spec.layers):
         at = f"blk.{number}."
         if layer.attention.fused:

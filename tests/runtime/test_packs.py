@@ -60,7 +60,7 @@ def answer(request: Load) -> tuple[str, list[Any]]:
     for _ in range(3):
         rows = Rows(
             tokens=tokens, row_start=[0, len(tokens)], start_pos=[0], tables=[[0]], out_rows=[len(tokens) - 1],
-            sampling=[Sampling(seed=0, top_logprobs=5)], histories=[[]],
+            sampling=[Sampling(seed=0, top_logprobs=5)], histories=[[]], matchers=[None],
         )  # fmt: skip
         chosen = opened.runner.run(rows)[0]
         said.append(chosen)

@@ -266,6 +266,9 @@ def test_few_renderings_for_many_messages() -> None:
         def capabilities(self) -> frozenset[str]:
             return frozenset()
 
+        def speech(self) -> tuple[None, None]:
+            return None, None
+
         def render_chat(self, messages: Any, *, tools: Any, think: Any) -> str:
             nonlocal count
             count += 1

@@ -47,6 +47,14 @@ class GoTemplate:
                     return tags
         return None
 
+    def tool_tag(self) -> str | None:
+        """The text before a call: the first text that is not blank where .ToolCalls is told, up to `{`; `{` when
+        there is none; None without .ToolCalls."""
+        for branch in _branches(self._root):
+            if "ToolCalls" in set(_pipe_names(branch.pipe)):
+                return _first_text(branch.body).split("{", 1)[0].strip() or "{"
+        return None
+
     def execute(self, data: Mapping[str, Value]) -> str:
         """One plain execution. Raises TemplateError."""
         return execute(self._root, self._defined, dict(data), self._limits)
@@ -95,6 +103,17 @@ def _branches(body: nodes.Nodes) -> Iterator[nodes.Branch]:
             yield node
             yield from _branches(node.body)
             yield from _branches(node.orelse or ())
+
+
+def _first_text(body: nodes.Nodes) -> str:
+    """The first text that is not blank, unless a value is printed or another block ends before it."""
+    for node in body:
+        if isinstance(node, nodes.Text) and not node.text.strip():
+            continue
+        if isinstance(node, nodes.Branch):
+            return _first_text(node.body) or _first_text(node.orelse or ())
+        return node.text if isinstance(node, nodes.Text) else ""
+    return ""
 
 
 def _around(body: nodes.Nodes, name: str) -> tuple[str, str] | None:

@@ -1,0 +1,1 @@
+"""Quantizing: a GGUF of plain floats becomes a GGUF of blocks, a tensor at a time."""

@@ -1,0 +1,1 @@
+"""Who may ask the server for what: keys, their roles, and their limits."""

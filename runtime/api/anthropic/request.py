@@ -1,0 +1,182 @@
+"""A request of /v1/messages as ours: system, messages of blocks, tools, sampling, thinking.
+
+A turn of the user may hold tools' results and text: the results become messages of their own, before the text.
+`redacted_thinking` says nothing to a model of ours and is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from manifests.name import ModelName
+from runtime.api import prompts
+from runtime.api.asking import THINK_LEVELS
+from runtime.api.gojson import Body
+from runtime.api.openai.fields import choice_of, form_of, openai_options
+from runtime.api.tools import Tool, checked_tools, function_tool
+from runtime.card import ModelCard
+from runtime.engine.constraint import Constraint
+from runtime.errors import CapabilityMissing, RequestRefused
+from runtime.options import Options
+from runtime.text.message import Message, ToolCall
+from runtime.text.renderers import Think
+
+PASSED_OVER = ("redacted_thinking",)
+OTHER_BLOCKS = {"image": "vision", "document": "documents", "search_result": "search results"}
+
+
+def chat_of(body: Body, name: ModelName, card: ModelCard) -> prompts.Chat:
+    """Refuses what is no message, block or tool, with its path."""
+    messages = body.structs("messages", "MessageParam")
+    if not messages:
+        raise RequestRefused("messages is required", param="messages")
+    system = _plain(name, body.raw("system"), "system")
+    found = [Message(role="system", content=system)] if system else []
+    names: dict[str, str] = {}  # of the tools that were called, by the calls' ids
+    for place, message in enumerate(messages):
+        role, path = message.text("role"), f"messages[{place}]"
+        if role not in ("user", "assistant", "system"):
+            raise RequestRefused(f"'{path}.role' must be user or assistant, found {role[:40]!r}", param="messages")
+        found += _turn(name, role, message.raw("content"), f"{path}.content", names)
+    tools, choice, parallel = _tools(body)
+    return prompts.Chat(
+        messages=found,
+        tools=tools,
+        choice=choice,
+        parallel=parallel,
+        think=_think(body, card),
+        form=_form(body),
+    )
+
+
+def options_of(body: Body, card: ModelCard) -> Options:
+    asked: dict[str, Any] = {key: body.raw(key) for key in ("temperature", "top_p", "top_k") if body.has(key)}
+    asked["num_predict"] = body.integer("max_tokens")
+    if body.has("stop_sequences"):
+        asked["stop"] = body.array("stop_sequences", str, "string")
+    return openai_options({"temperature": 1.0, "top_p": 1.0}, card.params, body.object("options"), asked)
+
+
+# -- messages
+
+
+def _turn(name: ModelName, role: str, content: Any, path: str, names: dict[str, str]) -> list[Message]:
+    if isinstance(content, str):
+        return [Message(role=role, content=content)]
+    if not isinstance(content, list):
+        raise RequestRefused(f"'{path}' must be a string or a list of blocks", param="messages")
+    results: list[Message] = []
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[ToolCall] = []
+    for place, block in enumerate(content):
+        where = f"{path}[{place}]"
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind == "text":
+            texts.append(_string(block, "text", where))
+        elif kind == "thinking":
+            thoughts.append(_string(block, "thinking", where))
+        elif kind == "tool_use":
+            calls.append(_call(block, where, len(calls)))
+            names[calls[-1].id] = calls[-1].name
+        elif kind == "tool_result":
+            results.append(_result(name, block, where, names))
+        elif kind not in PASSED_OVER:
+            raise _unknown(name, kind, where)
+    if not (texts or thoughts or calls) and results:
+        return results
+    text, thought = "\n\n".join(filter(None, texts)), "\n\n".join(thoughts)
+    return [*results, Message(role=role, content=text, thinking=thought, tool_calls=tuple(calls))]
+
+
+def _call(block: Mapping[str, Any], path: str, index: int) -> ToolCall:
+    given = block.get("input", {})
+    if not isinstance(given, dict):
+        raise RequestRefused(f"'{path}.input' must be an object", param="messages")
+    return ToolCall(name=_string(block, "name", path), arguments=given, id=_string(block, "id", path), index=index)
+
+
+def _result(name: ModelName, block: Mapping[str, Any], path: str, names: Mapping[str, str]) -> Message:
+    """A result that is an error says so in its text: templates have no other place for it."""
+    asked = _string(block, "tool_use_id", path)
+    text = _plain(name, block.get("content"), f"{path}.content")
+    failed = block.get("is_error") is True
+    return Message(
+        role="tool", content=f"Error: {text}" if failed else text, tool_name=names.get(asked, ""), tool_call_id=asked
+    )
+
+
+def _plain(name: ModelName, value: Any, path: str) -> str:
+    """A string, or blocks of text."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if not isinstance(value, list):
+        raise RequestRefused(f"'{path}' must be a string or a list of text blocks", param=path.partition("[")[0])
+    texts = []
+    for place, block in enumerate(value):
+        where = f"{path}[{place}]"
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind != "text":
+            raise _unknown(name, kind, where)
+        texts.append(_string(block, "text", where))
+    return "\n\n".join(texts)
+
+
+def _unknown(name: ModelName, kind: Any, path: str) -> RequestRefused:
+    if isinstance(kind, str) and kind in OTHER_BLOCKS:
+        return CapabilityMissing(f"{name.full} does not support {OTHER_BLOCKS[kind]}", param=path)
+    return RequestRefused(f"'{path}.type' is {str(kind)[:40]!r}, which this server does not know", param=path)
+
+
+def _string(block: Mapping[str, Any], key: str, path: str) -> str:
+    value = block.get(key)
+    if not isinstance(value, str):
+        raise RequestRefused(f"'{path}.{key}' must be a string", param="messages")
+    return value
+
+
+# -- tools, thinking, form
+
+
+def _tools(body: Body) -> tuple[tuple[Tool, ...], str, bool]:
+    """Tools, choice (as prompts.Chat has it) and whether several calls are welcome."""
+    tools = []
+    for place, one in enumerate(body.array("tools", dict, "anthropic.Tool")):
+        path, kind = f"tools[{place}]", one.get("type", "custom")
+        if kind != "custom":
+            raise RequestRefused(
+                f"'{path}.type' is {str(kind)[:40]!r}: a hosted tool, and this server has none", param="tools"
+            )
+        tools.append(function_tool(one.get("name"), one.get("description"), one.get("input_schema"), path))
+    listed = checked_tools(tools, "tools")
+    choice = body.object("tool_choice")
+    kind = choice.get("type", "auto")
+    parallel = choice.get("disable_parallel_tool_use") is not True
+    if kind not in ("auto", "any", "tool", "none"):
+        raise RequestRefused("'tool_choice.type' must be auto, any, tool or none", param="tool_choice")
+    if kind == "none":
+        return (), "auto", True
+    wanted = {"any": "required", "tool": {"name": choice.get("name")}}.get(kind, "auto")
+    return listed, choice_of(wanted, listed, "tool_choice"), parallel
+
+
+def _think(body: Body, card: ModelCard) -> Think:
+    if "thinking" not in card.capabilities:
+        return None
+    kind = body.object("thinking").get("type", "disabled")
+    if kind not in ("enabled", "adaptive", "disabled"):
+        raise RequestRefused("'thinking.type' must be enabled, adaptive or disabled", param="thinking")
+    if kind == "disabled":
+        return False
+    effort = {"xhigh": "high"}.get(str(body.object("output_config").get("effort")))
+    effort = effort or body.object("output_config").get("effort")
+    if effort is not None and effort not in THINK_LEVELS:
+        raise RequestRefused("'output_config.effort' must be low, medium, high or max", param="output_config")
+    return effort or True
+
+
+def _form(body: Body) -> Constraint | None:
+    """`output_config.format`, or `output_format` as it was called at first."""
+    value = body.object("output_config").get("format") or body.raw("output_format")
+    return form_of(value, "output_config.format")

@@ -1,0 +1,68 @@
+"""Tools and calls of all APIs as the one form that templates know: OpenAI's function tools, and ToolCall.
+
+Refuses, with the path of the field: a tool that is no function with a name, a name given twice, a call whose arguments
+are no JSON object, hosted tools (web search and the like), which would need a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runtime.errors import RequestRefused
+from runtime.text.message import ToolCall, message_from_json
+
+MAX_TOOLS = 1024
+Tool = Mapping[str, Any]
+
+
+def function_tools(values: Sequence[Any], path: str = "tools") -> tuple[Tool, ...]:
+    """`[{"type": "function", "function": {"name", "description", "parameters"}}]`, checked. A parameter object that is
+    left out is one without properties."""
+    return checked_tools([_tool(value, f"{path}[{place}]") for place, value in enumerate(values)], path)
+
+
+def checked_tools(tools: Sequence[Tool], path: str) -> tuple[Tool, ...]:
+    """Not too many, and each name once."""
+    if len(tools) > MAX_TOOLS:
+        raise RequestRefused(f"'{path}' has {len(tools)} tools; at most {MAX_TOOLS} are accepted", param=path)
+    seen: set[str] = set()
+    for place, tool in enumerate(tools):
+        name = tool["function"]["name"]
+        if name in seen:
+            raise RequestRefused(f"'{path}[{place}]' is a second tool named {name[:80]!r}", param=path)
+        seen.add(name)
+    return tuple(tools)
+
+
+def function_tool(name: Any, description: Any, parameters: Any, path: str) -> Tool:
+    """The same from the parts that other APIs spell differently."""
+    function = {"name": name, "description": description, "parameters": parameters}
+    kept = {key: value for key, value in function.items() if value is not None}
+    return _tool({"type": "function", "function": kept}, path)
+
+
+def _tool(value: Any, path: str) -> Tool:
+    kind = value.get("type", "function") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or not isinstance(kind, str):
+        raise RequestRefused(f"'{path}' must be an object with a type and a function", param=path)
+    if kind != "function":
+        raise RequestRefused(f"'{path}.type' is {kind[:40]!r}: this server knows function tools only", param=path)
+    function = value.get("function")
+    if not isinstance(function, Mapping):
+        raise RequestRefused(f"'{path}.function' must be an object", param=path)
+    name, description = function.get("name"), function.get("description")
+    parameters = function.get("parameters")
+    if not isinstance(name, str) or not name:
+        raise RequestRefused(f"'{path}.function.name' must be a string that is not empty", param=path)
+    if description is not None and not isinstance(description, str):
+        raise RequestRefused(f"'{path}.function.description' must be a string", param=path)
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise RequestRefused(f"'{path}.function.parameters' must be a JSON schema object", param=path)
+    whole = parameters or {"type": "object", "properties": {}}
+    return {"type": "function", "function": {**function, "description": description or "", "parameters": whole}}
+
+
+def tool_calls_of(value: Any, path: str) -> tuple[ToolCall, ...]:
+    """`tool_calls` of a message in the history; arguments as an object, or as OpenAI's JSON text."""
+    return message_from_json({"tool_calls": value}, path).tool_calls if value else ()

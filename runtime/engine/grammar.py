@@ -1,0 +1,174 @@
+"""In the worker: which tokens may come next, so that an answer belongs to its language. llguidance does the work.
+
+    Vocabulary -> Grammars.compile(Constraint) -> Matcher: advance(token) -> mask() -> advance ...
+
+A matcher's next mask depends on its last token alone, so it is made in a thread from the moment that token is known,
+beside the forward pass that computes the logits it will be laid on. Each request has a matcher of its own and shares
+nothing with others: the same request, the same masks, whoever else is asking (law of batch invariance).
+
+Refuses, by what llguidance says of it, what is no grammar or allows no answer. What costs more than its limits while
+it answers is given up: `mask` returns None, never a mask that is not certain. The grammar comes from a stranger: it is
+read here, where the process is confined, and its bytes were limited before (constraint.py).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import llguidance
+import numpy as np
+import numpy.typing as npt
+
+from runtime.engine.constraint import NAMES, Constraint
+from runtime.engine.grammar_schema import ANY_OBJECT
+from runtime.engine.vocabulary import Vocabulary
+from runtime.errors import RequestRefused
+
+Mask = npt.NDArray[np.uint32]
+
+AFTER_GAP = r"[ \r\n\t]{0,4}"  # between the end of the free text and JSON
+STACK = 64 << 20  # bytes of a compiling thread: llguidance follows a chain of rules by recursion
+LEXER_STATES = 50_000  # of one matcher, 1 to 2 kB each
+ROW_ITEMS = 4096  # ways an answer may go on; an optional property is four
+MAX_SAID = 300  # characters of llguidance's own words in a refusal
+
+
+class Matcher:
+    """One answer's language, and how much of the answer has been said. One thread at a time.
+
+    complete: nothing may follow: the answer has ended, without a token that says so."""
+
+    def __init__(self, inner: llguidance.LLMatcher, n_vocab: int, masks: ThreadPoolExecutor) -> None:
+        self._inner = inner
+        self._words: Mask = np.zeros((n_vocab + 31) // 32, np.uint32)
+        self._masks = masks
+        self._next: Future[bool] | None = None  # None: made already
+        self._certain = self._fill()
+        self.complete = False
+
+    def advance(self, token: int) -> None:
+        """The token that was chosen under the last mask. Begins to make the next mask."""
+        if self.mask() is None:
+            return
+        self._certain = self._inner.consume_token(token) and not self._inner.is_error()
+        self.complete = self._certain and self._inner.is_stopped()
+        if self._certain and not self.complete:
+            self._next = self._masks.submit(self._fill)
+
+    def mask(self) -> Mask | None:
+        """Which tokens may come next, [(vocabulary + 31) / 32] with a bit for each; an end-of-generation token where
+        the answer may end. Waits until it is made. None: it cannot be told within the limits."""
+        if self._next is not None:
+            self._certain, self._next = self._next.result(), None
+        return self._words if self._certain else None
+
+    def _fill(self) -> bool:
+        """False on any error: llguidance then hands out a mask of end tokens, which would be a lie."""
+        self._inner.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
+        return not self._inner.is_error() and bool(self._words.any())
+
+
+class Grammars:
+    """The tokens of one model and the threads that work on grammars. `n_vocab`: of the model, whose logits may be wider
+    or narrower than its tokenizer's table."""
+
+    def __init__(self, vocabulary: Vocabulary, n_vocab: int, threads: int) -> None:
+        self._vocabulary = vocabulary
+        self._n_vocab = n_vocab
+        self._masks = ThreadPoolExecutor(threads, thread_name_prefix="sealift-mask")
+        self._compiling = _deep_thread()
+        self._tokenizer: llguidance.LLTokenizer | None = None
+
+    def compile(self, constraint: Constraint) -> Future[Matcher]:
+        """A matcher at the beginning of an answer, its first mask made. The future raises RequestRefused."""
+        return self._compiling.submit(self._compile, constraint)
+
+    def _compile(self, constraint: Constraint) -> Matcher:
+        try:
+            inner = self._matcher(constraint)
+        except ValueError as error:
+            raise _refusal(constraint, str(error)) from error
+        if inner.is_error():
+            raise _refusal(constraint, inner.get_error())
+        matcher = Matcher(inner, self._n_vocab, self._masks)
+        if matcher.mask() is None:
+            raise _refusal(constraint, inner.get_error() or "no answer satisfies it")
+        return matcher
+
+    def _matcher(self, constraint: Constraint) -> llguidance.LLMatcher:
+        if self._tokenizer is None:  # half a second for 262,144 tokens: only where somebody asks
+            self._tokenizer = llguidance.LLTokenizer(
+                _Table(self._vocabulary, self._n_vocab), eos_token=sorted(self._vocabulary.ends)
+            )
+        grammar = json.dumps({"grammars": _grammars(constraint, self._vocabulary)})
+        limits = llguidance.LLParserLimits(
+            max_lexer_states=LEXER_STATES, max_items_in_row=ROW_ITEMS, verbose_errors=False
+        )
+        return llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+
+
+class _Table(llguidance.TokenizerWrapper):
+    """What llguidance asks of a tokenizer. It is never asked to tokenize: our grammars force no token (no_forcing)."""
+
+    def __init__(self, vocabulary: Vocabulary, n_vocab: int) -> None:
+        self.is_tokenizer_wrapper = True
+        self.tokens = [*vocabulary.tokens[:n_vocab], *[b""] * (n_vocab - len(vocabulary.tokens))]
+        self.special_token_ids = sorted(vocabulary.special | vocabulary.ends)
+        self.eos_token_id = min(vocabulary.ends)
+        self.bos_token_id = None
+
+    def __call__(self, text: object) -> list[int]:
+        raise AssertionError("a grammar forced its text")
+
+
+def _deep_thread() -> ThreadPoolExecutor:
+    """One thread with a large stack."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="sealift-grammar")
+    usual = threading.stack_size(STACK)
+    try:
+        pool.submit(int).result()
+    finally:
+        threading.stack_size(usual)
+    return pool
+
+
+def _grammars(constraint: Constraint, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """llguidance's list: the first says what comes before, the second is the language.
+
+    no_forcing: the model chooses among all tokens that fit, where llguidance would force one way to cut a text that can
+    only be this; it would need the tokenizer for it, and which token comes would depend on more than the language."""
+    free, line = _free(constraint.after, vocabulary) if constraint.after else ("", "")
+    gap = f"/{AFTER_GAP}/" if constraint.after and constraint.kind in ("json", "schema") else ""
+    first = f'%llguidance {{"no_forcing": true}}\nstart: {free} {gap} @language\n{line}\n'
+    return [{"lark_grammar": first}, {**_language(constraint), "name": "language"}]
+
+
+def _language(constraint: Constraint) -> dict[str, Any]:
+    if constraint.kind == "lark":
+        return {"lark_grammar": constraint.text}
+    if constraint.kind == "regex":  # d, w: as in ECMAScript, whatever other alphabets have
+        return {"lark_grammar": f"start: /{llguidance.regex_to_lark(constraint.text, 'dw')}/"}
+    return {"json_schema": json.loads(ANY_OBJECT if constraint.kind == "json" else constraint.text)}
+
+
+def _free(after: str, vocabulary: Vocabulary) -> tuple[str, str]:
+    """What stands before the language in the start rule, and the line that defines it: any text up to and with the
+    first `after`. It may be a token of its own, which is no text: then the same text in other tokens is forbidden, so
+    that there is one border. Raises RequestRefused where it holds such tokens and something else."""
+    escaped = "".join(f"\\x{{{ord(char):X}}}" for char in after)
+    for id in sorted(vocabulary.special):
+        name = vocabulary.tokens[id]
+        if name == after.encode():
+            return f"FREE <[{id}]>", f"FREE: /(?s:.*)/ & ~/(?s:.*{escaped}.*)/"
+        if name and name in after.encode():
+            shown = name.decode("utf-8", "replace")
+            raise RequestRefused(f"the text before the answer, {after!r}, holds the special token {shown!r} and more")
+    return "free", f"free[lazy]: /(?s:.*){escaped}/"
+
+
+def _refusal(constraint: Constraint, said: str) -> RequestRefused:
+    words = " ".join(said.removesuffix("<non-verbose/>").split())
+    return RequestRefused(f"{NAMES[constraint.kind]} cannot be kept: {words[:MAX_SAID]}")

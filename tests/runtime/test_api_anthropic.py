@@ -1,0 +1,246 @@
+"""/v1/messages over ASGI, with a scripted model: what a request means, what is refused, how an answer ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from manifests.store import Store
+from runtime.api.anthropic.request import chat_of
+from runtime.api.app import create_app
+from runtime.api.asking import find_model
+from runtime.api.gojson import Body, dump, read_object
+from runtime.api.prompts import Chat
+from runtime.api.state import Server, Settings
+from runtime.card import CardBox
+from runtime.engine.constraint import Constraint
+from runtime.errors import RequestRefused
+from runtime.text.message import Message, ToolCall
+from tests.peers.scripted import Script, scripted_manager, small_store
+
+ASK: dict[str, Any] = {"model": "demo", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
+WEATHER = {"name": "weather", "description": "Says it", "input_schema": {"type": "object", "properties": {"city": {}}}}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return small_store(tmp_path_factory.mktemp("store"))
+
+
+def post(store: Store, body: Any, script: Script | None = None, path: str = "/v1/messages") -> httpx.Response:
+    async def main() -> httpx.Response:
+        manager = scripted_manager(script or Script())
+        transport = httpx.ASGITransport(app=create_app(store, manager))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            try:
+                headers = {"x-api-key": "any", "anthropic-version": "2023-06-01"}
+                return await client.post(path, json=body, headers=headers)
+            finally:
+                await manager.close()
+
+    return asyncio.run(main())
+
+
+def understood(store: Store, asked: dict[str, Any], *capabilities: str) -> Chat:
+    """What the request means to a model that can do more than the made one."""
+    manager: Any = None
+    server = Server(store=store, box=CardBox(store), manager=manager, transfers=None, settings=Settings())
+    name, card = find_model(server, "demo")
+    body: Body = read_object(dump(ASK | asked), "MessagesRequest")
+    return chat_of(body, name, replace(card, capabilities=(*card.capabilities, *capabilities)))
+
+
+def blocks(*content: Any, role: str = "user") -> dict[str, Any]:
+    return {"role": role, "content": list(content)}
+
+
+ERRORS: list[tuple[dict[str, Any], str]] = [
+    ({"max_tokens": 0}, "max_tokens is required and must be positive"),
+    ({"max_tokens": None}, "max_tokens is required and must be positive"),
+    ({"model": ""}, "model is required"),
+    ({"messages": []}, "messages is required"),
+    ({"messages": [{"role": "robot", "content": "x"}]}, "'messages[0].role' must be user or assistant, found 'robot'"),
+    ({"messages": [{"role": "user", "content": 3}]}, "'messages[0].content' must be a string or a list of blocks"),
+    ({"messages": [blocks({"type": "text"})]}, "'messages[0].content[0].text' must be a string"),
+    (
+        {"messages": [blocks({"type": "image", "source": {}})]},
+        "registry.ollama.ai/library/demo:latest does not support vision",
+    ),
+    (
+        {"messages": [blocks({"type": "server_tool_use"})]},
+        "'messages[0].content[0].type' is 'server_tool_use', which this server does not know",
+    ),
+    (
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        "'tools[0].type' is 'web_search_20250305': a hosted tool, and this server has none",
+    ),
+    ({"tools": [{"name": ""}]}, "'tools[0].function.name' must be a string that is not empty"),
+    ({"tools": [WEATHER]}, "registry.ollama.ai/library/demo:latest does not support tools"),
+    ({"tool_choice": {"type": "any"}}, "'tool_choice' is required, but there are no tools"),
+    ({"tool_choice": {"type": "some"}}, "'tool_choice.type' must be auto, any, tool or none"),
+    (
+        {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "time"}},
+        "'tool_choice' names 'time', which is not among the tools",
+    ),
+    ({"temperature": "hot"}, 'option "temperature" must be of type float32'),
+    ({"system": {"a": 1}}, "'system' must be a string or a list of text blocks"),
+]
+
+
+@pytest.mark.parametrize(("asked", "text"), ERRORS)
+def test_errors_are_anthropics_object(store: Store, asked: dict[str, Any], text: str) -> None:
+    response = post(store, ASK | asked)
+    error = response.json()
+    assert re.fullmatch("req_[0-9a-f]{16}", error.pop("request_id"))
+    told = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+    assert (response.status_code, error) == (400, told)
+
+
+def test_a_missing_model_is_a_404_and_a_failure_a_500(store: Store) -> None:
+    missing = post(store, ASK | {"model": "gone"})
+    assert (missing.status_code, missing.json()["error"]["type"]) == (404, "not_found_error")
+    failed = post(store, ASK, Script(fail_after=0))
+    assert (failed.status_code, failed.json()["error"]["type"]) == (500, "api_error")
+
+
+def test_a_conversation_of_blocks(store: Store) -> None:
+    chat = understood(
+        store,
+        {
+            "system": [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}],
+            "messages": [
+                blocks({"type": "text", "text": "Weather?"}),
+                blocks(
+                    {"type": "thinking", "thinking": "Hm", "signature": "s"},
+                    {"type": "redacted_thinking", "data": "?"},
+                    {"type": "text", "text": "I look."},
+                    {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris"}},
+                    {"type": "tool_use", "id": "toolu_2", "name": "time", "input": {}},
+                    role="assistant",
+                ),
+                blocks(
+                    {"type": "tool_result", "tool_use_id": "toolu_1", "content": "sunny"},
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "toolu_2",
+                        "content": [{"type": "text", "text": "gone"}],
+                        "is_error": True,
+                    },
+                    {"type": "text", "text": "And?"},
+                ),
+            ],
+        },
+    )
+    assert list(chat.messages) == [
+        Message(role="system", content="Be\n\nbrief."),
+        Message(role="user", content="Weather?"),
+        Message(
+            role="assistant",
+            content="I look.",
+            thinking="Hm",
+            tool_calls=(
+                ToolCall(name="weather", arguments={"city": "Paris"}, id="toolu_1"),
+                ToolCall(name="time", id="toolu_2", index=1),
+            ),
+        ),
+        Message(role="tool", content="sunny", tool_name="weather", tool_call_id="toolu_1"),
+        Message(role="tool", content="Error: gone", tool_name="time", tool_call_id="toolu_2"),
+        Message(role="user", content="And?"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (None, ("auto", True, 1)),
+        ({"type": "auto", "disable_parallel_tool_use": True}, ("auto", False, 1)),
+        ({"type": "any"}, ("required", True, 1)),
+        ({"type": "tool", "name": "weather"}, ("=weather", True, 1)),
+        ({"type": "none"}, ("auto", True, 0)),
+    ],
+)
+def test_tools_and_their_choice(store: Store, choice: Any, expected: tuple[str, bool, int]) -> None:
+    chat = understood(store, {"tools": [WEATHER], "tool_choice": choice})
+    assert (chat.choice, chat.parallel, len(chat.tools)) == expected
+    for tool in chat.tools:
+        function = {"name": "weather", "description": "Says it", "parameters": WEATHER["input_schema"]}
+        assert tool == {"type": "function", "function": function}
+
+
+@pytest.mark.parametrize(
+    ("asked", "think"),
+    [
+        ({}, False),
+        ({"thinking": {"type": "disabled"}}, False),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, "low"),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "xhigh"}}, "high"),
+    ],
+)
+def test_thinking_is_off_unless_asked_for_and_no_error_where_there_is_none(
+    store: Store, asked: dict[str, Any], think: Any
+) -> None:
+    assert understood(store, asked, "thinking").think == think
+    assert understood(store, asked).think is None
+    with pytest.raises(RequestRefused, match=r"output_config\.effort"):
+        understood(store, {"thinking": {"type": "enabled"}, "output_config": {"effort": "vast"}}, "thinking")
+
+
+def test_a_schema_binds_the_text(store: Store) -> None:
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+    expected = Constraint(kind="schema", text='{"type":"object"}')
+    assert understood(store, {"output_config": {"format": form}}).form == expected
+    assert understood(store, {"output_format": form}).form == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (Script(), ("end_turn", None)),
+        (Script(reason="length"), ("max_tokens", None)),
+        (Script(stop="END"), ("stop_sequence", "END")),
+        (Script(stop="<end>"), ("end_turn", None)),  # the Modelfile's own
+    ],
+)
+def test_why_an_answer_ended(store: Store, script: Script, expected: tuple[str, str | None]) -> None:
+    message = post(store, ASK | {"stop_sequences": ["END"]}, script).json()
+    assert (message["stop_reason"], message["stop_sequence"]) == expected
+
+
+def test_an_answer_that_fills_the_context_says_so(store: Store) -> None:
+    tokens = post(store, ASK, path="/v1/messages/count_tokens").json()["input_tokens"]
+    for room, reason in ((1000, "max_tokens"), (5, "model_context_window_exceeded")):
+        body = ASK | {"options": {"num_ctx": tokens + room}}
+        assert post(store, body, Script(reason="length")).json()["stop_reason"] == reason
+
+
+def test_what_the_request_asks_reaches_the_sampler(store: Store) -> None:
+    script = Script()
+    asked = {"temperature": 0.5, "top_p": 0.25, "top_k": 3, "stop_sequences": ["Z"], "metadata": {"user_id": "u"}}
+    assert post(store, ASK | asked, script).status_code == 200
+    [request] = script.requests
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.5, 0.25, 3)
+    assert (request.max_tokens, request.stop) == (50, ("Z",))
+
+
+def test_tokens_are_counted_without_loading(store: Store) -> None:
+    script = Script()
+    counted = post(store, {key: ASK[key] for key in ("model", "messages")}, script, "/v1/messages/count_tokens")
+    assert not script.sources
+    whole = post(store, ASK).json()
+    assert counted.json() == {"input_tokens": whole["usage"]["input_tokens"]}
+
+
+def test_a_failure_in_mid_stream_is_told(store: Store) -> None:
+    response = post(store, ASK | {"stream": True}, Script(fail_after=2))
+    *_, last = response.text.removesuffix("\n\n").split("\n\n")
+    kind, data = last.split("\n")
+    error = json.loads(data.removeprefix("data: "))
+    assert kind == "event: error" and error["error"] == {"type": "api_error", "message": "the model fell over"}
