@@ -20,6 +20,8 @@ from bundler.errors import BundlerBusy
 from manifests.digest import Digest
 from manifests.store import Store, disk_errors, sync_folder
 
+EARLY = 16 << 20  # bytes; what was written goes to the disk in such steps, so that the end does not wait for all of it
+
 
 class Staging:
     """Use as a context: the lock is held inside, the files stay until `remove`."""
@@ -75,6 +77,9 @@ class Staging:
             handle, done = self._handles[digest], 0
             while done < len(data):
                 done += os.pwrite(handle, data[done:], offset + done)
+            end = offset + done
+            if offset // EARLY != end // EARLY:  # starts writing to the disk and waits for nothing (posix_fadvise(2))
+                os.posix_fadvise(handle, end - end % EARLY - EARLY, EARLY, os.POSIX_FADV_DONTNEED)
 
     def write_whole(self, digest: Digest, data: bytes) -> None:
         """A small blob; replaces what an earlier run left."""

@@ -133,17 +133,12 @@ class _Writer:
         largest = self._load.leaf_size
         with self._load.open(digest) as stream:
             stream.seek(member.offset)
-            done = 0
-            while done < member.size:
-                piece = self._pipeline.buffer(min(largest, member.size - done))
-                fill(stream, piece, digest)
-                self._pipeline.push(piece, [self._hasher.update], partial(self._write_piece, piece))
-                done += len(piece)
-                self._meter(len(piece))
+            for start in range(0, member.size, largest):
+                size = min(largest, member.size - start)
+                piece = self._pipeline.fill(size, partial(fill, stream, digest=digest), [self._hasher.update])
+                self._pipeline.push(partial(_write_all, self._file, piece))
+                self._meter(size)
             self._pipeline.flush()
-
-    def _write_piece(self, piece: memoryview, _: list[Any]) -> None:
-        _write_all(self._file, piece)
 
 
 def _write_all(file: Any, data: bytes | memoryview) -> None:

@@ -136,8 +136,10 @@ def run(
     keepalive: str = typer.Option("", help="How long the model stays loaded: 5m, -1 for ever."),
     think: str = typer.Option("", help="Let the model think first: true, false, high, medium or low."),
     nowordwrap: bool = typer.Option(False, "--nowordwrap", help="Let the terminal break lines."),
+    truncate: bool = typer.Option(True, help="Embedding models: cut a text that is longer than the context."),
+    dimensions: int = typer.Option(0, min=0, help="Embedding models: only this many values of the vector, 0 for all."),
 ) -> None:
-    """Ask a model one question, or chat with it.
+    """Ask a model one question, or chat with it. An embedding model prints the text's vector, a JSON array.
 
     Text piped in comes before the words of the command line. In the chat, /? helps and /bye leaves. Examples:
 
@@ -152,12 +154,20 @@ def run(
     words = " ".join(prompt or [])
     piped = "" if sys.stdin.isatty() else _piped()
     with Client() as client:
-        client.post("/api/show", {"model": model})
+        shown = client.post("/api/show", {"model": model})
+        question = "\n\n".join(part for part in (piped.strip(), words) if part)
+        if "completion" not in (can := shown.get("capabilities", ["completion"])) and "embedding" in can:
+            if not question:
+                hint = f'sealift run {model} "a text"'
+                raise RequestRefused(f"{model} is an embedding model: it needs a text", hint=hint)
+            body = {"model": model, "input": question, "truncate": truncate, "dimensions": dimensions}
+            body |= {"keep_alive": _keep_alive(keepalive)} if keepalive else {}
+            print(json.dumps(client.post("/api/embed", body)["embeddings"][0], separators=(",", ":")))
+            return
         session = Session(
             client=client, model=model, say=print, format=form or None, think=_think(think),
             keep_alive=_keep_alive(keepalive), verbose=verbose, wordwrap=not nowordwrap,
         )  # fmt: skip
-        question = "\n\n".join(part for part in (piped.strip(), words) if part)
         if question:
             _once(session, question)
         elif sys.stdin.isatty():
@@ -246,7 +256,8 @@ def prepare(
     """Pack models' weights for this machine, so that they load faster.
 
     A pack is a cache beside the store, as large as the model: made again when it is damaged or another version needs
-    another one, and removed with the model. The server makes it too, after a model's first answer.
+    another one, and removed with the model. The server makes it too, after a model's first answer. A model that
+    cannot run does not stop the others; it is told, and the exit code says so.
     """
     from manifests.display import size_text
     from manifests.name import ModelName
@@ -255,15 +266,27 @@ def prepare(
 
     store = Store()
     packs = Packs(store)
-    found = []
-    for name in [ModelName.parse(text) for text in model or []] or store.names():
-        made = packs.prepare(name)
+    found: list[dict[str, Any]] = []
+    names = [ModelName.parse(text) for text in model or []] or store.names()
+    code = 0
+    for name in names:
+        try:
+            made = packs.prepare(name)
+        except Exception as error:
+            if len(names) == 1 or not hasattr(error, "exit_code"):
+                raise
+            code = code or error.exit_code
+            found.append({"model": name.short, "error": str(error)})
+            print(f"sealift: {name.short}: not packed: {error}", file=sys.stderr)
+            continue
         found.append({"model": name.short, "made": made.made, "size": made.size, "replaced": made.why})
         if not as_json:
             before = f" (the one before was not good: {made.why})" if made.why else ""
             print(f"{name.short}: {'packed' if made.made else 'has a good pack'}, {size_text(made.size)}{before}")
     if as_json:
         print(json.dumps(found, indent=2))
+    if code:
+        raise typer.Exit(code)
 
 
 # -- helpers

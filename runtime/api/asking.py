@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import Request
 
@@ -178,7 +178,20 @@ async def question_of(ask: Ask, model: LoadedModel) -> Question:
 _PROMPTS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sealift-prompt")
 
 
-def source_of(server: Server, ask: Ask) -> ModelSource:
+class Wanted(Protocol):
+    """What tells which model to load, and how."""
+
+    @property
+    def name(self) -> ModelName: ...
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    @property
+    def options(self) -> Options: ...
+
+
+def source_of(server: Server, ask: Wanted) -> ModelSource:
     settings, weights = server.settings, ask.card.weights
     return ModelSource(
         name=ask.name.short,

@@ -102,6 +102,9 @@ class Observed:
         token = _RECORD.set(record)
         try:
             await self._app(self._lent(scope, record), self._taking(receive, record), self._sending(send, record))
+        except Exception:
+            record.status = record.status or 500  # what the framework answers to a fault of ours
+            raise
         finally:
             _RECORD.reset(token)
             self._tell(scope, record)

@@ -88,6 +88,11 @@ class Renderer:
         """`go`, `jinja` or `chatml`."""
         return self._template.kind
 
+    @property
+    def family(self) -> str:
+        """The family whose tool calls the template speaks; "" when none is known."""
+        return self._speech[0].name if self._speech[0] is not None else ""
+
     def capabilities(self) -> frozenset[str]:
         """Among `tools`, `tool_results`, `thinking` and `insert`: what the template has places for."""
         syntax, tags = self._speech
@@ -110,6 +115,16 @@ class Renderer:
         if tags is None and not offered:
             return Plain()
         return AnswerReader(offered, syntax=syntax if offered else None, tags=tags, inside=inside, begun=begun)
+
+    def answer_after(self, prompt: Prompt, *, think: Think) -> str:
+        """The text behind which the answer itself begins: what closes thinking, where the prompt has opened it or the
+        model is asked for it; "" where the answer begins at once."""
+        _, tags = self._speech
+        if tags is None:
+            return ""
+        opened = self._opened(prompt.text, tags)
+        closed = prompt.text.rstrip().endswith(tags[1])
+        return tags[1] if opened or (think and not closed and not prompt.begun) else ""
 
     def call_grammar(self, *, tools: Tools, choice: str) -> Constraint | None:
         """What an answer must be that is a call. choice: `required`, or `=` and the name of the tool. None where this

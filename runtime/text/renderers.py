@@ -43,7 +43,7 @@ class GoRenderer:
     def speech(self) -> Speech:
         """How the answers of this template's models are written: calls, and tags of thinking."""
         source = self._template.source
-        tag = self._template.tool_tag()
+        tag = self._template.tool_tag() or ("{" if "tools" in self._names else None)
         return family(source) or (of_tag(tag) if tag else None), self._template.thinking_tags()
 
     def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str:

@@ -60,7 +60,7 @@ def tensors_of(kind: str, config: Mapping[str, Any], seed: int = 0) -> dict[str,
     q, kv = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
 
     def matrix(rows: int, cols: int) -> Floats:
-        return rng.standard_normal((rows, cols), np.float32) / np.float32(np.sqrt(cols))
+        return np.asarray(rng.standard_normal((rows, cols), np.float32) / np.float32(np.sqrt(cols)))
 
     def vector(count: int, mean: float) -> Floats:
         return (mean + 0.2 * rng.standard_normal(count)).astype(np.float32)
@@ -182,7 +182,7 @@ def _frequencies(kind: str, config: Mapping[str, Any], head: int, local: bool) -
         smooth = (old / length - low) / (high - low)
         blend = (1 - smooth) * frequencies / scaling["factor"] + smooth * frequencies
         long = np.where(length > old / low, frequencies / scaling["factor"], blend)
-        return np.where(length < old / high, frequencies, long)
+        return np.asarray(np.where(length < old / high, frequencies, long))
     return np.asarray(frequencies)
 
 
@@ -298,7 +298,7 @@ def write_tree(
     words = {"eos_token": "<|end|>"} if plain else {"bos_token": "<s>", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps({**words, "chat_template": "{{ messages[0].content }}"}))
     names = list(tensors)
-    index = {}
+    index: dict[str, str] = {}
     for shard in range(shards):
         name = "model.safetensors" if shards == 1 else f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         part = {tensor: tensors[tensor] for tensor in names[shard::shards]}

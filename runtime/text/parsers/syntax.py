@@ -170,6 +170,13 @@ FAMILIES: tuple[Syntax, ...] = (
         written='Action: ```json\n[{{"tool_name": {name}, "parameters": {arguments}}}]\n```',
     ),
     Syntax(
+        name="olmo",
+        marks=(("<function_calls>",),),
+        opens=("<function_calls>",),
+        closes=("</function_calls>",),
+        block=blocks.python_calls,
+    ),
+    Syntax(
         name="nemotron",
         marks=(("<TOOLCALL>",),),
         opens=("<TOOLCALL>",),
@@ -209,7 +216,7 @@ FAMILIES: tuple[Syntax, ...] = (
 )
 _BY_NAME = {one.name: one for one in FAMILIES}
 
-# Ollama's names of parsers (config `parser`): family, and tags where the model thinks.
+# Ollama's names of parsers (config `parser`): family ("" for none), and tags where the model thinks.
 NAMED: dict[str, tuple[str, Tags | None]] = {
     "qwen3": ("hermes", THINK),
     "qwen3-thinking": ("hermes", THINK),
@@ -230,14 +237,18 @@ NAMED: dict[str, tuple[str, Tags | None]] = {
     "glm-ocr": ("glm", THINK),
     "lfm2": ("lfm2", None),
     "lfm2-thinking": ("lfm2", THINK),
+    "laguna": ("glm", THINK),
+    "olmo3": ("olmo", None),
+    "olmo3-think": ("olmo", THINK),
+    "passthrough": ("", None),
     "cohere": ("command-r7b", ("<|START_THINKING|>", "<|END_THINKING|>")),
 }
 
 
-def named(parser: str) -> tuple[Syntax, Tags | None] | None:
+def named(parser: str) -> tuple[Syntax | None, Tags | None] | None:
     """What a config's parser stands for; None for a name we do not know, as Ollama does: then the template decides."""
     known = NAMED.get(parser)
-    return None if known is None else (_BY_NAME[known[0]], known[1])
+    return None if known is None else (_BY_NAME.get(known[0]), known[1])
 
 
 def family(source: str) -> Syntax | None:
