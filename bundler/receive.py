@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bundler import approvals, carried, layout, parity, parts, tar
-from bundler.conceal import SEALED
+from bundler.conceal import LOCKED, SEALED
 from bundler.errors import BundleRefused, BundlerError, CannotDecrypt, MediumUnavailable, VolumeMixed, medium_errors
 from bundler.medium import MAX_FILES, PARITY, VolumeReader, read_start
 from bundler.rooms import Room, Rooms
@@ -94,6 +94,8 @@ class Watch:
                 approvals.check(path, room.envelope)
                 room.take_beside(path, path.name)
             return bool(rooms)  # its bundle may come later
+        if path.name.endswith(LOCKED):
+            return True
         if path.name.endswith(SEALED):
             self._sealed(path)
             return True

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bundler import approvals, carried, layout, mend, parts
-from bundler.conceal import SEALED
+from bundler.conceal import LOCKED, SEALED
 from bundler.errors import BadRequest, VolumeMixed, medium_errors
 from bundler.medium import PARITY, VOLUME, file_names, plain_size
 from bundler.pace import Pace
@@ -69,7 +69,8 @@ class Encrypted:
 
     def check(self, name: str) -> None:
         """Raises VolumeDamaged for what is no whole age file, as far as its outer form says."""
-        plain_size(self.folder / name)
+        if VOLUME.fullmatch(name.removesuffix(SEALED)):
+            plain_size(self.folder / name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,7 @@ def encrypted(path: Path) -> Encrypted | None:
     missing = [f"{stem}.v{number:03d}.tar{SEALED}" for number in range(max(volumes)) if number not in volumes]
     trust, approved = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
                        for kind in (carried.NAME, approvals.NAME))  # fmt: skip
+    trust += [name for name in here if name == stem + LOCKED]
     names = (*trust, *(volumes[number] for number in sorted(volumes)), *approved)
     return Encrypted(folder=folder, id=stem[-8:], names=names, missing=tuple(missing))
 

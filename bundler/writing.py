@@ -42,6 +42,8 @@ def write(
             secret = sealing if name.endswith(conceal.SEALED) else None
             if index == 0:
                 _write_beside(out, statement, envelope, hidden=secret is not None)
+                if sealing and sealing.locked:
+                    write_file(out / conceal.locked_name(statement, sealing), sealing.locked[1])
             if not secret and _is_finished(out / name, statement, envelope, index):
                 meter(statement.volumes[index].size)
                 continue

@@ -22,7 +22,7 @@ NONE = -1  # SL_NONE
 NAME = "libsealift.so"
 
 # sl_isa
-ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512-vnni": 3}
+ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512-vnni": 3, "avx512-amx": 4}
 # sl_config.kv_type, numbers of sl_type
 KV_TYPES = {"f16": 1, "q8_0": 8}
 

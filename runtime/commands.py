@@ -88,11 +88,15 @@ def serve(
         "info", show_default=False, help="Least level logged: debug, info, warning or error [info]."
     ),
     log_text: bool = typer.Option(False, "--log-text", help="Log the text of requests and answers too."),
+    otel_endpoint: str = typer.Option(
+        "", help="Send OpenTelemetry spans there, such as http://collector:4318: an outbound connection [nowhere]."
+    ),
 ) -> None:
     """Serve the models of the store over the Ollama and OpenAI APIs.
 
-    Opens no outbound connection, ever, unless --online is given. A setting with a name in brackets may also come from
-    the environment, as SEALIFT_X or, but for SEALIFT_ACCESS, OLLAMA_X. On SIGHUP keys and certificate are read again.
+    Opens no outbound connection, ever, unless --online or --otel-endpoint is given. A setting with a name in brackets
+    may also come from the environment, as SEALIFT_X or, but for SEALIFT_ACCESS, OLLAMA_X. On SIGHUP keys and
+    certificate are read again.
     Example:
 
     \b
@@ -119,7 +123,7 @@ def serve(
             kv_cache_type=kv_cache_type, keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue,
             max_loaded=max_loaded, auth=auth, access_file=access_file, tls_cert=tls_cert, tls_key=tls_key,
             tls_client_ca=tls_client_ca, read_only=read_only, log_format=log_format, log_level=log_level,
-            log_text=log_text,
+            log_text=log_text, otel_endpoint=otel_endpoint,
         )  # fmt: skip
         store = Store(models)
         transfers = transfers_factory(store) if online and transfers_factory is not None else None

@@ -117,17 +117,23 @@ void step(Bytes& bytes, sl_engine* engine, const sl_config& config, const sl_inf
   const bool sampled = bytes.one_in(info.width == vocab ? 2 : 9), tops = bytes.one_in(2), wanted = !bytes.one_in(4);
   const auto each = static_cast<size_t>(info.width);
   Answer first(sampling.size(), each), again(sampling.size(), each);
-  const auto run = [&](Answer& answer) {
+  const auto run = [&](Answer& answer, bool halves) {
     sl_batch b{tokens.data(), row_start.data(), start_pos.data(), blocks.data(), out_rows.data(),
-               sampled ? sampling.data() : nullptr, answer.tokens.data(), answer.logprobs.data(),
+               sampled && !halves ? sampling.data() : nullptr, answer.tokens.data(), answer.logprobs.data(),
                tops ? answer.top_ids.data() : nullptr, tops ? answer.top_logprobs.data() : nullptr,
                wanted ? answer.logits.data() : nullptr, n_rows, n_seqs, n_outputs, width};
-    const int status = sl_step(engine, &b);
+    int status = sl_step(engine, &b);
     checked(status);
+    if (sampled && halves && n_outputs > 0) {
+      b.sampling = sampling.data();
+      need(sl_choose(engine, &b) == SL_OK, "the second half of an accepted step was refused");
+      b.n_outputs = bytes.one_in(2) ? n_outputs : bytes.odd();
+      need(sl_choose(engine, &b) != SL_OK, "the second half of a step was taken twice");
+    }
     return status;
   };
-  if (run(first) != SL_OK) return;
-  need(run(again) == SL_OK && first == again, "an accepted step gave other bits the second time");
+  if (run(first, false) != SL_OK) return;
+  need(run(again, true) == SL_OK && first == again, "an accepted step gave other bits the second time");
   for (size_t i = 0; sampled && i < first.tokens.size(); i++)
     need(first.tokens[i] >= SL_NONE && first.tokens[i] < vocab, "a token outside the vocabulary");
 }
@@ -136,7 +142,8 @@ void fuzz_engine(Bytes& bytes) {
   Tensors tensors(bytes);
   Planner planner(bytes, tensors);
   planner.run();
-  constexpr int32_t kIsas[] = {SL_ISA_BEST, SL_ISA_PORTABLE, SL_ISA_AVX2, SL_ISA_AVX512_VNNI};
+  constexpr int32_t kIsas[] = {SL_ISA_BEST, SL_ISA_PORTABLE, SL_ISA_AVX2, SL_ISA_AVX512_VNNI,
+                                 SL_ISA_AVX512_AMX};
   sl_config config{};
   config.threads = bytes.from(1, 3);
   config.n_blocks = bytes.from(1, 24);

@@ -35,7 +35,10 @@ typedef enum sl_type {
 } sl_type;
 
 /* Instruction sets a kernel body exists for. SL_ISA_BEST lets the dispatch table choose for this CPU. */
-typedef enum sl_isa { SL_ISA_BEST = 0, SL_ISA_PORTABLE = 1, SL_ISA_AVX2 = 2, SL_ISA_AVX512_VNNI = 3 } sl_isa;
+typedef enum sl_isa {
+  SL_ISA_BEST = 0, SL_ISA_PORTABLE = 1, SL_ISA_AVX2 = 2, SL_ISA_AVX512_VNNI = 3,
+  SL_ISA_AVX512_AMX = 4 /* also asks the system for this process's leave to use AMX */
+} sl_isa;
 
 /* A weight: `rows` rows of `cols` values. A vector has rows == 1. In GGUF's own bytes each row is contiguous. */
 typedef struct sl_tensor {

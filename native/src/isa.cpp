@@ -3,6 +3,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 #include "linear_body.h"
@@ -19,18 +23,37 @@ bool cpu_has_f16c() {
 }
 #endif
 
+// AMX: the CPU has tiles of int8 (CPUID leaf 7, EDX bits 24 and 25), the system keeps tile registers (XCR0 bits 17 and 18), and
+// gives this process leave to use them, for all its threads and for good (Linux, Documentation/arch/x86/xstate.rst).
+bool may_use_amx() {
+  unsigned a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & bit_OSXSAVE) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d >> 24 & 3) != 3) return false;
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low >> 17 & 3) != 3) return false;
+#if defined(__linux__)
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 // Needed by each body; the compile flags of its file are the same list (native/CMakeLists.txt).
 bool cpu_has(int isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512vnni");
+  static const bool amx = avx512 && may_use_amx();
   switch (isa) {
     case SL_ISA_PORTABLE: return true;
     case SL_ISA_AVX2: return avx2;
-    case SL_ISA_AVX512_VNNI:
-      return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-             __builtin_cpu_supports("avx512vnni");
+    case SL_ISA_AVX512_VNNI: return avx512;
+    case SL_ISA_AVX512_AMX: return amx;
     default: return false;
   }
 #else
@@ -41,6 +64,7 @@ bool cpu_has(int isa) {
 }  // namespace
 
 int best_isa() {
+  if (isa_supported(SL_ISA_AVX512_AMX)) return SL_ISA_AVX512_AMX;
   if (isa_supported(SL_ISA_AVX512_VNNI)) return SL_ISA_AVX512_VNNI;
   return isa_supported(SL_ISA_AVX2) ? SL_ISA_AVX2 : SL_ISA_PORTABLE;
 }
@@ -56,6 +80,7 @@ const char* isa_name(int isa) {
     case SL_ISA_PORTABLE: return "portable";
     case SL_ISA_AVX2: return "avx2";
     case SL_ISA_AVX512_VNNI: return "avx512-vnni";
+    case SL_ISA_AVX512_AMX: return "avx512-amx";
     default: return "unknown";
   }
 }

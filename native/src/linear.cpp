@@ -89,6 +89,7 @@ void check_panels(const sl_tensor& tensor, int isa, int64_t bytes) {
 
 const LinearBody* linear_body(int isa) {
   switch (isa) {
+    case SL_ISA_AVX512_AMX: return linear_body_avx512_amx();    // Intel Sapphire Rapids+ servers
     case SL_ISA_AVX512_VNNI: return linear_body_avx512_vnni();  // AMD Zen 4+, Intel Ice Lake+ servers
     case SL_ISA_AVX2: return linear_body_avx2();                // Intel Haswell+, AMD Excavator and Zen 1-3
     case SL_ISA_PORTABLE: return linear_body_portable();        // anything else

@@ -32,6 +32,7 @@ struct LinearBody {
 const LinearBody* linear_body_portable();
 const LinearBody* linear_body_avx2();
 const LinearBody* linear_body_avx512_vnni();
+const LinearBody* linear_body_avx512_amx();
 
 // What a tensor of this type is packed as for a body: its own format, or fixed point.
 const Format& panel_format(int32_t type, const LinearBody& body);

@@ -113,7 +113,8 @@ async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Ru
         runs = []
         for ask, watch in zip(asks, watches, strict=True):
             question = made[id(ask.prompt)]
-            events = model.generate(replace(_request(ask, question, load_ns), watch=watch.at(model)))
+            request = _request(ask, question, load_ns)
+            events = model.generate(replace(request, watch=watch.at(model, request)))
             await stack.enter_async_context(aclosing(events))
             runs.append(
                 Run(

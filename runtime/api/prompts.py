@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint, prepared
+from runtime.engine.grammar_schema import ANY_OBJECT
 from runtime.errors import CapabilityMissing
 from runtime.text.errors import PromptTooLongError
 from runtime.text.message import Message
@@ -141,7 +142,7 @@ def _constraint(renderer: Renderer, chat: Chat, prompt: Prompt) -> Constraint | 
 
 def _either(calls: Constraint, form: Constraint) -> Constraint:
     """A call, or JSON of the form: one more way to begin the calls' grammar."""
-    schema = prepared(form).text if form.kind == "schema" else '{"type":"object"}'
+    schema = prepared(form).text if form.kind == "schema" else ANY_OBJECT
     return replace(calls, text=calls.text.replace("start: ", "start: form | ", 1) + f"form: %json {schema}\n")
 
 

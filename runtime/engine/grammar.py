@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.engine.constraint import NAMES, Constraint
+from runtime.engine.grammar_schema import ANY_OBJECT
 from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused
 
 Mask = npt.NDArray[np.uint32]
 
-GAP = r" |\r?\n[ \t]{0,32}"  # between JSON's tokens: a model that likes blanks gets no further with them
 AFTER_GAP = r"[ \r\n\t]{0,4}"  # between the end of the free text and JSON
 STACK = 64 << 20  # bytes of a compiling thread: llguidance follows a chain of rules by recursion
 LEXER_STATES = 50_000  # of one matcher, 1 to 2 kB each
@@ -151,8 +151,7 @@ def _language(constraint: Constraint) -> dict[str, Any]:
         return {"lark_grammar": constraint.text}
     if constraint.kind == "regex":  # d, w: as in ECMAScript, whatever other alphabets have
         return {"lark_grammar": f"start: /{llguidance.regex_to_lark(constraint.text, 'dw')}/"}
-    schema: dict[str, Any] = {"type": "object"} if constraint.kind == "json" else json.loads(constraint.text)
-    return {"json_schema": {**schema, "x-guidance": {"whitespace_pattern": GAP}}}
+    return {"json_schema": json.loads(ANY_OBJECT if constraint.kind == "json" else constraint.text)}
 
 
 def _free(after: str, vocabulary: Vocabulary) -> tuple[str, str]:

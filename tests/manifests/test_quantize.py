@@ -183,8 +183,7 @@ def test_names_of_formats() -> None:
 # -- whole files
 
 
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("source", ["F32", "BF16"])
+@pytest.mark.parametrize(("name", "source"), [*((name, "F32") for name in TARGETS), ("Q4_K_M", "BF16"), ("F32", "F16")])
 def test_a_file(name: str, source: str, tmp_path: Path) -> None:
     size = Size(width=256, heads=4, kv_heads=2, head_dim=64, ff=512)
     model = Gguf.open(make_model(tmp_path / "m.gguf", quant=source, size=size, tied=False))

@@ -130,7 +130,7 @@ def top(kind: str) -> int:
 
 def is_fixed(kind: str, isa: int) -> bool:
     """Whether a body multiplies this format in fixed point (linear_fixed.cpp)."""
-    return kind in ("F16", "BF16") and isa == ISAS["avx512-vnni"]
+    return kind in ("F16", "BF16") and isa in (ISAS["avx512-vnni"], ISAS["avx512-amx"])
 
 
 def used_weights(tensor: Tensor, isa: int) -> NDArray[np.float64]:

@@ -98,6 +98,17 @@ def test_text_is_held_back_only_while_it_may_be_a_tag() -> None:
     assert reader.flush() == []
 
 
+def test_json_that_is_no_call_is_not_held_back() -> None:
+    for family in ("llama", "json"):
+        reader = parser(family)
+        assert reader.push('{"ci') == []
+        assert joined(reader.push('ties": [')) == [("say", '{"cities": [')]
+        assert joined([*reader.push('"Paris"]}'), *reader.flush()]) == [("say", '"Paris"]}')]
+        reader = parser(family)
+        assert reader.push('```json\n[{"name": "no') == []
+        assert joined(reader.push('w"}, {"x": 1}')) == [("call", "now", {}), ("say", '{"x": 1}')]
+
+
 # inference without a family: Ollama's rule
 
 

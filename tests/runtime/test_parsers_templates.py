@@ -218,3 +218,19 @@ def test_answers_of_tools_are_linked_to_their_calls() -> None:
         ("g", "x"), ("f", "call00000"), ("f", "call00001"), ("h", ""), ("", "y"), ("f", "z"), ("", ""),
     ]  # fmt: skip
     assert linked(linked_) == linked_
+
+
+def test_only_a_template_that_leaves_the_answer_open_begins_it() -> None:
+    tokens = Tokenizer.from_gguf(byte_level())
+    thought = "{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}"
+    closing = "{{ range .Messages }}" + thought + "{{ .Content }}<|im_end|>{{ end }}<|im_start|>assistant\n"
+    chosen = Renderer.choose(tokens, template=closing, jinja=None)
+    prompt = chosen.chat([Q, Message(role="assistant", content="Well <think>")], limit=999)
+    assert not prompt.begun
+    parser = chosen.parser(prompt_text=prompt.text, begun=prompt.begun)
+    assert read(parser, ["<think>a</think>b"]) == [("think", "a"), ("say", "b")]
+    plain = Renderer.choose(
+        tokens, template="{{ range .Messages }}" + thought + "{{ .Content }}\n{{ end }}A:", jinja=None
+    )
+    parser = plain.parser(prompt_text=plain.chat([Q], limit=999).text)
+    assert read(parser, ["b"]) == [("say", "b")]  # though the question names the tag

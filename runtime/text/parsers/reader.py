@@ -184,6 +184,9 @@ class AnswerReader:
             return
         self._feed.text = "{" + self._feed.text
         while True:
+            if opening in syntax.leads and not self._offered.may_begin((yield from self._feed.first_key())):
+                writer.show("".join(raw))  # other JSON: it need not wait for its end
+                return
             text: list[str] = []
             yield from self._feed.balanced(text.append)
             call = self._read("".join(text), named, syntax)

@@ -19,10 +19,10 @@ THINKING: tuple[Tags, ...] = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|channel>thought", "<channel|>"),
     ("<seed:think>", "</seed:think>"),
+    THINK,
     ("<thinking>", "</thinking>"),
     ("<reasoning>", "</reasoning>"),
     ("Here is my thought process:", "Here is my response:"),
-    THINK,
 )
 
 _SEP = "<｜tool▁sep｜>"
@@ -129,7 +129,7 @@ FAMILIES: tuple[Syntax, ...] = (
     ),
     Syntax(
         name="lfm2",
-        marks=(("<|tool_call_start|>",),),
+        marks=(("<|tool_call_start|>",), ("<|tool_list_start|>",)),
         opens=("<|tool_call_start|>",),
         closes=("<|tool_call_end|>",),
         block=blocks.python_calls,
