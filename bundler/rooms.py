@@ -400,7 +400,7 @@ class Rooms:
         now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
         again = partial(verify.authenticate, folder, self.trust, self._policy, now, keys=self.keys)
         try:
-            return self._keeper.attest(run, folder, store, again)
+            return self._keeper.attest(run, folder, store, again, self.keys)
         finally:
             for note in self._keeper.notes:
                 self.say({"event": "note", "bundle": "", "why": note})

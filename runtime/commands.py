@@ -92,7 +92,7 @@ def serve(
         "", help="Send OpenTelemetry spans there, such as http://collector:4318: an outbound connection [nowhere]."
     ),
 ) -> None:
-    """Serve the models of the store over the Ollama and OpenAI APIs.
+    """Serve the models of the store over the Ollama, OpenAI and Anthropic APIs.
 
     Opens no outbound connection, ever, unless --online or --otel-endpoint is given. A setting with a name in brackets
     may also come from the environment, as SEALIFT_X or, but for SEALIFT_ACCESS, OLLAMA_X. On SIGHUP keys and
@@ -300,6 +300,7 @@ def _once(session: Any, question: str) -> None:
     """One question through /api/generate, as Ollama's command does: the model's own MESSAGEs come first there too."""
     from runtime.chat.printing import statistics
     from runtime.chat.repl import print_answer, write
+    from runtime.chat.thinking import shown
 
     body = {"model": session.model, "prompt": question, "format": session.format, "think": session.think}
     body |= {"keep_alive": session.keep_alive}
@@ -309,9 +310,9 @@ def _once(session: Any, question: str) -> None:
         given = {key: value for key, value in body.items() if value is not None}
         for chunk in session.client.stream("/api/generate", given):
             last.update(chunk)
-            yield chunk.get("response", "")
+            yield chunk.get("thinking", ""), chunk.get("response", "")
 
-    print_answer(pieces(), wordwrap=session.wordwrap)
+    print_answer(shown(pieces()), wordwrap=session.wordwrap)
     write("\n")
     if session.verbose:
         sys.stderr.write("\n" + statistics(last))

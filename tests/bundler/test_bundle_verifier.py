@@ -98,8 +98,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         patch.setenv("SEALIFT_HOME", str(root / "home"))
         bench = Bench(root / "bench")
     found = {"sound": bench.sound, "delta": bench.delta, "hurt": bench.hurt, "nowhere": root / "nowhere"}
-    for name, of in (("unapproved", "sound"), ("misapproved", "sound"), ("cut approval", "sound"), ("incomplete", "sound"),
-                     ("delta damaged", "delta")):  # fmt: skip
+    broken = ("unapproved", "misapproved", "cut approval", "incomplete")
+    for name, of in (dict.fromkeys(broken, "sound") | {"delta damaged": "delta"}).items():
         found[name] = root / name.replace(" ", "-")
         shutil.copytree(found[of], found[name])
     (approval,) = found["unapproved"].glob("*.approval-*")

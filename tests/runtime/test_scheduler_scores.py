@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runtime.engine.batch import rows_of
 from runtime.engine.blocks import BlockPool
 from runtime.engine.sampling import Sampling
-from runtime.engine.scheduler import Scheduler
+from runtime.engine.scheduler import Chosen, Scheduler
 from runtime.engine.sequence import Sequence
 from tests.peers.fake_engine import FakeEngine, answer, score
 
@@ -51,7 +51,7 @@ def test_every_token_but_the_first_is_scored_once_and_as_it_is_alone(asked: list
             if outcome.scores:
                 assert not chosen[id], "a score after a token"
                 scores[id] += [one.logprob for one in outcome.scores]
-            elif outcome.chosen is not None:
+            elif isinstance(outcome.chosen, Chosen):
                 chosen[id].append(outcome.chosen.token)
         scheduler.check()
     for sequence in asked:
