@@ -245,5 +245,7 @@ def test_a_call_may_be_64_deep() -> None:
 
 
 def test_a_tag_that_begins_the_closing_of_thinking_does_not_hide_it() -> None:
-    reader = AnswerReader(Offered(TOOLS), syntax=of_tag("</"), tags=("<think>", "</think>"))
-    assert read(reader, ["<think>a</think>b"]) == [("think", "a"), ("say", "b")]
+    text = '<think>a</now {"a": 1}</think>b'
+    for pieces in ([text], text):
+        reader = AnswerReader(Offered(TOOLS), syntax=of_tag("</"), tags=("<think>", "</think>"))
+        assert read(reader, pieces) == [("think", 'a</now {"a": 1}'), ("say", "b")]
