@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+from functools import lru_cache
 from typing import Any
 
 import typer
@@ -27,7 +28,9 @@ CUSTODY = {"rm": "remove"} | {
 EXIT_INTERRUPTED = 130
 
 
+@lru_cache(maxsize=1)
 def build() -> typer.Typer:
+    """All verbs. Built once: rooms add theirs to groups of their own, and must not do so twice."""
     app = typer.Typer(
         name="sealift",
         help="Sealed bundles of language models, lifted across an air gap and served on the other side.",

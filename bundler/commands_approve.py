@@ -63,7 +63,7 @@ def approve_(
     names = list(dict.fromkeys(sign))
     for name in names:
         Keyring(keys_dir()).public(name)  # a misspelt name is told before every byte is read
-    policy, keys = load_policy(), load_identity(identity)
+    policy, keys = load_policy(), load_identity(identity, folder)
     judged_by = renewed_trust(folder, trust, policy, keep=False)
     with bar("verifying") as progress:
         candidate = examine(

@@ -40,6 +40,7 @@ IDENTITY = typer.Option(
     help="An age identity file, for volumes that are encrypted.",
     show_default=False,
 )
+BUNDLE_PASSPHRASE = "SEALIFT_BUNDLE_PASSPHRASE"  # variable of the environment; keys have another one
 GAP = typer.Option(False, "--allow-gap", help="Take it although bundles before it in its channel were never seen.")
 MEDIUM = typer.Option(None, "--medium", help="Label or serial number of the medium, for the custody log.")
 CUSTODIAN = typer.Option(None, "--custodian", help="Who carries it, for the custody log.")
@@ -95,6 +96,9 @@ def export_(
         help="Encrypt the volumes for this recipient, age1…, or for those in this file; may be given several times.",
         show_default=False,
     ),
+    encrypt_passphrase: bool = typer.Option(
+        False, "--encrypt-passphrase", help=f"Encrypt for who knows a passphrase: asked for, or {BUNDLE_PASSPHRASE}."
+    ),
     index: str = typer.Option(
         "hidden", "--index", help="With --encrypt: `readable` leaves the index volume, the sheet and names in clear."
     ),
@@ -121,7 +125,7 @@ def export_(
     from signing.hosttrust import HostTrust
     from signing.keyring import open_signer
 
-    sealing = _sealing(encrypt or [], index, with_trust=with_trust)
+    sealing = _sealing(encrypt or [], index, with_trust=with_trust, passphrase=encrypt_passphrase)
     chain = HostTrust.here().chain() if with_trust else None  # before the work: there may be nothing signed
     options = Options(
         volume_size=parse_size(volume_size),
@@ -189,7 +193,7 @@ def verify_(
     from manifests.store import Store
 
     policy = load_policy(allow_gap)
-    keys = load_identity(identity)
+    keys = load_identity(identity, folder)
     judged_by = renewed_trust(folder, trust, policy, keep=False)
     try:
         with bar("verifying") as progress:
@@ -239,7 +243,7 @@ def inspect_(
     """Show what a bundle says it holds, without reading its payload. This is no verdict."""
     from bundler.inspect import inspect
 
-    keys = load_identity(identity)
+    keys = load_identity(identity, folder)
     found = inspect(folder, load_trust(trust) if trust else None, extra=approval or (), keys=keys)
     if as_json:
         print_json(found.as_dict())
@@ -278,7 +282,7 @@ def import_(
     from bundler.importer import import_bundle
     from manifests.store import Store
 
-    store, policy, keys = Store(), load_policy(allow_gap), load_identity(identity)
+    store, policy, keys = Store(), load_policy(allow_gap), load_identity(identity, folder)
     keeper = open_keeper(receipt_key, passphrase_file, receipt_out, hands(medium, custodian), unused=dry_run)
     with print_kept(keeper), bar("importing") as progress:
         count = counted(progress, folder)
@@ -297,7 +301,7 @@ def import_(
             )
 
         again = partial(authenticated, folder, trust, policy, approval or (), keys)
-        report, kept = keeper.attest(run, folder, store, None if dry_run else again)
+        report, kept = keeper.attest(run, folder, store, None if dry_run else again, keys)
     if as_json:
         print_json(report.as_dict() | {"receipt": kept.as_dict() if kept else None})
     else:
@@ -337,26 +341,43 @@ def load_trust(path: Path | None) -> TrustStore:
     return TrustStore.load(path)
 
 
-def load_identity(path: Path | None) -> Keys | None:
+def load_identity(path: Path | None, folder: Path | None = None) -> Keys | None:
+    """The identity that was named; or the one that lies in `folder` under a passphrase, if there is one."""
     from bundler import seal
+    from bundler.conceal import LOCKED
 
-    return seal.load_keys(path) if path else None
+    if path is None and folder is not None:
+        place = folder if folder.is_dir() else folder.parent
+        path = next(iter(sorted(place.glob(f"*{LOCKED}"))), None)
+    if path is None:
+        return None
+    return seal.unlock(path, _bundle_passphrase(path.name)) if seal.is_locked(path) else seal.load_keys(path)
 
 
-def _sealing(encrypt: list[str], index: str, *, with_trust: bool) -> Sealing | None:
+def _sealing(encrypt: list[str], index: str, *, with_trust: bool, passphrase: bool) -> Sealing | None:
     from bundler import seal
     from bundler.errors import BadRequest
 
     if index not in ("hidden", "readable"):
         raise BadRequest(f"--index {index[:40]!r}: expected hidden or readable")
-    if not encrypt:
+    if not encrypt and not passphrase:
         return None
     if with_trust and index == "hidden":
         raise BadRequest(
             "--with-trust lies beside the volumes in clear, and names signers and channels",
             hint="carry it another way (sealift trust export), or add --index readable",
         )
-    return seal.Sealing(recipients=seal.recipients(encrypt), hidden=index == "hidden")
+    locked = None
+    if passphrase:
+        locked = seal.lock(_bundle_passphrase("the bundle", confirm=True))
+        encrypt = [*encrypt, locked[0]]
+    return seal.Sealing(recipients=seal.recipients(encrypt), hidden=index == "hidden", locked=locked)
+
+
+def _bundle_passphrase(what: str, *, confirm: bool = False) -> bytes:
+    from signing.passphrase import find_passphrase
+
+    return find_passphrase(what, confirm=confirm, variable=BUNDLE_PASSPHRASE)
 
 
 def renewed_trust(folder: Path, given: Path | None, policy: Policy, *, keep: bool) -> TrustStore:

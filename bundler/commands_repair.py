@@ -113,6 +113,7 @@ def resend_(
     A slip may be typed by hand, or be the text of its QR symbols. Exit codes: 0 written, 1 the slip or the bundle is
     not right, 4 a folder cannot be read or written.
     """
+    from bundler import paper
     from bundler import slip as slips
     from bundler.commands_custody import named, recorded
     from bundler.errors import medium_errors
@@ -120,10 +121,10 @@ def resend_(
     from bundler.sizes import show_size
 
     if slip == "-":
-        raw = sys.stdin.buffer.read(slips.MAX_TEXT + 1)
+        raw = sys.stdin.buffer.read(paper.MAX_TEXT + 1)
     else:
         with medium_errors(Path(slip)), open(slip, "rb") as stream:
-            raw = stream.read(slips.MAX_TEXT + 1)
+            raw = stream.read(paper.MAX_TEXT + 1)
     with bar("resending") as progress:
         report = resend(
             slips.parse(raw.decode("utf-8", "replace")),
@@ -131,10 +132,12 @@ def resend_(
             volumes=volumes,
             progress=counted(progress, volumes) if volumes else None,
         )
-    recorded("resend", named(report.statement) | {"files": len(report.written)})
+    bundle = named(report.statement) if report.statement else {"bundle": report.id}
+    recorded("resend", bundle | {"files": len(report.written)})
     if as_json:
         print_json(report.as_dict())
         return
-    print(f"bundle {report.statement.id}, from {'the volumes' if report.source == 'volumes' else 'the store'}")
+    place = {"volumes": "the volumes", "encrypted": "the encrypted volumes", "store": "the store"}[report.source]
+    print(f"bundle {report.id}, from {place}")
     for path in report.written:
         print(f"written: {path}  {show_size(path.stat().st_size)}")

@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bundler.commands_bundle import FOLDER, JSON, TRUST, bar, counted, load_policy, load_trust, print_json, say
+from bundler.commands_bundle import (
+    FOLDER,
+    IDENTITY,
+    JSON,
+    TRUST,
+    bar,
+    counted,
+    load_identity,
+    load_policy,
+    load_trust,
+    print_json,
+    say,
+)
 
 if TYPE_CHECKING:
     from bundler.rooms import Rooms
+    from bundler.seal import Keys
 
 
 def register(bundle_app: typer.Typer) -> None:
@@ -108,6 +121,7 @@ def receive_(
     ),
     repair: bool = typer.Option(True, "--repair/--no-repair", help="Use parity volumes where something stays missing."),
     interval: float = typer.Option(2.0, "--interval", min=0.1, max=3600, help="Seconds between two looks."),
+    identity: Path = IDENTITY,
     trust: Path = TRUST,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object for each event, for scripts."),
 ) -> None:
@@ -124,7 +138,7 @@ def receive_(
 
     if (watch is None) == (udp is None):
         raise BadRequest("from where? Give --watch FOLDER, or --udp ADDRESS:PORT")
-    with _rooms(out, trust, repair, as_json) as rooms:
+    with _rooms(out, trust, repair, as_json, load_identity(identity)) as rooms:
         if udp is not None:
             _listen(udp, rooms, once)
         elif watch is not None:
@@ -146,7 +160,7 @@ def _listen(udp: str, rooms: Rooms, once: bool) -> None:
         udp_link.serve(socket, receiver, once=once)
 
 
-def _rooms(out: Path | None, trust: Path | None, repair: bool, as_json: bool) -> Rooms:
+def _rooms(out: Path | None, trust: Path | None, repair: bool, as_json: bool, keys: Keys | None) -> Rooms:
     from bundler.commands_receipts import open_keeper
     from bundler.rooms import Rooms
     from manifests.store import Store
@@ -161,8 +175,9 @@ def _rooms(out: Path | None, trust: Path | None, repair: bool, as_json: bool) ->
     for note in keeper.notes:
         say(note)
     return Rooms(
-        base, load_trust(trust), tell, policy=load_policy(), store=store, repair=repair, host=host, keeper=keeper
-    )
+        base, load_trust(trust), tell, policy=load_policy(), store=store, repair=repair, host=host, keeper=keeper,
+        keys=keys,
+    )  # fmt: skip
 
 
 def _print_json_line(event: dict[str, Any]) -> None:

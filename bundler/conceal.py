@@ -13,6 +13,7 @@ from bundler.seal import Sealing
 from manifests.statement import Statement
 
 SEALED = ".age"
+LOCKED = ".identity.age"
 LABEL = "sealed"  # what stands in the place of the label
 
 _TEXT = """\
@@ -59,6 +60,11 @@ def file_name(statement: Statement, index: int, sealing: Sealing | None) -> str:
     if sealing is None or (index == 0 and not sealing.hidden):
         return name
     return (hidden(name) if sealing.hidden else name) + SEALED
+
+
+def locked_name(statement: Statement, sealing: Sealing) -> str:
+    """Of the identity that a passphrase opens."""
+    return (stem(statement) if sealing.hidden else layout.stem(statement)) + LOCKED
 
 
 def sheet(statement: Statement) -> str:

@@ -4,7 +4,8 @@ hashlib leaves the interpreter lock for pieces over 2 KiB. There is a lane, a th
 for each hash. Jobs come slowest first: SHA-512 has the first lane for itself, and what has no lane of its own shares
 the last. (Four threads would each get half of one of two processors, and SHA-512, as slow as three SHA-256, would end
 late.) Lanes take pieces in order, each as fast as it can: none waits at a piece's end for the others, only for bytes.
-A job keeps its place between two flushes, so a hash never sees piece n+1 before piece n.
+A job keeps its place between two flushes, so a hash never sees piece n+1 before piece n. Measured on two processors:
+docs/benchmarks/crossing.md.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
 
-Job = Callable[[memoryview], Any]
-Then = Callable[[list[Any]], None]
+Job = Callable[[memoryview], object]
+Then = Callable[[], None]
 
 LANES = 4  # the most hashes over one piece: SHA-512, leaf, SHA-256, volume
-DEPTH = 6  # pieces under way; with leaves of 4 MiB, 24 MiB
+DEPTH = 6  # buffers under way; with leaves of 4 MiB, 24 MiB
+PIECE = 1 << 20  # bytes; what one lane hashes twice is still in its processor's own cache then (2 MiB on a Xeon)
 
 
 class Pipeline:
@@ -30,8 +31,8 @@ class Pipeline:
         count = min(LANES, len(os.sched_getaffinity(0)))
         self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="hash") for _ in range(count)]
         self._free = [memoryview(bytearray(size)) for _ in range(DEPTH)]
-        self._running: deque[tuple[memoryview, list[Future[list[Any]]], Then | None]] = deque()
-        self._filled: memoryview | None = None
+        self._running: deque[tuple[memoryview, list[Future[None]], Then | None]] = deque()
+        self._filled: tuple[memoryview, list[Future[None]]] | None = None
 
     def __enter__(self) -> Pipeline:
         return self
@@ -43,21 +44,36 @@ class Pipeline:
             lane.shutdown(wait=True, cancel_futures=True)
 
     def buffer(self, size: int) -> memoryview:
-        """`size` bytes to fill and to push."""
+        """`size` bytes to fill; then `start`, once or for one part after another, and `push`."""
         if self._filled is None:
             while not self._free:
                 self._finish_oldest()
-            self._filled = self._free.pop()
-        return self._filled[:size]
+            self._filled = self._free.pop(), []
+        return self._filled[0][:size]
 
-    def push(self, piece: memoryview, jobs: Sequence[Job], then: Then | None = None) -> None:
-        """Starts `jobs`, slowest first, over `piece`, which `buffer` gave. `then` gets their results in some later
-        call, pieces in order."""
+    def fill(self, size: int, read: Job, jobs: Sequence[Job]) -> memoryview:
+        """A buffer that `read` fills, piece by piece; `jobs` start over each as soon as it is there."""
+        whole = self.buffer(size)
+        for at in range(0, size, PIECE):
+            piece = whole[at : at + PIECE]
+            read(piece)
+            self.start(piece, jobs)
+        return whole
+
+    def start(self, piece: memoryview, jobs: Sequence[Job]) -> None:
+        """Starts `jobs`, slowest first, over a part of the buffer."""
         assert self._filled is not None
         last = len(self._lanes) - 1
         shares = [*([job] for job in jobs[:last]), list(jobs[last:])]
-        futures = [lane.submit(_run, share, piece) for lane, share in zip(self._lanes, shares, strict=False) if share]
-        self._running.append((self._filled, futures, then))
+        self._filled[1].extend(
+            lane.submit(_run, share, piece) for lane, share in zip(self._lanes, shares, strict=False) if share
+        )
+
+    def push(self, then: Then | None = None) -> None:
+        """Lets go of the buffer. `then` is called in some later call, when all its jobs are done, in the order of
+        buffers."""
+        assert self._filled is not None
+        self._running.append((*self._filled, then))
         self._filled = None
 
     def flush(self) -> None:
@@ -67,11 +83,13 @@ class Pipeline:
 
     def _finish_oldest(self) -> None:
         buffer, futures, then = self._running.popleft()
-        results = [result for future in futures for result in future.result()]
+        for future in futures:
+            future.result()
         if then:
-            then(results)
+            then()
         self._free.append(buffer)
 
 
-def _run(jobs: Sequence[Job], piece: memoryview) -> list[Any]:
-    return [job(piece) for job in jobs]
+def _run(jobs: Sequence[Job], piece: memoryview) -> None:
+    for job in jobs:
+        job(piece)

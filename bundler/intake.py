@@ -23,7 +23,7 @@ from bundler.medium import HEAD, Medium, VolumeReader
 from bundler.staging import Staging
 from manifests.digest import Digest
 from manifests.errors import StatementError
-from manifests.leaves import LEAF_SIZE, LeafList, leaf_hash
+from manifests.leaves import LEAF_SIZE, LeafList, leaf_hash, leaf_hasher
 from manifests.statement import LEAVES_TYPE, Blob, Statement
 
 Progress = Callable[[int], None]
@@ -152,22 +152,22 @@ class Intake:
         length = state.leaves.lengths[state.next_leaf]
         if state.position + length > end:
             raise BundleRefused(f"statement: a segment of blob {state.blob.digest} ends inside a leaf")
-        place, position = volume.position, state.position
-        piece = self._pipeline.buffer(length)
-        volume.read_into(piece, f"blob {state.blob.digest}")
+        place, position, leaf = volume.position, state.position, leaf_hasher()
+        jobs: list[Job] = [state.sha512.update, leaf.update, state.sha256.update]
+        if self._volume_hash:
+            jobs.append(self._volume_hash.update)
+        what = f"blob {state.blob.digest}"
+        piece = self._pipeline.fill(length, lambda part: volume.read_into(part, what), jobs)
         number = state.advance(length)
 
-        def then(results: list[Any]) -> None:
-            if results[1] != state.leaves.hashes[number]:
+        def then() -> None:
+            if leaf.digest() != state.leaves.hashes[number]:
                 raise VolumeDamaged(volume.name, place, f"leaf {number} of blob {state.blob.digest} is damaged")
             if self._staging:
                 self._staging.write(state.blob.digest, piece, position)
             self._progress(length)
 
-        jobs: list[Job] = [state.sha512.update, leaf_hash, state.sha256.update]
-        if self._volume_hash:
-            jobs.append(self._volume_hash.update)
-        self._pipeline.push(piece, jobs, then)
+        self._pipeline.push(then)
 
     def _begin(self, blob: Blob) -> _Open:
         assert blob.leaves is not None
@@ -193,7 +193,8 @@ class Intake:
                 piece = self._pipeline.buffer(length)
                 if stream.readinto(piece) != length or leaf_hash(piece) != state.leaves.hashes[state.next_leaf]:
                     break
-                self._pipeline.push(piece, [state.sha512.update, state.sha256.update])
+                self._pipeline.start(piece, [state.sha512.update, state.sha256.update])
+                self._pipeline.push()
                 state.advance(length)
             self._pipeline.flush()
 

@@ -19,19 +19,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from bundler.channels import Channels
 from bundler.errors import BadRequest, InventoryRefused
 from bundler.hashing import Pipeline
-from bundler.measure import fill
+from bundler.measure import fill, note
 from manifests import canonical
 from manifests.digest import Digest
 from manifests.errors import DigestMismatch, FieldError, ManifestsError, NotFound
 from manifests.fields import Fields
 from manifests.home import own_version
-from manifests.leaves import ENTRY, LEAF_SIZE, MAX_LEAVES, LeafList, content_cuts, leaf_hash, leaf_lengths
+from manifests.leaves import ENTRY, LEAF_SIZE, MAX_LEAVES, LeafList, content_cuts, leaf_hasher, leaf_lengths
 from manifests.manifest import MAX_BLOB
 from manifests.name import ModelName
 from manifests.statement import CHANNEL, ID, MAX_BLOBS, PLAIN, format_time, parse_time
@@ -112,10 +113,9 @@ def measured(store: Store, digest: Digest, pipeline: Pipeline, progress: Progres
             cuts = content_cuts(path) if size > LEAF_SIZE else []
         lengths = leaf_lengths(size, cuts)
         for length in lengths:
-            piece = pipeline.buffer(length)
-            fill(stream, piece, digest)
-            jobs = [leaf_hash, sha512.update, sha256.update]
-            pipeline.push(piece, jobs, lambda results: hashes.append(results[0]))
+            leaf = leaf_hasher()
+            pipeline.fill(length, partial(fill, stream, digest=digest), [sha512.update, leaf.update, sha256.update])
+            pipeline.push(partial(note, hashes, leaf))
             if progress:
                 progress(length)
         pipeline.flush()

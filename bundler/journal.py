@@ -48,7 +48,7 @@ class Journal:
             "more": [str(options.expires), str(options.leaf_size), os.environ.get("SOURCE_DATE_EPOCH", "")],
             "parity": str(options.parity),
             "since": str(options.since),
-            **({"sealed": [*options.sealing.recipients, str(options.sealing.hidden)]} if options.sealing else {}),
+            **({"sealed": options.sealing.asked} if options.sealing else {}),
             "verifier": Digest.of(layout.verifier()).hex,
         }
         self._signers, self._sealed = signers, options.sealing is not None

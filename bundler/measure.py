@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from bundler import layout, tar
@@ -19,7 +20,7 @@ from bundler.errors import ExportRefused
 from bundler.hashing import Job, Pipeline
 from bundler.layout import Member
 from manifests.digest import Digest
-from manifests.leaves import LeafList, leaf_hash
+from manifests.leaves import LeafList, leaf_hasher
 from manifests.statement import LEAVES_TYPE, Blob, Statement
 
 Meter = Callable[[int], None]
@@ -65,17 +66,17 @@ class _Hashing:
         assert member.blob
         digest = member.blob.digest
         sha256, sha512 = self._large[digest]
-        jobs: list[Job] = [sha512.update, leaf_hash, sha256.update, hasher.update]
         lengths, hashes = self._load.larges[digest], self._hashes[digest]
         with self._load.open(digest) as stream:
             stream.seek(member.offset)
-            done, leaf = 0, len(hashes)
+            done, number = 0, len(hashes)
             while done < member.size:
-                piece = pipeline.buffer(lengths[leaf])
-                fill(stream, piece, digest)
-                pipeline.push(piece, jobs, lambda results: hashes.append(results[1]))
-                done, leaf = done + lengths[leaf], leaf + 1
-                self._meter(len(piece))
+                length, leaf = lengths[number], leaf_hasher()
+                jobs: list[Job] = [sha512.update, leaf.update, sha256.update, hasher.update]
+                pipeline.fill(length, partial(fill, stream, digest=digest), jobs)
+                pipeline.push(partial(note, hashes, leaf))
+                done, number = done + length, number + 1
+                self._meter(length)
             pipeline.flush()
 
     def blobs(self, draft: Statement) -> tuple[Blob, ...]:
@@ -104,6 +105,11 @@ class _Hashing:
             tree = replace(blob.leaves, list=listed, root=Digest(leaves.root.hex()))
             found.append(replace(blob, sha512=sha512.hexdigest(), leaves=tree))
         return tuple(sorted(found, key=lambda blob: blob.digest))
+
+
+def note(hashes: list[bytes], leaf: Any) -> None:
+    """What a leaf's hasher found, once it has seen the whole leaf."""
+    hashes.append(leaf.digest())
 
 
 def fill(stream: Any, piece: memoryview, digest: Digest) -> None:

@@ -4,10 +4,10 @@
     001 041ZS 7J2QK 8XM0R T5C3E 9D      number, at most twenty characters of five bits in groups, two check characters
     # lines that begin so are for people
 
-The lines are those of a resend slip. One wrong character, two swapped ones, a lost or a doubled line are told with the
-line's number; four bytes of a hash at the end catch what several mistakes could hide. Neither is a proof of origin:
-that is the signature among the bytes.
-Law: `parse(title, text(title, raw)) == raw`, and `parse(title, symbol(title, raw)) == raw`.
+Receipts, tree heads and resend slips are written so. One wrong character, two swapped ones, a lost or a doubled line
+are told with the line's number; four bytes of a hash at the end catch what several mistakes could hide. Neither is a
+proof of origin: that is the signature among the bytes.
+Law: `parse(title, text(title, raw)) == raw`, and so for what `symbols` give, one after another in any order.
 Refused: characters outside the alphabet, lines that are missing or twice with different characters, another title.
 """
 
@@ -18,7 +18,8 @@ import re
 
 from bundler.errors import PaperRefused
 
-MAX_LINES = 64
+MAX_LINES = 999
+SYMBOL_LINES = 11  # where a text takes several symbols: version 10, which any camera reads from a screen
 MAX_TEXT = 1 << 16  # characters, the lines for people included
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: without I, L, O and U
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)} | {"O": 0, "I": 1, "L": 1}
@@ -29,14 +30,20 @@ _TAIL = 4  # bytes of the hash over all
 _HINT = "compare it with the paper, line by line; each line ends in two check characters"
 
 
-def text(title: str, raw: bytes) -> str:
-    """For paper and for files."""
-    return "\n".join([title, *_lines(raw, " ")]) + "\n"
+def text(title: str, raw: bytes, name: str = "") -> str:
+    """For paper and for files. `name`: a word after the title, for people."""
+    return "\n".join([f"{title} {name}".rstrip(), *_lines(raw, " ")]) + "\n"
 
 
 def symbol(title: str, raw: bytes) -> str:
     """For one QR symbol, in the alphabet of its alphanumeric mode."""
     return "/".join([title, *_lines(raw, "")])
+
+
+def symbols(title: str, raw: bytes) -> list[str]:
+    """For as many QR symbols as it takes. Each says what it is; their order is free."""
+    lines = _lines(raw, "")
+    return ["/".join([title, *lines[i : i + SYMBOL_LINES]]) for i in range(0, len(lines), SYMBOL_LINES)]
 
 
 def is_titled(title: str, found: str) -> bool:
@@ -45,20 +52,22 @@ def is_titled(title: str, found: str) -> bool:
     return _squeezed(first) == title
 
 
-def parse(title: str, found: str) -> bytes:
-    """Small letters, O for 0 and I or L for 1 are taken; spaces, `-` and the order of lines do not matter."""
+def parse(title: str, found: str, *, several: bool = False) -> bytes:
+    """Small letters, O for 0 and I or L for 1 are taken; spaces, `-` and the order of lines do not matter. `several`:
+    the title may be there once for each symbol, and a word may follow it. Raises PaperRefused, which names the line."""
     if len(found) > MAX_TEXT:
         raise PaperRefused(f"a text of {len(found):,} characters; at most {MAX_TEXT:,} are read")
     lines: dict[int, str] = {}
     titles = 0
     for part in _parts(found):
-        if _squeezed(part) == title:
+        words = _squeezed(part)
+        if words == title or (several and words.rpartition(" ")[0] == title):
             titles += 1
             continue
         number, piece = _parse_line(part)
         if lines.setdefault(number, piece) != piece:
             raise PaperRefused(f"line {number} is there twice, with different characters", hint=_HINT)
-    if titles != 1:
+    if titles != 1 and not (several and titles):
         raise PaperRefused(f"expected one text that begins with {title}, found {titles}")
     missing = [number for number in range(1, max(lines, default=1)) if number not in lines]
     if missing or not lines:

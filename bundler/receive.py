@@ -2,8 +2,8 @@
 
 A file is looked at when name, size and time were the same in two looks, and again whenever they change. That only saves
 work: what a file is, is said by its content, and whether it is right by the hashes of a signed statement (rooms.py).
-Volumes and parts are known by their first member, whatever they are named; parity volumes, approvals and carried trust
-by their names. Carried trust is taken first; what it renews, all files are looked at again.
+Volumes and parts are known by their first member, whatever they are named; parity volumes, encrypted volumes (*.age),
+approvals and carried trust by their names. Carried trust is taken first; what it renews, all files are looked at again.
 Nothing in the folder is ever written, moved or removed. Links and everything that is no regular file are passed over.
 """
 
@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bundler import approvals, carried, layout, parity, parts, tar
-from bundler.errors import BundleRefused, BundlerError, MediumUnavailable, VolumeMixed, medium_errors
-from bundler.medium import MAX_FILES, PARITY, read_start
+from bundler.conceal import LOCKED, SEALED
+from bundler.errors import BundleRefused, BundlerError, CannotDecrypt, MediumUnavailable, VolumeMixed, medium_errors
+from bundler.medium import MAX_FILES, PARITY, VolumeReader, read_start
 from bundler.rooms import Room, Rooms
 from signing.errors import SigningError
 
@@ -73,6 +74,8 @@ class Watch:
         """Whether the file was dealt with, for as long as it does not change."""
         try:
             return self._sort(path)
+        except CannotDecrypt as error:
+            self._rooms.say({"event": "encrypted", "bundle": "", "name": path.name, "why": str(error)})
         except MediumUnavailable as error:
             self._rooms.say({"event": "unreadable", "bundle": "", "name": path.name, "why": str(error)})
         except (BundlerError, SigningError) as error:
@@ -91,6 +94,11 @@ class Watch:
                 approvals.check(path, room.envelope)
                 room.take_beside(path, path.name)
             return bool(rooms)  # its bundle may come later
+        if path.name.endswith(LOCKED):
+            return True
+        if path.name.endswith(SEALED):
+            self._sealed(path)
+            return True
         with medium_errors(path), path.open("rb") as stream:
             first = stream.read(2 * tar.BLOCK)
         kind = first[:100].rstrip(b"\0").decode("ascii", "replace")
@@ -109,8 +117,14 @@ class Watch:
                 home.take_beside(path, parity.volume_name(home.stem, found.index))
         return True
 
+    def _sealed(self, path: Path) -> None:
+        """A volume that is encrypted. Raises CannotDecrypt."""
+        with VolumeReader(path, self._rooms.keys) as volume:
+            first = volume.read(2 * tar.BLOCK, "the SEALIFT line")
+        self._volume(path, first[tar.BLOCK :])
+
     def _volume(self, path: Path, line: bytes) -> None:
-        identity, envelope = read_start(path)
+        identity, envelope = read_start(path, self._rooms.keys)
         room, match = self._room(envelope, identity), _NUMBER.match(line)
         if room:
             index = int(match["number"]) if match else len(room.names)

@@ -2,6 +2,7 @@
 
     find    the volumes in a folder (`--from`), or else a bundle that was exported here, written again from the store
     check   each volume that is asked for is read whole, and its payload has the hash that the statement says
+    sealed  encrypted volumes are known by their names and sent again whole, whatever ranges are asked for
     write   a volume that is asked for whole, as it is; else a part with the ranges (parts.py); never over a file
 
 Put beside the others on the isolated side, `bundle repair`, `bundle receive` and, for whole volumes, `bundle import`
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bundler import journal, layout, mend, parts
+from bundler.conceal import SEALED
 from bundler.errors import BadRequest, SlipRefused, VolumeMissing, medium_errors
 from bundler.hashing import Pipeline
-from bundler.medium import VOLUME, file_names, read_start
+from bundler.medium import VOLUME, file_names, plain_size, read_start
 from bundler.slip import Slip, Want
 from bundler.volumes import check_volume
 from bundler.writing import create, sync_medium, write_volume
@@ -35,13 +37,14 @@ READ = 4 << 20  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResendReport:
-    statement: Statement
-    source: str  # `volumes` or `store`
+    id: str
+    statement: Statement | None  # None: of encrypted volumes
+    source: str  # `volumes`, `encrypted` or `store`
     written: tuple[Path, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "id": self.statement.id,
+            "id": self.id,
             "source": self.source,
             "written": [{"path": str(path), "bytes": path.stat().st_size} for path in self.written],
         }
@@ -53,31 +56,45 @@ def resend(
     """`volumes`: the folder that the bundle was exported into. Raises SlipRefused, VolumeMissing, VolumeDamaged,
     ExportRefused, MediumUnavailable."""
     progress = progress or (lambda count: None)
-    source = _Folder(volumes, slip.id) if volumes is not None else _Again(store or Store(), slip.id)
+    source = _source(slip, volumes, store)
     with medium_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     if volumes is not None and out.resolve() == source.folder.resolve():
         raise BadRequest(f"-o {out} is the folder of the volumes themselves", hint="give an empty folder")
-    names = layout.volume_names(source.statement)
-    if slip.wants[-1].volume >= len(names):
-        raise SlipRefused(f"the bundle has {len(names)} volumes; the slip asks for number {slip.wants[-1].volume}")
     number = int(hashlib.sha256(slip.encode()).hexdigest()[:5], 16)
-    written = [_write(source, want, out, names[want.volume], number, progress) for want in slip.wants]
+    written = [_write(source, want, out, source.name(want.volume), number, progress) for want in slip.wants]
     sync_medium(out)
-    return ResendReport(statement=source.statement, source=source.kind, written=tuple(written))
+    return ResendReport(id=slip.id, statement=source.statement, source=source.kind, written=tuple(written))
 
 
-def _write(source: _Folder | _Again, want: Want, out: Path, name: str, number: int, progress: Progress) -> Path:
-    path = out / (parts.file_name(name, "r", number) if want.ranges else name)
+def _source(slip: Slip, volumes: Path | None, store: Store | None) -> _Folder | _Encrypted | _Again:
+    if volumes is None:
+        return _Again(store or Store(), slip.id)
+    sealed = _Encrypted(volumes, slip.id)
+    return sealed if sealed.names else _Folder(volumes, slip.id)
+
+
+def _write(
+    source: _Folder | _Encrypted | _Again, want: Want, out: Path, name: str, number: int, progress: Progress
+) -> Path:
+    ranged = bool(want.ranges) and not isinstance(source, _Encrypted)
+    path = out / (parts.file_name(name, "r", number) if ranged else name)
     if path.exists() or path.is_symlink():
         raise BadRequest(f"{path} exists and stays as it is", hint="give an empty folder with -o")
     with source.volume(want.volume, out, progress) as whole:
-        if want.ranges:
+        if want.ranges and not isinstance(source, _Encrypted):
             ranges = want.bytes_of(whole.stat().st_size)
             parts.cut(whole, ranges, path, source.statement.id, source.envelope, name)
         else:
             _copy(whole, path)
     return path
+
+
+def _name(statement: Statement, index: int) -> str:
+    names = layout.volume_names(statement)
+    if index >= len(names):
+        raise SlipRefused(f"the bundle has {len(names)} volumes; the slip asks for number {index}")
+    return names[index]
 
 
 def _copy(whole: Path, path: Path) -> None:
@@ -108,11 +125,41 @@ class _Folder:
                 return
         raise VolumeMissing(f"{path}: no volume of the bundle {identity} that the slip names")
 
+    def name(self, index: int) -> str:
+        return _name(self.statement, index)
+
     @contextlib.contextmanager
     def volume(self, index: int, out: Path, progress: Progress) -> Iterator[Path]:
         """Its file, after every byte of it was checked."""
         path = self.folder / layout.volume_name(self.statement, index)
         check_volume(path, self.statement, self.envelope, index, progress)
+        yield path
+
+
+class _Encrypted:
+    """Encrypted volumes as they were exported: known by their names, and sent again whole."""
+
+    kind = "encrypted"
+    statement = None
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.folder = path if path.is_dir() else path.parent
+        found = [(name, VOLUME.fullmatch(name.removesuffix(SEALED))) for name in file_names(self.folder)]
+        mine = [(name, match) for name, match in found if match and match["stem"].endswith(f"-{identity[:8]}")]
+        self.names = {int(match["number"]): name for name, match in mine}
+        if not any(name.endswith(SEALED) for name in self.names.values()):
+            self.names = {}
+
+    def name(self, index: int) -> str:
+        if index not in self.names:
+            raise VolumeMissing(f"{self.folder}: volume {index}, which the slip asks for, is not here")
+        return self.names[index]
+
+    @contextlib.contextmanager
+    def volume(self, index: int, out: Path, progress: Progress) -> Iterator[Path]:
+        """Its file, of the outer form of an age file."""
+        path = self.folder / self.name(index)
+        plain_size(path)
         yield path
 
 
@@ -131,6 +178,9 @@ class _Again:
         self._load, self.statement, self.envelope = found
         self.folder = store.root
         self._payloads = layout.payloads(self.statement)
+
+    def name(self, index: int) -> str:
+        return _name(self.statement, index)
 
     @contextlib.contextmanager
     def volume(self, index: int, out: Path, progress: Progress) -> Iterator[Path]:

@@ -7,7 +7,12 @@
 A bundle gets a room when a publisher that this host trusts has signed its statement: so strangers take no space, and
 what trusted statements may take is known. A volume gets its name in the room when its payload has the statement's hash.
 Nothing of this is believed at the end: `import` (or `verify`, where files are only collected) does all of its steps.
-The folder is the memory: after a kill, the next run finds what is there. Where a file can be linked, no byte is copied.
+The folder is the memory: after a kill, the next run finds what is there.
+
+A volume is read twice, when it comes and by the import, and written once: linked into the room, then its leaves into
+staging. Leaves are not staged at once, since a volume may come weeks before the index volume that has its leaf lists,
+and since a file that still lies in a drop folder may change: what the import stages, it has hashed itself. On another
+file system a volume is copied into the room, which is a second write.
 """
 
 from __future__ import annotations
@@ -16,14 +21,16 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, approve, carried, layout, mend, parity, parts, verify
+from bundler import approvals, approve, carried, layout, mend, parity, parts, slip, verify
 from bundler.channels import Channels
+from bundler.conceal import SEALED
 from bundler.errors import (
     BundlerBusy,
     BundleRefused,
@@ -35,11 +42,12 @@ from bundler.errors import (
     medium_errors,
 )
 from bundler.importer import ImportReport, import_bundle
-from bundler.medium import VolumeReader, file_names, volume_size
+from bundler.medium import file_names, read_start, volume_size
 from bundler.parts import Part
 from bundler.policy import Policy
 from bundler.receipts_keep import Keeper, Kept
 from bundler.repair import repair
+from bundler.seal import Keys
 from bundler.volumes import check_volume
 from bundler.writing import create, sync_medium, write_file
 from manifests.errors import ManifestsError
@@ -80,7 +88,7 @@ class Room:
         return [name for name in file_names(self.folder) if not name.endswith(".tmp")]
 
     def missing(self) -> list[str]:
-        here = set(self.files())
+        here = {name.removesuffix(SEALED) for name in self.files()}
         return [name for name in self.names if name not in here]
 
     # -- taking in
@@ -88,14 +96,16 @@ class Room:
     def take_volume(self, path: Path, index: int) -> None:
         """Raises VolumeDamaged where it is not, byte for byte, what the statement says."""
         name = self.names[index]
-        if (self.folder / name).exists():
+        if name not in self.missing():
             return
+        sealed = SEALED if path.name.endswith(SEALED) else ""
         try:
-            check_volume(path, self.statement, self.envelope, index)
+            check_volume(path, self.statement, self.envelope, index, keys=self._rooms.keys)
         except (VolumeDamaged, MediumUnavailable):
-            self.damaged[name] = path
+            if not sealed:
+                self.damaged[name] = path
             raise
-        self._bring(path, name)
+        self._bring(path, name + sealed)
         self.damaged.pop(name, None)
         self.say("taken", name=name, bytes=self.sizes[name])
 
@@ -124,9 +134,8 @@ class Room:
             if used + path.stat().st_size > 3 * sum(self.sizes.values()) + SPARE:
                 raise BundleRefused(f"{path.name}: there is more here than this bundle can need")
             temp = target.with_name(name + ".tmp")
-            with VolumeReader(path) as source, create(temp) as file:
-                while data := source.read(min(READ, source.size - source.position), name):
-                    file.write(data)
+            with path.open("rb") as source, create(temp) as file:
+                shutil.copyfileobj(source, file, READ)
                 os.fsync(file.fileno())
             temp.replace(target)
             sync_medium(self.folder)
@@ -217,7 +226,12 @@ class Room:
                 raise
 
     def _restore(self) -> None:
-        """From parity and parts. Damaged volumes lend what they still have."""
+        """From parity and parts. Damaged volumes lend what they still have. Encrypted ones are asked for whole."""
+        if any(name.endswith(SEALED) for name in self.files()):
+            wanted = [(self.names.index(name), self.sizes[name], [(0, self.sizes[name])]) for name in self.missing()]
+            self.slip = slip.gather(self.statement.id, wanted).text(self.stem)
+            self.say("missing", names=self.missing()[:40], why="encrypted volumes have no parity", slip=self.slip)
+            return
         lent = []
         for name, path in self.damaged.items():
             if not (self.folder / name).exists() and path.exists():
@@ -241,7 +255,7 @@ class Room:
             self.state = "untrusted"
             self.say("waiting", why=str(error))
         except (VolumeDamaged, VolumeMissing) as error:
-            if isinstance(error, VolumeDamaged) and error.volume in self.names:
+            if isinstance(error, VolumeDamaged) and error.volume.removesuffix(SEALED) in self.names:
                 (self.folder / error.volume).unlink(missing_ok=True)
             self.say("damaged", why=str(error))
         except (BundlerError, ManifestsError) as error:
@@ -273,11 +287,15 @@ class Rooms:
     def __init__(
         self, base: Path, trust: TrustStore, say: Say, *, policy: Policy | None = None, store: Store | None = None,
         seen: Channels | None = None, repair: bool = False, host: HostTrust | None = None, keeper: Keeper | None = None,
+        keys: Keys | None = None,
     ) -> None:  # fmt: skip
-        """`store`: where whole bundles go; None: they are verified and stay here, in folders named like them. `host`:
-        what carried trust renews; None: `trust` stays as it is. `keeper` writes the receipts of imports."""
+        """`keys`: for volumes that are encrypted, and stay so. `store`: where whole bundles go; None: they are
+        verified and stay here, in folders named like them. `host`: what carried trust renews; None: `trust`
+        stays as it is. `keeper` writes the receipts of imports."""
         self.base, self.trust, self.say, self.repair, self._host = base, trust, say, repair, host
         self._policy, self._store, self._seen, self._keeper = policy or Policy(), store, seen, keeper
+        self.keys = keys
+        self._carried: dict[str, Path] = {}  # by stem; of those that only collect
         self._known: dict[str, Room | None] = {}
         self._lock = -1
 
@@ -308,6 +326,9 @@ class Rooms:
             stems |= {match["stem"] for name in file_names(folder) if (match := parts.NAME.fullmatch(name))}
             for stem in stems:
                 self.admit(mend.find_statement(folder, stem)[1])
+            sealed = [name for name in file_names(folder) if name.endswith(SEALED)]
+            if sealed and not stems:
+                self.admit(read_start(folder / sealed[0], self.keys)[1])
 
     def admit(self, envelope: bytes) -> Room | None:
         """The room of a bundle whose statement a trusted publisher signed; None, and told once, for any other."""
@@ -331,6 +352,7 @@ class Rooms:
         with medium_errors(folder):
             folder.mkdir(exist_ok=True)
         room = Room(self, folder, statement, envelope)
+        self._keep_trust(room)
         if room.state == "open":
             room.say("seen", volumes=len(room.names), bytes=sum(room.sizes.values()), missing=len(room.missing()))
         return room
@@ -342,6 +364,10 @@ class Rooms:
             self.say({"event": "passed", "bundle": "", "name": path.name, "why": "a trust file was named"})
             return False
         renewed = carried.renew_from(path, self._host, self._policy.profile)
+        if self._store is None:
+            self._carried[path.name.removesuffix(carried.SUFFIX)] = path
+            for room in self:
+                self._keep_trust(room)
         for note in renewed.notes:
             self.say({"event": "trust", "bundle": "", "name": path.name, "why": note})
         if renewed.trust == self.trust:
@@ -351,6 +377,12 @@ class Rooms:
         for room in self:
             room.reconsider()
         return True
+
+    def _keep_trust(self, room: Room) -> None:
+        """Where bundles are only collected, the next one who reads the folder wants it too."""
+        path = self._carried.get(room.stem)
+        if path is not None and path.exists() and room.folder.is_dir():
+            room.take_beside(path, path.name)
 
     def exit_code(self) -> int:
         """0 where all that was seen is in; else what is worst: 3 not trusted, 1 refused or damaged, 4 not whole."""
@@ -367,7 +399,7 @@ class Rooms:
 
     def complete(self, room: Room) -> None:
         if self._store is None:
-            done = verify.verify(room.folder, self.trust, policy=self._policy, seen=self._seen)
+            done = verify.verify(room.folder, self.trust, policy=self._policy, seen=self._seen, keys=self.keys)
             room.state = "done"
             room.say("complete", folder=str(room.folder), verified=done.complete)
             return
@@ -378,14 +410,14 @@ class Rooms:
 
     def _import(self, folder: Path, store: Store) -> tuple[ImportReport, Kept | None]:
         def run() -> ImportReport:
-            return import_bundle(folder, store, self.trust, policy=self._policy, seen=self._seen)
+            return import_bundle(folder, store, self.trust, policy=self._policy, seen=self._seen, keys=self.keys)
 
         if self._keeper is None:
             return run(), None
         now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
-        again = partial(verify.authenticate, folder, self.trust, self._policy, now)
+        again = partial(verify.authenticate, folder, self.trust, self._policy, now, keys=self.keys)
         try:
-            return self._keeper.attest(run, folder, store, again)
+            return self._keeper.attest(run, folder, store, again, self.keys)
         finally:
             for note in self._keeper.notes:
                 self.say({"event": "note", "bundle": "", "why": note})

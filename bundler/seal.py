@@ -1,6 +1,7 @@
 """Encrypt volumes as they are written, decrypt them as they are read: age, through the optional package pyrage.
 
-* Only X25519: recipients `age1…`, identities `AGE-SECRET-KEY-1…`. No plugin is ever run, no passphrase worked on.
+* Only X25519: recipients `age1…`, identities `AGE-SECRET-KEY-1…`. No plugin is ever run.
+* A passphrase opens an identity, in a small age file beside the volumes, and no volume itself: its work is done once.
 * Streams, through a pipe from or to a thread: memory does not grow with the volume, and what was decrypted is never
   in a file, so that nothing is left behind however a run ends.
 * age authenticates each chunk of 64 KiB before it gives it out. What it gives out is then held against the statement
@@ -13,6 +14,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,15 +28,25 @@ from bundler.errors import BadRequest, CannotDecrypt, VolumeDamaged, medium_erro
 
 MAX_KEY_FILE = 64 << 10  # bytes
 MAX_KEYS = 64  # in one file, and recipients of one bundle
+MAX_WORK = 22  # binary logarithm of scrypt's N: 4 GiB of memory; age reads as much. Writers take about a second
+_SCRYPT = re.compile(rb"age-encryption\.org/v1\n-> scrypt [A-Za-z0-9+/]{22} ([1-9][0-9]?)\n")
 _AGAIN = "copy the file again from its source"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealing:
-    """How an export is encrypted. `hidden`: the index volume and the files' names too."""
+    """How an export is encrypted. `hidden`: the index volume and the files' names too. `locked`: what
+    `lock` made, to lie beside the volumes; its recipient is among the others."""
 
     recipients: tuple[str, ...]
     hidden: bool = True
+    locked: tuple[str, bytes] | None = field(default=None, repr=False)
+
+    @property
+    def asked(self) -> list[str]:
+        """What a user asks for: the same in each run, where an identity under a passphrase is made anew."""
+        given = [one for one in self.recipients if not self.locked or one != self.locked[0]]
+        return [*given, *(["passphrase"] if self.locked else []), str(self.hidden)]
 
     def overhead(self, plain: int) -> int:
         return agefile.overhead(plain, len(self.recipients))
@@ -78,28 +90,70 @@ def recipients(values: Sequence[str]) -> tuple[str, ...]:
 
 def load_keys(path: Path) -> Keys:
     """An age identity file. Raises BadRequest; no message says what is in the file."""
+    return _keys(path, _lines(path, "identities"))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether an identity file is under a passphrase: then `unlock` reads it."""
+    return _raw(path, "identities").startswith(b"age-encryption.org/")
+
+
+def lock(passphrase: bytes) -> tuple[str, bytes]:
+    """A new identity: its recipient, and the identity as an age file that the passphrase opens (age reads it too)."""
+    pyrage = _pyrage()
+    made = pyrage.x25519.Identity.generate()
+    return str(made.to_public()), pyrage.passphrase.encrypt(f"{made}\n".encode(), _text(passphrase))
+
+
+def unlock(path: Path, passphrase: bytes) -> Keys:
+    """Raises BadRequest for a file of another form or with too much work in it; CannotDecrypt."""
+    pyrage, raw = _pyrage(), _raw(path, "identities")
+    work = _SCRYPT.match(raw)
+    if not work or int(work[1]) > MAX_WORK:
+        raise BadRequest(f"{path}: no identity under a passphrase, or with more work in it than 2^{MAX_WORK}")
+    try:
+        lines = pyrage.passphrase.decrypt(raw, _text(passphrase)).decode("ascii", "replace").splitlines()
+    except pyrage.DecryptError:
+        raise CannotDecrypt(f"{path}: the passphrase is wrong, or the file is damaged") from None
+    return _keys(path, [line for line in lines if line and not line.startswith("#")])
+
+
+def _text(passphrase: bytes) -> str:
+    try:
+        return passphrase.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("the passphrase of the bundle is not UTF-8") from None
+
+
+def _keys(path: Path, lines: Sequence[str]) -> Keys:
     pyrage, found = _pyrage(), []
-    for text in _lines(path, "identities"):
+    for text in lines:
         try:
             found.append(pyrage.x25519.Identity.from_str(text))
         except pyrage.IdentityError:
             raise BadRequest(
                 f"{path}: a line is no age identity that sealift can use",
-                hint="expected AGE-SECRET-KEY-1…, as age-keygen writes it; no plugins, no SSH keys, no passphrase",
+                hint="expected AGE-SECRET-KEY-1…, as age-keygen writes it; no plugins, no SSH keys",
             ) from None
-    if not found:
-        raise BadRequest(f"{path}: no identity in it")
+    if not 0 < len(found) <= MAX_KEYS:
+        raise BadRequest(f"{path}: {len(found) or 'no'} identities in it; 1 to {MAX_KEYS} are read")
     return Keys(tuple(found))
 
 
-def _lines(path: Path, what: str) -> list[str]:
+def _raw(path: Path, what: str) -> bytes:
     try:
         with path.open("rb") as stream:
-            raw = stream.read(MAX_KEY_FILE + 1)
+            return stream.read(MAX_KEY_FILE + 1)
+    except OSError as error:
+        raise BadRequest(f"cannot read {what} from {path}: {error.strerror}") from None
+
+
+def _lines(path: Path, what: str) -> list[str]:
+    raw = _raw(path, what)
+    try:
         lines = [line.strip() for line in raw.decode("ascii").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not text"
-        raise BadRequest(f"cannot read {what} from {path}: {why}") from None
+    except UnicodeDecodeError:
+        raise BadRequest(f"cannot read {what} from {path}: not text") from None
     found = [line for line in lines if line and not line.startswith("#")]
     if len(raw) > MAX_KEY_FILE or len(found) > MAX_KEYS:
         raise BadRequest(f"{path}: too large; at most {MAX_KEYS} {what} are read")

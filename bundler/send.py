@@ -3,6 +3,7 @@
     order    carried trust, parts that answer a slip, index volume, data volumes, parity volumes, approvals
     each     volumes are hashed before they go; written as `*.tmp`, synced, renamed; a file that is there is left alone
     large    what is larger than `max_part` goes in parts (parts.py), which the receiver joins
+    sealed   encrypted volumes go as they are, whole: nothing of them is known here
     again    `repeat` rounds, for a link that loses files; what was taken away meanwhile is sent once more
 
 <home>/state/sends/<hash>   what was sent already, so that the same command goes on after an interruption even if the
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from bundler import approvals, carried, layout, mend, parts
-from bundler.errors import BadRequest, medium_errors
-from bundler.medium import PARITY, file_names
+from bundler.conceal import LOCKED, SEALED
+from bundler.errors import BadRequest, VolumeMixed, medium_errors
+from bundler.medium import PARITY, VOLUME, file_names, plain_size
 from bundler.pace import Pace
 from bundler.shards import stem_of
 from bundler.volumes import check_volume
@@ -44,11 +46,31 @@ class Outgoing:
     names: tuple[str, ...]
     missing: tuple[str, ...]
 
+    @property
+    def id(self) -> str:
+        return self.statement.id
+
     def check(self, name: str) -> None:
         """Raises VolumeDamaged for a volume that is not what the statement says."""
         volumes = layout.volume_names(self.statement)
         if name in volumes:
             check_volume(self.folder / name, self.statement, self.envelope, volumes.index(name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encrypted:
+    """An encrypted bundle, which this host need not be able to read. `id`: the eight digits that its names show."""
+
+    folder: Path
+    id: str
+    names: tuple[str, ...]
+    missing: tuple[str, ...] = ()  # numbers between others; how many there are is not shown
+    envelope: bytes = b""
+
+    def check(self, name: str) -> None:
+        """Raises VolumeDamaged for what is no whole age file, as far as its outer form says."""
+        if VOLUME.fullmatch(name.removesuffix(SEALED)):
+            plain_size(self.folder / name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +116,27 @@ def outgoing(path: Path) -> Outgoing:
     )
 
 
+def encrypted(path: Path) -> Encrypted | None:
+    """None where volumes are in clear. Raises VolumeMixed."""
+    folder = path if path.is_dir() else path.parent
+    here = file_names(folder)
+    found = {name: match for name in here if (match := VOLUME.fullmatch(name.removesuffix(SEALED)))}
+    closed = {name for name in found if name.endswith(SEALED) and name.removesuffix(SEALED) not in found}
+    stems = {found[name]["stem"] for name in closed if path.is_dir() or name == path.name}
+    if not stems:
+        return None
+    if len(stems) > 1:
+        raise VolumeMixed(f"{path}: volumes of {len(stems)} bundles", hint="name one volume of the bundle you mean")
+    (stem,) = stems
+    volumes = {int(match["number"]): name for name, match in found.items() if match["stem"] == stem}
+    missing = [f"{stem}.v{number:03d}.tar{SEALED}" for number in range(max(volumes)) if number not in volumes]
+    trust, approved = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
+                       for kind in (carried.NAME, approvals.NAME))  # fmt: skip
+    trust += [name for name in here if name == stem + LOCKED]
+    names = (*trust, *(volumes[number] for number in sorted(volumes)), *approved)
+    return Encrypted(folder=folder, id=stem[-8:], names=names, missing=tuple(missing))
+
+
 def send(
     path: Path,
     to: Path,
@@ -104,7 +147,7 @@ def send(
     progress: Progress | None = None,
 ) -> SendReport:
     """`pace` in bytes. Raises what `outgoing` raises, BadRequest, VolumeDamaged, MediumUnavailable."""
-    bundle = outgoing(path)
+    bundle = encrypted(path) or outgoing(path)
     if to.resolve() == bundle.folder.resolve():
         raise BadRequest(f"--to {to} is the folder of the volumes themselves")
     _require_room(bundle, max_part)
@@ -115,7 +158,7 @@ def send(
             sender.round(number)
     sender.journal.unlink(missing_ok=True)
     return SendReport(
-        id=bundle.statement.id,
+        id=bundle.id,
         sent=tuple(sender.sent),
         kept=tuple(sender.kept),
         missing=bundle.missing,
@@ -123,7 +166,7 @@ def send(
     )
 
 
-def _require_room(bundle: Outgoing, max_part: int | None) -> None:
+def _require_room(bundle: Outgoing | Encrypted, max_part: int | None) -> None:
     """Before anything is sent: what cannot be cut must fit."""
     if max_part is None:
         return
@@ -133,18 +176,23 @@ def _require_room(bundle: Outgoing, max_part: int | None) -> None:
             hint="choose a larger --max-part",
         )
     for name in bundle.names:
-        whole = any(kind.fullmatch(name) for kind in (parts.NAME, approvals.NAME, carried.NAME))
+        whole = name.endswith(SEALED) or any(
+            kind.fullmatch(name) for kind in (parts.NAME, approvals.NAME, carried.NAME)
+        )
         if whole and (bundle.folder / name).stat().st_size > max_part:
-            raise BadRequest(f"{name} is larger than --max-part and cannot be cut", hint="choose a larger --max-part")
+            raise BadRequest(f"{name} is larger than --max-part and cannot be cut", hint="choose a larger --max-part; "
+                             "encrypted volumes are made smaller by `bundle export --volume-size`")  # fmt: skip
 
 
 class _Sender:
-    def __init__(self, bundle: Outgoing, to: Path, max_part: int | None, pace: Pace, progress: Progress) -> None:
+    def __init__(
+        self, bundle: Outgoing | Encrypted, to: Path, max_part: int | None, pace: Pace, progress: Progress
+    ) -> None:
         self._bundle, self._to, self._max, self._pace, self._progress = bundle, to, max_part, pace, progress
         self.sent: list[str] = []
         self.kept: list[str] = []
         self.bytes = 0
-        request = [bundle.statement.id, str(to.resolve()), str(max_part)]
+        request = [bundle.id, str(to.resolve()), str(max_part)]
         self.journal = home() / "state" / "sends" / Digest.of(canonical.encode(request)).hex[:32]
 
     def round(self, number: int) -> None:
@@ -179,7 +227,7 @@ class _Sender:
         if ranges is None:
             self._copy(source, target)
         else:
-            parts.cut(source, [ranges], target, self._bundle.statement.id, self._bundle.envelope, meter=self._spend)
+            parts.cut(source, [ranges], target, self._bundle.id, self._bundle.envelope, meter=self._spend)
         sync_medium(self._to)
         self.sent.append(piece)
 

@@ -42,6 +42,8 @@ def write(
             secret = sealing if name.endswith(conceal.SEALED) else None
             if index == 0:
                 _write_beside(out, statement, envelope, hidden=secret is not None)
+                if sealing and sealing.locked:
+                    write_file(out / conceal.locked_name(statement, sealing), sealing.locked[1])
             if not secret and _is_finished(out / name, statement, envelope, index):
                 meter(statement.volumes[index].size)
                 continue
@@ -133,17 +135,12 @@ class _Writer:
         largest = self._load.leaf_size
         with self._load.open(digest) as stream:
             stream.seek(member.offset)
-            done = 0
-            while done < member.size:
-                piece = self._pipeline.buffer(min(largest, member.size - done))
-                fill(stream, piece, digest)
-                self._pipeline.push(piece, [self._hasher.update], partial(self._write_piece, piece))
-                done += len(piece)
-                self._meter(len(piece))
+            for start in range(0, member.size, largest):
+                size = min(largest, member.size - start)
+                piece = self._pipeline.fill(size, partial(fill, stream, digest=digest), [self._hasher.update])
+                self._pipeline.push(partial(_write_all, self._file, piece))
+                self._meter(size)
             self._pipeline.flush()
-
-    def _write_piece(self, piece: memoryview, _: list[Any]) -> None:
-        _write_all(self._file, piece)
 
 
 def _write_all(file: Any, data: bytes | memoryview) -> None:

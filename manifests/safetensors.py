@@ -17,6 +17,7 @@ from manifests.errors import FieldError
 from manifests.fields import Fields, parse_json
 
 MAX_HEADER = 100 << 20  # bytes; the reference implementation's own bound
+MAX_OPENED = 32 << 20  # bytes of a header whose tensors are asked for; more than MAX_TENSORS names take
 MAX_TENSORS = 262_144
 # bits of one value
 _BITS = {
@@ -44,12 +45,12 @@ class Safetensors:
     buffer: mmap.mmap | None = None
 
     @classmethod
-    def check(cls, path: Path) -> Safetensors:
+    def check(cls, path: Path, limit: int = MAX_HEADER) -> Safetensors:
         """Reads and checks the header alone. Raises FieldError and OSError."""
         size = path.stat().st_size
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(MAX_HEADER, size - 8):
+            if size < 8 or length > min(limit, size - 8):
                 raise FieldError("", f"a header of {length} bytes in a file of {size}")
             raw = stream.read(length)
         return cls(tensors=_tiles(parse_json(raw, limit=MAX_HEADER), size - 8 - length), data_offset=8 + length)
@@ -57,7 +58,7 @@ class Safetensors:
     @classmethod
     def open(cls, path: Path) -> Safetensors:
         """Checks the header and maps the file read-only. Raises FieldError and OSError."""
-        checked = cls.check(path)
+        checked = cls.check(path, MAX_OPENED)
         with path.open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         end = checked.data_offset + max((one.stop for one in checked.tensors.values()), default=0)

@@ -90,8 +90,8 @@ class Batch:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
     """Per output row: token (-1 where its logits were not finite) and log probability [n]; alternatives [n, MAX_TOP],
-    of which the first `top_logprobs` are used (else -1 and -inf); logits [n, vocab] if asked for. Empty if nothing
-    was sampled."""
+    of which the first `top_logprobs` are used (else -1 and -inf); logits [n, EngineInfo.width] if asked for: the plan's
+    last slot. Empty if nothing was sampled."""
 
     tokens: npt.NDArray[np.int32]
     logprobs: Floats
@@ -102,7 +102,8 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineInfo:
-    """`sl_info`: bytes held, bytes of one key/value block over all layers, and what was chosen."""
+    """`sl_info`: bytes held, bytes of one key/value block over all layers, and what was chosen.
+    `width`: values of one output row, `vocab` where they are logits."""
 
     weight_bytes: int
     kv_bytes: int
@@ -112,6 +113,7 @@ class EngineInfo:
     layers: int
     threads: int
     isa: str
+    width: int
 
 
 class Engine:
@@ -159,7 +161,7 @@ class Engine:
         sampling = None if batch.sampling is None else _Samplings(batch.sampling, self.info.vocab)
         if sampling is not None and len(batch.sampling or ()) != n_outputs:
             raise InputError(f"batch of {n_outputs} outputs with {len(batch.sampling or ())} samplings")
-        logits = np.empty((n_outputs, self.info.vocab), np.float32) if batch.want_logits else None
+        logits = np.empty((n_outputs, self.info.width), np.float32) if batch.want_logits else None
         result = _result(n_outputs if sampling is not None else 0, logits)
         given = SlBatch(
             *(array.ctypes.data for array in (tokens, row_start, start_pos, blocks, out_rows)),

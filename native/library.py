@@ -15,7 +15,7 @@ from pathlib import Path
 import native
 from native import errors
 
-ABI = 2  # SL_ABI
+ABI = 3  # SL_ABI
 BLOCK = 32  # SL_BLOCK: tokens in one key/value block
 MAX_TOP = 20  # SL_MAX_TOP
 NONE = -1  # SL_NONE
@@ -68,7 +68,7 @@ class SlBatch(ctypes.Structure):
 class SlInfo(ctypes.Structure):
     _fields_ = (
         *((name, _i64) for name in ("weight_bytes", "kv_bytes", "scratch_bytes", "bytes_per_block")),
-        *((name, _i32) for name in ("vocab", "layers", "threads", "isa")),
+        *((name, _i32) for name in ("vocab", "layers", "threads", "isa", "width")),
     )
 
 

@@ -13,9 +13,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 Pairing = Literal["adjacent", "halves"]
-Activation = Literal["silu", "gelu"]
+Activation = Literal["silu", "gelu", "gelu_erf"]
+Pooling = Literal["mean", "first"]
 PAIRINGS: tuple[Pairing, ...] = ("adjacent", "halves")
-ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu")
+ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu", "gelu_erf")
+POOLINGS: tuple[Pooling, ...] = ("mean", "first")
 
 
 def shortest(value: float) -> str:
@@ -146,7 +148,7 @@ class Attend(Op):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Glu(Op):
-    """act(gate) * up. gelu is the tanh form."""
+    """act(gate) * up. gelu is the tanh form, gelu_erf x Phi(x) itself."""
 
     CODE, NAME = 6, "glu"
     SLOTS, INTS = ("gate", "up"), ("act",)
@@ -188,4 +190,80 @@ class Pick(Op):
     x: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerNorm(Op):
+    """(x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias, over the row; weight, bias [1, width of x]."""
+
+    CODE, NAME = 10, "layer_norm"
+    SLOTS, TENSORS, FLOATS = ("x",), ("weight", "bias"), ("eps",)
+
+    x: int
+    weight: str
+    bias: str
+    eps: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Activate(Op):
+    """act(x), act as in `Glu`."""
+
+    CODE, NAME = 11, "activate"
+    SLOTS, INTS = ("x",), ("act",)
+
+    x: int
+    act: Activation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place(Op):
+    """out[r] = weight[position of r]; weight [positions, width]."""
+
+    CODE, NAME = 12, "place"
+    TENSORS = ("weight",)
+
+    weight: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shift(Op):
+    """x + weight, the same for every row; weight [1, width of x]."""
+
+    CODE, NAME = 13, "shift"
+    SLOTS, TENSORS = ("x",), ("weight",)
+
+    x: int
+    weight: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttendAll(Op):
+    """softmax(q . k^T * scale) . v per head, over all rows of the sequence, later ones too: they must be in the step.
+
+    Query head h reads key/value head h // (heads / kv_heads). Keys and values are rounded to float16.
+    """
+
+    CODE, NAME = 14, "attend_all"
+    SLOTS, INTS, FLOATS = ("q", "k", "v"), ("heads", "kv_heads", "head_dim"), ("scale",)
+
+    q: int
+    k: int
+    v: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool(Op):
+    """One row for each that the batch asks outputs for: the mean, or the first, of the rows of its sequence."""
+
+    CODE, NAME = 15, "pool"
+    SLOTS, INTS = ("x",), ("how",)
+
+    x: int
+    how: Pooling
+
+
 KINDS: tuple[type[Op], ...] = (Embed, RmsNorm, Linear, Rope, Attend, Glu, Add, Softcap, Pick)
+KINDS += (LayerNorm, Activate, Place, Shift, AttendAll, Pool)

@@ -18,10 +18,28 @@ import numpy.typing as npt
 
 from native import ops as o
 from native.errors import PlanError
-from native.ops import KINDS, Add, Attend, Embed, Glu, Linear, Op, Pick, RmsNorm, Rope, Softcap
+from native.ops import (
+    KINDS,
+    Activate,
+    Add,
+    Attend,
+    AttendAll,
+    Embed,
+    Glu,
+    LayerNorm,
+    Linear,
+    Op,
+    Pick,
+    Place,
+    Pool,
+    RmsNorm,
+    Rope,
+    Shift,
+    Softcap,
+)
 
-__all__ = ["KINDS", "OP_LAYOUT", "Add", "Attend", "Embed", "Glu", "Linear", "Op", "Pick", "Plan", "PlanBuilder"]
-__all__ += ["RmsNorm", "Rope", "Softcap"]
+__all__ = ["KINDS", "OP_LAYOUT", "Activate", "Add", "Attend", "AttendAll", "Embed", "Glu", "LayerNorm", "Linear", "Op"]
+__all__ += ["Pick", "Place", "Plan", "PlanBuilder", "Pool", "RmsNorm", "Rope", "Shift", "Softcap"]
 
 NONE = -1  # SL_NONE
 # struct sl_op: 7 + 5 int32 and 2 float32, no padding
@@ -38,7 +56,8 @@ BATCH, OUTPUTS = "batch rows", "output rows"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """`ops` in the order they run; the last one's `out` holds the logits. `tensors`: each name they read, once."""
+    """`ops` in the order they run; the last one's `out` holds the logits, or vectors. `tensors`: each name they read,
+    once."""
 
     ops: tuple[Op, ...]
     tensors: tuple[str, ...]
@@ -47,6 +66,11 @@ class Plan:
     def layers(self) -> int:
         """Cache layers."""
         return sum(isinstance(op, Attend) for op in self.ops)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a sequence must be computed in one step, from its first token."""
+        return any(isinstance(op, AttendAll | Pool) for op in self.ops)
 
     def verify(self, shapes: Shapes) -> dict[int, int]:
         """The width of every slot, given the (rows, cols) of every tensor. Raises PlanError."""
@@ -70,11 +94,11 @@ class Plan:
 
 
 def _int(value: int | str) -> int:
-    """Words become their place in the vocabulary's order: adjacent 0, halves 1; silu 0, gelu 1."""
+    """Words become their place in the vocabulary's order: adjacent 0, halves 1; silu 0, gelu 1; mean 0, first 1."""
     if isinstance(value, int):
         return value
-    words: tuple[str, ...] = o.PAIRINGS if value in o.PAIRINGS else o.ACTIVATIONS
-    return words.index(value)
+    lists: tuple[tuple[str, ...], ...] = (o.PAIRINGS, o.ACTIVATIONS, o.POOLINGS)
+    return next(words.index(value) for words in lists if value in words)
 
 
 class PlanBuilder:
@@ -119,6 +143,25 @@ class PlanBuilder:
 
     def pick(self, x: int) -> int:
         return self._put(Pick(out=self._next, x=x))
+
+    def layer_norm(self, x: int, weight: str, bias: str, *, eps: float) -> int:
+        return self._put(LayerNorm(out=self._next, x=x, weight=weight, bias=bias, eps=eps))
+
+    def activate(self, x: int, *, act: o.Activation) -> int:
+        return self._put(Activate(out=self._next, x=x, act=act))
+
+    def place(self, weight: str) -> int:
+        return self._put(Place(out=self._next, weight=weight))
+
+    def shift(self, x: int, weight: str) -> int:
+        return self._put(Shift(out=self._next, x=x, weight=weight))
+
+    def attend_all(self, q: int, k: int, v: int, **facts: Any) -> int:
+        """`facts` are the fields of `AttendAll`."""
+        return self._put(AttendAll(out=self._next, q=q, k=k, v=v, **facts))
+
+    def pool(self, x: int, *, how: o.Pooling) -> int:
+        return self._put(Pool(out=self._next, x=x, how=how))
 
     def build(self) -> Plan:
         names = (name for op in self._ops for name in op.weights if name is not None)
@@ -171,9 +214,9 @@ class _Verifier:
         domains = {self.rows[slot] for slot in op.inputs} or {BATCH}
         self.need(len(domains) == 1, "mixes batch rows with output rows")
         domain = domains.pop()
-        if isinstance(op, Rope | Attend | Pick):
+        if isinstance(op, Rope | Attend | AttendAll | Pick | Pool):
             self.need(domain == BATCH, f"{op.NAME} needs batch rows, found output rows")
-        return OUTPUTS if isinstance(op, Pick) else domain
+        return OUTPUTS if isinstance(op, Pick | Pool) else domain
 
     def _shape(self, name: str) -> tuple[int, int]:
         self.need(name in self.plan.tensors, f"{name} is not among the plan's tensors")
@@ -185,7 +228,7 @@ class _Verifier:
         self.need(shape == (1, length), f"{name} is {list(shape)}, expected [1, {length}] ({meaning})")
 
     def _width(self, op: Op) -> int:
-        if isinstance(op, Embed):
+        if isinstance(op, Embed | Place):
             return self._shape(op.weight)[1]
         first = self.widths[op.inputs[0]]
         if isinstance(op, RmsNorm):
@@ -195,14 +238,19 @@ class _Verifier:
             return self._linear(op, first)
         elif isinstance(op, Rope):
             self._rope(op, first)
-        elif isinstance(op, Attend):
+        elif isinstance(op, Attend | AttendAll):
             self._attend(op)
+        elif isinstance(op, LayerNorm | Shift):
+            for name in filter(None, op.weights):
+                self._vector(name, first, f"width of %{op.x}")
         elif isinstance(op, Glu | Add):
             second = self.widths[op.inputs[1]]
             self.need(first == second, f"%{op.inputs[0]} is {first} wide, %{op.inputs[1]} is {second}")
-            self.need(not isinstance(op, Glu) or op.act in o.ACTIVATIONS, "act is neither silu nor gelu")
         else:
-            self.need(isinstance(op, Softcap | Pick), "not an op of the vocabulary")
+            self.need(isinstance(op, Softcap | Pick | Activate | Pool), "not an op of the vocabulary")
+        if isinstance(op, Glu | Activate):
+            self.need(op.act in o.ACTIVATIONS, f"act is none of {', '.join(o.ACTIVATIONS)}")
+        self.need(not isinstance(op, Pool) or op.how in o.POOLINGS, "how is neither mean nor first")
         return first
 
     def _divides(self, part: int, width: int, meaning: str) -> None:
@@ -223,14 +271,15 @@ class _Verifier:
         if op.factors is not None:
             self._vector(op.factors, op.dims // 2, "dims / 2")
 
-    def _attend(self, op: Attend) -> None:
+    def _attend(self, op: Attend | AttendAll) -> None:
         self.need(op.kv_heads > 0 and op.heads > 0 and op.head_dim > 0, "heads, kv_heads and head_dim must be positive")
         self._divides(op.kv_heads, op.heads, "kv_heads")
         for slot, meaning in ((op.q, "heads"), (op.k, "kv_heads"), (op.v, "kv_heads")):
             expected = getattr(op, meaning) * op.head_dim
             found = self.widths[slot]
             self.need(found == expected, f"%{slot} is {found} wide, expected {expected} ({meaning} * head_dim)")
-        self.layers.append(op.layer)
+        if isinstance(op, Attend):
+            self.layers.append(op.layer)
 
     def _check_whole(self) -> None:
         if self.layers != list(range(len(self.layers))):

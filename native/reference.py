@@ -7,6 +7,7 @@ is [1, n]. Slots are [rows of the step, width].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +15,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from native.plan import Add, Attend, Embed, Glu, Linear, Op, Pick, Plan, RmsNorm, Rope, Softcap
+from native.plan import (
+    Activate,
+    Add,
+    Attend,
+    AttendAll,
+    Embed,
+    Glu,
+    LayerNorm,
+    Linear,
+    Op,
+    Pick,
+    Place,
+    Plan,
+    Pool,
+    RmsNorm,
+    Rope,
+    Shift,
+    Softcap,
+)
 
 Doubles = npt.NDArray[np.float64]
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
 def reference(plan: Plan, weights: Weights, tokens: Sequence[int]) -> Doubles:
-    """logits [tokens, vocab] of a sequence that starts with `tokens`."""
+    """logits [tokens, vocab] of a sequence that starts with `tokens`, or what else the plan's last op gives."""
     return Reference(plan, weights).step(tokens)
 
 
@@ -62,6 +81,7 @@ class Reference:
 
     def step(self, tokens: Sequence[int], picked: Sequence[int] | None = None) -> Doubles:
         """Appends `tokens` and returns logits [picked, vocab] of the picked rows, by default all."""
+        assert self.length == 0 or not self.plan.whole, "this plan computes a sequence in one step"
         n = len(tokens)
         step = Step(
             tokens=np.asarray(tokens, np.int64),
@@ -131,9 +151,23 @@ def attend(op: Attend, step: Step) -> Doubles:
     distance = step.positions[:, None] - np.arange(keys.shape[2])  # [n, positions], 0 is the row itself
     seen = (distance >= 0) & ((distance < op.window) if op.window else True)
     scores = np.where(seen, scores, -np.inf)
+    return np.asarray((_softmax(scores) @ values).transpose(2, 0, 1, 3).reshape(n, -1))
+
+
+def attend_all(op: AttendAll, step: Step) -> Doubles:
+    q = step.slots[op.q].reshape(-1, op.kv_heads, op.heads // op.kv_heads, op.head_dim).transpose(1, 2, 0, 3)
+    rounds = half if step.cache_type else KEPT[None]  # what a cache type means here
+    keys, values = (
+        np.asarray(rounds(step.slots[slot]), step.dtype).reshape(-1, op.kv_heads, 1, op.head_dim).transpose(1, 2, 0, 3)
+        for slot in (op.k, op.v)
+    )  # [kv_heads, 1, rows, head_dim]
+    weights = _softmax(q @ keys.swapaxes(2, 3) * op.scale)
+    return np.asarray((weights @ values).transpose(2, 0, 1, 3).reshape(len(step.tokens), -1))
+
+
+def _softmax(scores: Doubles) -> Doubles:
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return np.asarray((weights @ values).transpose(2, 0, 1, 3).reshape(n, -1))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def _remember(op: Attend, step: Step) -> tuple[Doubles, Doubles]:
@@ -166,12 +200,48 @@ KEPT: dict[str | None, Callable[[Doubles], Doubles]] = {None: lambda x: x, "f16"
 
 
 def glu(op: Glu, step: Step) -> Doubles:
-    gate = step.slots[op.gate]
-    if op.act == "silu":
-        active = gate * 0.5 * (1 + np.tanh(gate / 2))  # gate * sigmoid(gate), without overflow
-    else:
-        active = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
-    return np.asarray(active * step.slots[op.up])
+    return np.asarray(ACTIVE[op.act](step.slots[op.gate]) * step.slots[op.up])
+
+
+def activate(op: Activate, step: Step) -> Doubles:
+    return ACTIVE[op.act](step.slots[op.x])
+
+
+def silu(x: Doubles) -> Doubles:
+    return np.asarray(x * 0.5 * (1 + np.tanh(x / 2)))  # x * sigmoid(x), without overflow
+
+
+def gelu(x: Doubles) -> Doubles:
+    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+
+
+def gelu_erf(x: Doubles) -> Doubles:
+    tail = np.vectorize(math.erfc, otypes=[np.float64])(-x / math.sqrt(2))  # 2 Phi(x), exact in the tail too
+    return np.asarray(x * tail / 2)
+
+
+ACTIVE: dict[str, Callable[[Doubles], Doubles]] = {"silu": silu, "gelu": gelu, "gelu_erf": gelu_erf}
+
+
+def layer_norm(op: LayerNorm, step: Step) -> Doubles:
+    x = step.slots[op.x]
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    return np.asarray(centred / np.sqrt(variance + op.eps) * step.weight(op.weight)[0] + step.weight(op.bias)[0])
+
+
+def place(op: Place, step: Step) -> Doubles:
+    return np.asarray(np.asarray(step.weights[op.weight])[step.positions].astype(step.dtype))
+
+
+def shift(op: Shift, step: Step) -> Doubles:
+    return np.asarray(step.slots[op.x] + step.weight(op.weight)[0])
+
+
+def pool(op: Pool, step: Step) -> Doubles:
+    x = step.slots[op.x]
+    pooled = x.mean(axis=0) if op.how == "mean" else x[0]
+    return np.asarray(np.repeat(pooled[None], len(step.picked), axis=0))
 
 
 def add(op: Add, step: Step) -> Doubles:
@@ -196,4 +266,10 @@ MEANING: dict[type[Op], Callable[[Any, Step], Doubles]] = {
     Add: add,
     Softcap: softcap,
     Pick: pick,
+    LayerNorm: layer_norm,
+    Activate: activate,
+    Place: place,
+    Shift: shift,
+    AttendAll: attend_all,
+    Pool: pool,
 }

@@ -140,7 +140,9 @@ class ModelCard:
     def modelfile(self, name: ModelName, store: Store) -> str:
         """A Modelfile that makes this model again from the blobs of this store."""
         commands = [Command(name="from", value=str(store.blob_path(self.weights.digest)))]
-        commands += [Command(name="adapter", value=str(store.blob_path(layer.digest))) for layer in self.adapters]
+        for command, kind in (("from", "projector"), ("adapter", "adapter")):
+            paths = [str(store.blob_path(layer.digest)) for layer in self.manifest.of_kind(kind)]
+            commands += [Command(name=command, value=path) for path in paths]
         if self.template is not None:  # else the weights' own serves, and a layer would replace it
             commands.append(Command(name="template", value=self.template))
         if self.system:

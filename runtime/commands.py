@@ -88,11 +88,15 @@ def serve(
         "info", show_default=False, help="Least level logged: debug, info, warning or error [info]."
     ),
     log_text: bool = typer.Option(False, "--log-text", help="Log the text of requests and answers too."),
+    otel_endpoint: str = typer.Option(
+        "", help="Send OpenTelemetry spans there, such as http://collector:4318: an outbound connection [nowhere]."
+    ),
 ) -> None:
-    """Serve the models of the store over the Ollama and OpenAI APIs.
+    """Serve the models of the store over the Ollama, OpenAI and Anthropic APIs.
 
-    Opens no outbound connection, ever, unless --online is given. A setting with a name in brackets may also come from
-    the environment, as SEALIFT_X or, but for SEALIFT_ACCESS, OLLAMA_X. On SIGHUP keys and certificate are read again.
+    Opens no outbound connection, ever, unless --online or --otel-endpoint is given. A setting with a name in brackets
+    may also come from the environment, as SEALIFT_X or, but for SEALIFT_ACCESS, OLLAMA_X. On SIGHUP keys and
+    certificate are read again.
     Example:
 
     \b
@@ -119,7 +123,7 @@ def serve(
             kv_cache_type=kv_cache_type, keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue,
             max_loaded=max_loaded, auth=auth, access_file=access_file, tls_cert=tls_cert, tls_key=tls_key,
             tls_client_ca=tls_client_ca, read_only=read_only, log_format=log_format, log_level=log_level,
-            log_text=log_text,
+            log_text=log_text, otel_endpoint=otel_endpoint,
         )  # fmt: skip
         store = Store(models)
         transfers = transfers_factory(store) if online and transfers_factory is not None else None
@@ -136,8 +140,10 @@ def run(
     keepalive: str = typer.Option("", help="How long the model stays loaded: 5m, -1 for ever."),
     think: str = typer.Option("", help="Let the model think first: true, false, high, medium or low."),
     nowordwrap: bool = typer.Option(False, "--nowordwrap", help="Let the terminal break lines."),
+    truncate: bool = typer.Option(True, help="Embedding models: cut a text that is longer than the context."),
+    dimensions: int = typer.Option(0, min=0, help="Embedding models: only this many values of the vector, 0 for all."),
 ) -> None:
-    """Ask a model one question, or chat with it.
+    """Ask a model one question, or chat with it. An embedding model prints the text's vector, a JSON array.
 
     Text piped in comes before the words of the command line. In the chat, /? helps and /bye leaves. Examples:
 
@@ -152,12 +158,20 @@ def run(
     words = " ".join(prompt or [])
     piped = "" if sys.stdin.isatty() else _piped()
     with Client() as client:
-        client.post("/api/show", {"model": model})
+        shown = client.post("/api/show", {"model": model})
+        question = "\n\n".join(part for part in (piped.strip(), words) if part)
+        if "completion" not in (can := shown.get("capabilities", ["completion"])) and "embedding" in can:
+            if not question:
+                hint = f'sealift run {model} "a text"'
+                raise RequestRefused(f"{model} is an embedding model: it needs a text", hint=hint)
+            body = {"model": model, "input": question, "truncate": truncate, "dimensions": dimensions}
+            body |= {"keep_alive": _keep_alive(keepalive)} if keepalive else {}
+            print(json.dumps(client.post("/api/embed", body)["embeddings"][0], separators=(",", ":")))
+            return
         session = Session(
             client=client, model=model, say=print, format=form or None, think=_think(think),
             keep_alive=_keep_alive(keepalive), verbose=verbose, wordwrap=not nowordwrap,
         )  # fmt: skip
-        question = "\n\n".join(part for part in (piped.strip(), words) if part)
         if question:
             _once(session, question)
         elif sys.stdin.isatty():
@@ -246,7 +260,8 @@ def prepare(
     """Pack models' weights for this machine, so that they load faster.
 
     A pack is a cache beside the store, as large as the model: made again when it is damaged or another version needs
-    another one, and removed with the model. The server makes it too, after a model's first answer.
+    another one, and removed with the model. The server makes it too, after a model's first answer. A model that
+    cannot run does not stop the others; it is told, and the exit code says so.
     """
     from manifests.display import size_text
     from manifests.name import ModelName
@@ -255,15 +270,27 @@ def prepare(
 
     store = Store()
     packs = Packs(store)
-    found = []
-    for name in [ModelName.parse(text) for text in model or []] or store.names():
-        made = packs.prepare(name)
+    found: list[dict[str, Any]] = []
+    names = [ModelName.parse(text) for text in model or []] or store.names()
+    code = 0
+    for name in names:
+        try:
+            made = packs.prepare(name)
+        except Exception as error:
+            if len(names) == 1 or not hasattr(error, "exit_code"):
+                raise
+            code = code or error.exit_code
+            found.append({"model": name.short, "error": str(error)})
+            print(f"sealift: {name.short}: not packed: {error}", file=sys.stderr)
+            continue
         found.append({"model": name.short, "made": made.made, "size": made.size, "replaced": made.why})
         if not as_json:
             before = f" (the one before was not good: {made.why})" if made.why else ""
             print(f"{name.short}: {'packed' if made.made else 'has a good pack'}, {size_text(made.size)}{before}")
     if as_json:
         print(json.dumps(found, indent=2))
+    if code:
+        raise typer.Exit(code)
 
 
 # -- helpers
@@ -273,6 +300,7 @@ def _once(session: Any, question: str) -> None:
     """One question through /api/generate, as Ollama's command does: the model's own MESSAGEs come first there too."""
     from runtime.chat.printing import statistics
     from runtime.chat.repl import print_answer, write
+    from runtime.chat.thinking import shown
 
     body = {"model": session.model, "prompt": question, "format": session.format, "think": session.think}
     body |= {"keep_alive": session.keep_alive}
@@ -282,9 +310,9 @@ def _once(session: Any, question: str) -> None:
         given = {key: value for key, value in body.items() if value is not None}
         for chunk in session.client.stream("/api/generate", given):
             last.update(chunk)
-            yield chunk.get("response", "")
+            yield chunk.get("thinking", ""), chunk.get("response", "")
 
-    print_answer(pieces(), wordwrap=session.wordwrap)
+    print_answer(shown(pieces()), wordwrap=session.wordwrap)
     write("\n")
     if session.verbose:
         sys.stderr.write("\n" + statistics(last))

@@ -6,7 +6,8 @@ Invariants:
 
 * The concatenated `text` of what `generate` gives is the whole answer; a stop string and what follows it never appear.
 * Every generated token is counted in `Usage.generated_tokens` once. The token that ends the answer (end of generation)
-  is counted but has no text; tokens computed after a stop string was completed are not counted.
+  is counted but has no text; a constrained answer that is whole needs none. Tokens computed after a stop string was
+  completed are not counted.
 * A token's `TokenInfo` travels with the delta in which its text appears. A delta may have text and no tokens (text that
   was held back because it could have begun a stop string) or tokens and no text (half of a character).
 * Finish is last and comes once, whatever happens: a stop, a limit, a cancel, a dead worker.

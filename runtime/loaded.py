@@ -1,8 +1,10 @@
-"""LoadedModel: one model that answers. Token ids go to its worker, text comes back as events (runtime.events).
+"""LoadedModel: one model that answers. Token ids go to its worker, text comes back as events (runtime.events); from a
+model that embeds, a vector.
 
     request -> worker (ids) -> StreamDecoder (text) -> stop strings -> TextDelta ... Finish
 
-Refuses, before anything is sent: an empty prompt, a prompt that fills the context, token ids the model does not have.
+Refuses, before anything is sent: an empty prompt, a prompt that fills the context (a text to embed may), token ids the
+model does not have, and what the model is not for.
 Invariants: `generate` yields exactly one Finish, last; closing or cancelling its iterator cancels the sequence in the
 worker; the text of an answer does not depend on who else is asking.
 """
@@ -11,8 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import struct
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from array import array
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -21,12 +26,12 @@ from typing import Any, Protocol
 
 from manifests.gguf import Gguf
 from runtime.engine.constraint import Constraint, prepared
-from runtime.engine.link import Ended, Item, Link, Load, Stream, Token
+from runtime.engine.link import NOT_NUMBERS, Ended, Item, Link, Load, Score, Stream, Token, Vector
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
 from runtime.engine.vocabulary import MAX_BYTES, Vocabulary
-from runtime.errors import ContextExceeded, RequestRefused, RuntimeFailure
-from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
+from runtime.errors import CapabilityMissing, ContextExceeded, RequestCancelled, RequestRefused, RuntimeFailure
+from runtime.events import Event, Finish, PromptScored, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder
 from runtime.text.stop import StopFilter
 from runtime.text.tokenizer import Tokenizer
@@ -77,7 +82,8 @@ class GenerateRequest:
     `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
     `constraint`: what every answer that ends by itself (reason "stop", no stop string) belongs to; one that a limit, a
     stop string or the client cuts short is a beginning of such an answer. `shown`: control tokens that are text all the
-    same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first.
+    same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first,
+    and the token that ends the answer has an info too: who counts tokens finds as many as were computed.
     `watch`: is told of every token and of the end, of one that nobody reads too.
     """
 
@@ -200,6 +206,7 @@ class LoadedModel:
             ends=() if request.ignore_eos else sorted(self.tokenizer.eog),
             client=request.client,
             constraint=constraint,
+            score=request.prompt_logprobs,
         )
 
     async def _constrained(
@@ -215,7 +222,25 @@ class LoadedModel:
     async def _teach(self) -> None:
         self._link.teach(await asyncio.to_thread(vocabulary_of, self.tokenizer))
 
+    async def embed(self, tokens: Seq[int], *, client: str = "") -> array[float]:
+        """The vector of a text as the model gives it: [ready.vector] float32, all finite. Raises RequestRefused,
+        ContextExceeded, WorkerDied, RuntimeFailure. Cancelled, the text leaves the worker."""
+        if not self.ready.vector:
+            raise CapabilityMissing("the model does not support embeddings")
+        if not tokens:
+            raise RequestRefused("the input is empty", hint="a text needs at least one token")
+        if len(tokens) > self.n_ctx:
+            raise ContextExceeded(f"the input length exceeds the context length: {len(tokens)} tokens of {self.n_ctx}")
+        self._check_tokens(tokens)
+        id, stream = self._link.embed(tokens, client=client)
+        try:
+            return _finite(await _vector(stream))
+        finally:
+            self._link.cancel(id)
+
     def _check(self, request: GenerateRequest) -> None:
+        if self.ready.vector:
+            raise CapabilityMissing("the model does not support generate")
         if not request.prompt:
             raise RequestRefused("the prompt is empty", hint="a prompt needs at least one token")
         if len(request.prompt) >= self.n_ctx:
@@ -224,9 +249,31 @@ class LoadedModel:
             raise RequestRefused(f"max_tokens is {request.max_tokens}; expected 0 or more")
         if request.constraint is not None and request.ignore_eos:
             raise RequestRefused("ignore_eos and a format exclude each other: what a format describes has an end")
-        for token in (min(request.prompt), max(request.prompt), *request.sampling.logit_bias):
+        self._check_tokens((min(request.prompt), max(request.prompt), *request.sampling.logit_bias))
+
+    def _check_tokens(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
             if not 0 <= token < self.vocab:
                 raise RequestRefused(f"token {token} is not in the model's vocabulary of {self.vocab}")
+
+
+async def _vector(stream: Stream) -> bytes:
+    vector = b""
+    while True:
+        for item in await stream.take():
+            if isinstance(item, Vector):
+                vector = item.values
+            elif isinstance(item, Ended):
+                if vector:
+                    return vector
+                raise item.failure or RequestCancelled()
+
+
+def _finite(vector: bytes) -> array[float]:
+    values = array("f", struct.unpack(f"<{len(vector) // 4}f", vector))
+    if not all(map(math.isfinite, values)):
+        raise RuntimeFailure("embedding contains NaN or Inf values")
+    return values
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
@@ -270,6 +317,7 @@ class _Events(AsyncGenerator[Event, None]):
         self._stream = stream
         self._answer = answer
         self._cancel = cancel
+        self._left: Seq[Item] = ()  # what came with the last scores of the prompt
         self._over = False
 
     async def asend(self, value: None) -> Event:
@@ -277,7 +325,12 @@ class _Events(AsyncGenerator[Event, None]):
             raise StopAsyncIteration
         try:
             while self._answer.finish is None:
-                delta = self._answer.take(await self._stream.take())
+                items = self._left or await self._stream.take()
+                scored, self._left = self._answer.score(items)
+                if scored is not None:
+                    return scored
+                delta = self._answer.take(self._left)
+                self._left = ()
                 if delta is not None:
                     return delta
         except BaseException:
@@ -317,15 +370,37 @@ class _Answer:
         self._queue_ns = 0
         self._decoded = 0  # characters that left the decoder, and that left the stop filter
         self._shown = 0
+        self._unscored: list[Score] | None = [] if request.prompt_logprobs else None  # None: nothing more comes
         self._infos: list[tuple[int, TokenInfo]] = []  # with the count of characters decoded when it came
+
+    def score(self, items: Seq[Item]) -> tuple[PromptScored | None, Seq[Item]]:
+        """Takes the prompt's scores, which come first: all of them as an event once they are there; the rest."""
+        if self._unscored is None:
+            return None, items
+        count = next((place for place, item in enumerate(items) if not isinstance(item, Score)), len(items))
+        for item in items[:count]:
+            assert isinstance(item, Score)
+            self._unscored.append(item)
+        missing = len(self._request.prompt) - 1 - len(self._unscored)
+        if missing > 0:
+            return None, items[count:]
+        scores, self._unscored = self._unscored, None
+        if missing < 0 or any(math.isnan(score.logprob) for score in scores):
+            self._finish("error", error=RuntimeFailure(NOT_NUMBERS))
+            return None, ()
+        tokens = zip(self._request.prompt[1:], scores, strict=True)
+        return PromptScored(tokens=tuple(_info(token, score.logprob, score.top) for token, score in tokens)), items[
+            count:
+        ]
 
     def take(self, items: Seq[Item]) -> TextDelta | None:
         """Folds what the worker said into one delta; None when there is nothing to show. Sets `finish` at the end."""
         pieces: list[str] = []
         for item in items:
+            assert not isinstance(item, Vector), "vectors come to those who embed"
             if isinstance(item, Token):
                 pieces.append(self._token(item))
-            else:
+            elif isinstance(item, Ended):
                 pieces.append(self._end(item))
             if self.finish is not None:
                 break
@@ -348,9 +423,8 @@ class _Answer:
         self._cached, self._queue_ns = token.cached, token.queue_ns
         text = "" if token.id in self._ends else self._decoder.push(token.id)
         self._decoded += len(text)
-        if self._request.logprobs and token.id not in self._ends:
-            top = tuple(TopToken(id=other, logprob=logprob) for other, logprob in token.top)
-            self._infos.append((self._decoded, TokenInfo(id=token.id, logprob=token.logprob, top=top)))
+        if self._request.logprobs and (token.id not in self._ends or self._request.prompt_logprobs):
+            self._infos.append((self._decoded, _info(token.id, token.logprob, token.top)))
         shown = self._stops.push(text)
         if self._stops.matched is not None:
             self._finish("stop", stop=self._stops.matched)
@@ -402,6 +476,10 @@ class _Answer:
         self.finish = Finish(reason=reason, usage=usage, seed=self._seed, error=error, stop=stop)
         if self._request.watch is not None:
             self._request.watch.ended(self.finish)
+
+
+def _info(token: int, logprob: float, top: Seq[tuple[int, float]]) -> TokenInfo:
+    return TokenInfo(id=token, logprob=logprob, top=tuple(TopToken(id=other, logprob=one) for other, one in top))
 
 
 def _reason(text: str) -> Reason:

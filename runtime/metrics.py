@@ -71,20 +71,25 @@ class Figures:
 
 
 class Watch:
-    """Of one generation; see above. `usage` and `reason` are there when it has ended."""
+    """Of one generation; see above. `usage` and `reason` are there when it has ended, `error` where it failed;
+    `first_token` in seconds, when it has come; `began` by the monotonic clock, ns."""
 
-    def __init__(self, metrics: Metrics, figures: Figures) -> None:
+    def __init__(self, metrics: Metrics, name: str, digest: str) -> None:
+        self.name, self.digest = name, digest
         self.usage = Usage()
         self.reason = ""
-        self._metrics, self._figures = metrics, figures
+        self.error: BaseException | None = None
+        self.first_token: float | None = None
+        self.request: Any = None
+        self._metrics, self._figures = metrics, metrics.figures(name, digest)
         self._model: Any = None
-        self._began = self._sent = time.monotonic_ns()
+        self.began = self._sent = time.monotonic_ns()
         self._age = 0  # of the last token
         self._closed = False
 
-    def at(self, model: Any) -> Watch:
-        """`model` is a LoadedModel."""
-        self._model = model
+    def at(self, model: Any, request: Any = None) -> Watch:
+        """`model` is a LoadedModel, `request` a GenerateRequest."""
+        self._model, self.request = model, request
         self._sent = time.monotonic_ns()
         return self
 
@@ -92,13 +97,14 @@ class Watch:
         if self._age:
             self._figures.gap.add(min(max(0, age_ns - self._age), LONGEST_NS) / 1e9)
         else:
-            self._figures.first_token.add((self._sent - self._began + min(max(0, age_ns), LONGEST_NS)) / 1e9)
+            self.first_token = (self._sent - self.began + min(max(0, age_ns), LONGEST_NS)) / 1e9
+            self._figures.first_token.add(self.first_token)
         self._age = max(1, age_ns)
 
     def ended(self, finish: Finish) -> None:
         assert not self.reason, "a generation ends once"
         figures, usage = self._figures, finish.usage
-        self.reason, self.usage = finish.reason, usage
+        self.reason, self.usage, self.error = finish.reason, usage, finish.error
         figures.prompt_tokens += usage.prompt_tokens
         figures.cached_tokens += usage.cached_tokens
         figures.generated_tokens += usage.generated_tokens
@@ -114,11 +120,13 @@ class Watch:
         self._closed = True
         if not self.reason:
             gone = (asyncio.CancelledError, GeneratorExit, RequestCancelled)
-            self.reason = "cancelled" if error is None or isinstance(error, gone) else "refused"
+            self.reason, self.error = ("cancelled" if error is None or isinstance(error, gone) else "refused"), error
         if self._model is not None:
             self._metrics.preempted(self._model)
         self._figures.finished[self.reason] += 1
-        self._figures.whole.add((time.monotonic_ns() - self._began) / 1e9)
+        self._figures.whole.add((time.monotonic_ns() - self.began) / 1e9)
+        if self._metrics.on_end is not None:
+            self._metrics.on_end(self)
 
 
 class Metrics:
@@ -127,6 +135,7 @@ class Metrics:
         self.http: Counter[tuple[str, str, str]] = Counter()  # by handler, method and status
         self.http_seconds: dict[tuple[str, str], Histogram] = {}  # by handler and method
         self.denied: Counter[str] = Counter()  # by reason
+        self.on_end: Callable[[Watch], None] | None = None  # told of every generation that has ended
         self._preempted: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # as each worker said last
 
     def figures(self, name: str, digest: str) -> Figures:
@@ -136,7 +145,7 @@ class Metrics:
         return self.models.setdefault(key, Figures())
 
     def watch(self, name: str, digest: str) -> Watch:
-        return Watch(self, self.figures(name, digest))
+        return Watch(self, name, digest)
 
     def request(self, handler: str, method: str, status: int, seconds: float) -> None:
         """`handler`: the path of a route, not of a request; `method`: one of HTTP's."""

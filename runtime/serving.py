@@ -38,6 +38,7 @@ from runtime.loaded import load_model
 from runtime.manager import Manager
 from runtime.metrics import Metrics
 from runtime.packs import Packs
+from runtime.telemetry import Spans
 from runtime.tls import load_certificate, peer_of, server_context
 from runtime.told import Serve
 
@@ -87,6 +88,8 @@ async def _serve(
 ) -> None:  # fmt: skip
     packs, metrics = Packs(store), Metrics()
     access = keys_of(told)
+    spans = Spans(told.otel_endpoint, version=told.settings.version) if told.otel_endpoint else None
+    metrics.on_end = spans
     manager = Manager(
         keep_alive=told.keep_alive,
         max_loaded=told.max_loaded,
@@ -114,7 +117,11 @@ async def _serve(
         if told.tls is not None and config.ssl is not None:
             _certificate_again(config.ssl, told)
 
-    await _Server(config, manager, packs, again).serve(sockets=[listener])
+    try:
+        await _Server(config, manager, packs, again).serve(sockets=[listener])
+    finally:
+        if spans is not None:
+            await asyncio.to_thread(spans.close)
 
 
 def keys_of(told: Serve) -> Access | None:
@@ -136,6 +143,8 @@ def _say_how_open(told: Serve, access: Access | None, say: Callable[[str], None]
         say("hint: other machines can reach this server, and it asks nobody who they are")
     if access is not None and told.tls is None and not is_loopback(told.address.host):
         say("hint: keys and texts cross the network as they are; --tls-cert and --tls-key encrypt them")
+    if told.otel_endpoint:
+        say(f"hint: opens connections to {told.otel_endpoint} for spans (--otel-endpoint), and no others")
     if told.settings.read_only:
         say("read-only: no request changes the store")
     if told.settings.log_text:

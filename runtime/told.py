@@ -17,6 +17,7 @@ from runtime.api.guard import is_loopback, parse_origins
 from runtime.api.state import Settings
 from runtime.errors import RequestRefused
 from runtime.logs import FORMATS, LEVELS
+from runtime.telemetry import checked_endpoint
 from runtime.tls import TlsFiles
 
 
@@ -55,6 +56,7 @@ class Serve:
     tls: TlsFiles | None = None
     log_format: str = FORMATS[0]
     log_level: str = "info"
+    otel_endpoint: str = ""  # where spans are sent; "": nowhere
 
 
 def number_setting(of: Range, flag: int | None = None) -> int:
@@ -96,7 +98,7 @@ def resolve(
     load_timeout: str | None = None, max_queue: int | None = None, max_loaded: int | None = None,
     auth: bool | None = None, access_file: Path | None = None, tls_cert: Path | None = None,
     tls_key: Path | None = None, tls_client_ca: Path | None = None, read_only: bool = False,
-    log_format: str = FORMATS[0], log_level: str = "info", log_text: bool = False,
+    log_format: str = FORMATS[0], log_level: str = "info", log_text: bool = False, otel_endpoint: str = "",
 ) -> Serve:  # fmt: skip
     """Arguments are the flags. `auth` None: keys are asked for where other machines can ask. Raises RequestRefused."""
     tls = tls_setting(address, tls_cert, tls_key, tls_client_ca)
@@ -129,6 +131,7 @@ def resolve(
         tls=tls,
         log_format=log_format,
         log_level=log_level,
+        otel_endpoint=checked_endpoint(otel_endpoint) if otel_endpoint else "",
     )
 
 

@@ -44,7 +44,10 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 | `SEALIFT_HOME` | keys, trust, policy, state and, unless told otherwise, models; `~/.sealift` |
 | `SEALIFT_MODELS` * | the store; `models` in the home |
 | `SEALIFT_HOST` * | where the server listens, and where `run`, `ps` and `stop` ask; `127.0.0.1:11434` |
-| `SEALIFT_API_KEY` * | sent as a bearer token by `run`, `ps` and `stop`, for a proxy that asks for one |
+| `SEALIFT_API_KEY` * | sent as a bearer token by `run`, `ps` and `stop`, for a server or proxy that asks for one |
+| `SEALIFT_ACCESS` | the file of those who may ask the server; `access.toml` in the home |
+| `SEALIFT_CA` | a PEM file with the authority of an `https` server that they ask; else `SSL_CERT_FILE` |
+| `SEALIFT_CERT`, `SEALIFT_CERT_KEY` | PEM files that they show to a server that asks for a client certificate |
 | `SEALIFT_ORIGINS` * | more web pages that may ask the server: a comma list such as `http://wiki.corp:*` |
 | `SEALIFT_CONTEXT_LENGTH` * | tokens of context where neither request nor Modelfile says; 4096 |
 | `SEALIFT_NUM_THREADS` * | threads of each model; one a core that affinity, cpuset and CPU quota leave |
@@ -59,6 +62,7 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 | `SEALIFT_NOHISTORY` * | true: what is typed in a chat is not remembered |
 | `SEALIFT_PASSPHRASE` | the passphrase of a private key, where there is no terminal |
 | `SEALIFT_IDENTITY` | the file with the identity that opens encrypted volumes |
+| `SEALIFT_BUNDLE_PASSPHRASE` | the passphrase of an encrypted bundle, where there is no terminal |
 | `SEALIFT_PIN`, `SEALIFT_PIN_FILE` | the PIN of a token, or a one-line file that holds it |
 | `SEALIFT_NEW_PASSPHRASE` | the new one, for `sealift key passwd` |
 | `SEALIFT_REGISTRY_HOST` | the one registry (`name` or `name:port`) that the next two are for |

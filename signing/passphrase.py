@@ -29,10 +29,10 @@ def find_passphrase(
     """The passphrase for `what` (words for the prompt). `confirm` asks twice, for a new key. `ask` replaces the
     terminal. Raises PassphraseNeeded when there is no source, MalformedKey for an empty or oversized passphrase."""
     if file is not None:
-        return _checked(_from_file(file), f"the passphrase in {file}")
+        return _checked(_from_file(file), f"the passphrase in {file}", variable)
     given = os.environ.get(variable)
     if given is not None:
-        return _checked(given.encode(), variable)
+        return _checked(given.encode(), variable, variable)
     if ask is None:
         if not sys.stdin.isatty():
             raise PassphraseNeeded(
@@ -43,7 +43,7 @@ def find_passphrase(
     first = ask(f"Passphrase for {what}: ")
     if confirm and ask("Again, to be sure: ") != first:
         raise MalformedKey("the two passphrases differ", hint="nothing was written; try again")
-    return _checked(first.encode(), "the passphrase")
+    return _checked(first.encode(), "the passphrase", variable)
 
 
 def _from_file(path: Path) -> bytes:
@@ -58,9 +58,10 @@ def _from_file(path: Path) -> bytes:
     return line
 
 
-def _checked(passphrase: bytes, what: str) -> bytes:
+def _checked(passphrase: bytes, what: str, variable: str) -> bytes:
     if not passphrase:
-        raise MalformedKey(f"{what} is empty", hint="use --no-passphrase for a key without one")
+        hint = "use --no-passphrase for a key without one" if variable == VARIABLE else None
+        raise MalformedKey(f"{what} is empty", hint=hint)
     if len(passphrase) > MAX_PASSPHRASE_BYTES:
         raise MalformedKey(f"{what} is longer than {MAX_PASSPHRASE_BYTES} bytes")
     return passphrase

@@ -232,6 +232,8 @@ JSON_VERBS: list[tuple[str, ...]] = [
     ("custody", "show"),
     ("custody", "head"),
     ("custody", "verify"),
+    ("access", "add", "wiki"),
+    ("access", "list"),
 ]
 
 
@@ -243,10 +245,10 @@ def test_json_is_json_and_nothing_else(side: Path, words: tuple[str, ...], capsy
 
 def test_every_verb_with_json_is_tested() -> None:
     """`ps` needs a server, `pull` and `push` a registry, `bench`, `eval` and `prepare` a model that runs, and
-    `bundle receive` prints events, `access` a file: tests of their rooms and tests/test_isolation.py run these."""
+    `bundle receive` prints events: their rooms' tests and tests/test_isolation.py run these."""
     have = {verb for verb, command in VERBS.items() if "--json" in options_of(command)}
     tested = {verb for verb in VERBS for words in JSON_VERBS if " ".join(words).startswith(verb)}
-    elsewhere = {"ps", "pull", "push", "bench", "eval", "prepare", "bundle receive", "access add", "access list"}
+    elsewhere = {"ps", "pull", "push", "bench", "eval", "prepare", "bundle receive"}
     assert have == {verb for verb in tested if "--json" in options_of(VERBS[verb])} | elsewhere
 
 

@@ -17,7 +17,7 @@ from manifests.errors import CreateError, FieldError
 from manifests.fields import parse_json
 from manifests.safetensors import SafeTensor, Safetensors
 
-MAX_JSON = 256 << 20  # bytes of one JSON file; a tokenizer of 262,144 tokens has 33 MB
+MAX_JSON = 64 << 20  # bytes of one JSON file; a tokenizer of 262,144 tokens has 33 MB
 MAX_FILES = 4096
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 PICKLED = "weights in a pickle are refused: loading one runs the code in it"

@@ -99,12 +99,17 @@ def _affine_search(x: Floats, top: int, trials: npt.NDArray[np.float64]) -> tupl
 
 
 def _line(s_w: Floats, s_c: Floats, s_cc: Floats, s_x: Floats, s_cx: Floats) -> tuple[Floats, Floats]:
-    """The weighted least-squares line x = scale * code + offset; offset is at most 0, scale at least."""
-    inverse = _inverse(s_w * s_cc - s_c * s_c)
-    scale = (s_w * s_cx - s_x * s_c) * inverse
-    offset = (s_cc * s_x - s_c * s_cx) * inverse
-    through_zero = s_cx * _inverse(s_cc)
-    scale = np.where(offset > 0, through_zero, scale)
+    """The weighted least-squares line x = scale * code + offset; offset is at most 0, scale at least.
+
+    Where all codes are the same, many lines fit: the one through zero, or for code 0 the offset alone.
+    """
+    spread = s_w * s_cc - s_c * s_c
+    spread = np.where(spread > 1e-5 * s_w * s_cc, spread, 0)
+    scale = (s_w * s_cx - s_x * s_c) * _inverse(spread)
+    offset = (s_cc * s_x - s_c * s_cx) * _inverse(spread)
+    through_zero = (offset > 0) | ((spread == 0) & (s_cx > 0))
+    scale = np.where(through_zero, s_cx * _inverse(s_cc), scale)
+    offset = np.where(through_zero, 0, np.where(s_cc == 0, s_x * _inverse(s_w), offset))
     return np.maximum(scale, 0), np.minimum(offset, 0)
 
 

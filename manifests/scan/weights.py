@@ -15,7 +15,7 @@ from manifests.gguf_types import FILE_TYPES, TensorType, ValueType
 from manifests.scan.rules import Hit
 
 # what this version's runtime runs; tests/runtime/test_models.py's table and this one are compared by a test
-ARCHITECTURES = ("gemma", "gemma2", "gemma3", "llama", "phi3", "qwen2", "qwen3")
+ARCHITECTURES = ("bert", "gemma", "gemma2", "gemma3", "llama", "nomic-bert", "phi3", "qwen2", "qwen3")
 NOT_LANGUAGE = frozenset({"clip", "adapter"})
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")

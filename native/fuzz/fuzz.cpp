@@ -67,9 +67,9 @@ struct Options {
 
 // What a step may write, and a copy to compare with.
 struct Answer {
-  Answer(size_t outputs, size_t vocab)
+  Answer(size_t outputs, size_t width)
       : tokens(outputs), logprobs(outputs), top_ids(outputs * SL_MAX_TOP), top_logprobs(outputs * SL_MAX_TOP),
-        logits(outputs * vocab) {}
+        logits(outputs * width) {}
   Exact<int32_t> tokens;
   Exact<float> logprobs;
   Exact<int32_t> top_ids;
@@ -82,7 +82,8 @@ struct Answer {
   }
 };
 
-void step(Bytes& bytes, sl_engine* engine, const sl_config& config, int vocab) {
+void step(Bytes& bytes, sl_engine* engine, const sl_config& config, const sl_info& info) {
+  const int vocab = info.vocab;
   const int n_seqs = bytes.from(1, std::min(config.max_seqs, 5));
   const int width = bytes.from(1, 5);
   Exact<int32_t> row_start(static_cast<size_t>(n_seqs) + 1), start_pos(static_cast<size_t>(n_seqs)),
@@ -92,7 +93,7 @@ void step(Bytes& bytes, sl_engine* engine, const sl_config& config, int vocab) {
     const int room = std::max(1, std::min(config.max_rows / n_seqs, width * SL_BLOCK));
     const int rows = bytes.from(1, room);
     row_start[at + 1] = row_start[at] + rows;
-    start_pos[at] = bytes.below(width * SL_BLOCK - rows + 1);
+    start_pos[at] = bytes.one_in(2) ? 0 : bytes.below(width * SL_BLOCK - rows + 1);
     for (int j = 0; j < width; j++) blocks[static_cast<size_t>(s * width + j)] = (s * width + j) % config.n_blocks;
   }
   const int n_rows = row_start[static_cast<size_t>(n_seqs)];
@@ -113,19 +114,26 @@ void step(Bytes& bytes, sl_engine* engine, const sl_config& config, int vocab) {
     options.push_back(std::make_unique<Options>(bytes, vocab));
     sampling[i] = options.back()->s;
   }
-  const bool sampled = bytes.one_in(2), tops = bytes.one_in(2), wanted = !bytes.one_in(4);
-  Answer first(sampling.size(), static_cast<size_t>(vocab)), again(sampling.size(), static_cast<size_t>(vocab));
-  const auto run = [&](Answer& answer) {
+  const bool sampled = bytes.one_in(info.width == vocab ? 2 : 9), tops = bytes.one_in(2), wanted = !bytes.one_in(4);
+  const auto each = static_cast<size_t>(info.width);
+  Answer first(sampling.size(), each), again(sampling.size(), each);
+  const auto run = [&](Answer& answer, bool halves) {
     sl_batch b{tokens.data(), row_start.data(), start_pos.data(), blocks.data(), out_rows.data(),
-               sampled ? sampling.data() : nullptr, answer.tokens.data(), answer.logprobs.data(),
+               sampled && !halves ? sampling.data() : nullptr, answer.tokens.data(), answer.logprobs.data(),
                tops ? answer.top_ids.data() : nullptr, tops ? answer.top_logprobs.data() : nullptr,
                wanted ? answer.logits.data() : nullptr, n_rows, n_seqs, n_outputs, width};
-    const int status = sl_step(engine, &b);
+    int status = sl_step(engine, &b);
     checked(status);
+    if (sampled && halves && n_outputs > 0) {
+      b.sampling = sampling.data();
+      need(sl_choose(engine, &b) == SL_OK, "the second half of an accepted step was refused");
+      b.n_outputs = bytes.one_in(2) ? n_outputs : bytes.odd();
+      need(sl_choose(engine, &b) != SL_OK, "the second half of a step was taken twice");
+    }
     return status;
   };
-  if (run(first) != SL_OK) return;
-  need(run(again) == SL_OK && first == again, "an accepted step gave other bits the second time");
+  if (run(first, false) != SL_OK) return;
+  need(run(again, true) == SL_OK && first == again, "an accepted step gave other bits the second time");
   for (size_t i = 0; sampled && i < first.tokens.size(); i++)
     need(first.tokens[i] >= SL_NONE && first.tokens[i] < vocab, "a token outside the vocabulary");
 }
@@ -165,8 +173,8 @@ void fuzz_engine(Bytes& bytes) {
   need((status == SL_OK) == (engine != nullptr), "an engine with a refusal, or none without");
   if (status != SL_OK) return;
   sl_info info;
-  need(sl_get_info(engine, &info) == SL_OK && info.vocab >= 1, "no info");
-  for (int n = bytes.from(1, 5); n > 0; n--) step(bytes, engine, config, info.vocab);
+  need(sl_get_info(engine, &info) == SL_OK && info.vocab >= 1 && info.width >= 1, "no info");
+  for (int n = bytes.from(1, 5); n > 0; n--) step(bytes, engine, config, info);
   Exact<int64_t> times(ops.size());
   need(sl_op_times(engine, times.data(), n_ops) == SL_OK, "no times");
   sl_free(engine);

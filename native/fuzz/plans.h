@@ -107,8 +107,10 @@ class Planner {
     const int width = bytes_.of(kWidths);
     int32_t x = put(SL_EMBED, width, SL_NONE, SL_NONE, SL_NONE, tensors_.add(vocab_, width, false), {}, {1.0f, 0});
     for (int n = bytes_.below(6); n > 0; n--) x = block(x);
-    x = put(SL_PICK, widths_[static_cast<size_t>(x)], x, SL_NONE, SL_NONE, SL_NONE, {}, {});
-    linear(x, vocab_);
+    const bool pools = bytes_.one_in(4);
+    const Ints how{{pools ? bytes_.below(2) : 0}};
+    x = put(pools ? SL_POOL : SL_PICK, widths_[static_cast<size_t>(x)], x, SL_NONE, SL_NONE, SL_NONE, how, {});
+    if (!pools) linear(x, vocab_);
     return ops_;
   }
 
@@ -151,17 +153,34 @@ class Planner {
 
   int32_t block(int32_t x) {
     const int width = widths_[static_cast<size_t>(x)];
-    switch (bytes_.below(5)) {
+    switch (bytes_.below(9)) {
       case 0: return put(SL_RMS_NORM, width, x, SL_NONE, SL_NONE, tensors_.add(1, width, true), {{width}}, {1e-6f, 0});
       case 1: {
         const int ff = bytes_.from(1, 70);
         const int32_t gate = linear(x, ff), up = linear(x, ff);
-        return linear(put(SL_GLU, ff, gate, up, SL_NONE, SL_NONE, {{bytes_.below(2)}}, {}), width);
+        return linear(put(SL_GLU, ff, gate, up, SL_NONE, SL_NONE, {{bytes_.below(3)}}, {}), width);
       }
       case 2: return put(SL_SOFTCAP, width, x, SL_NONE, SL_NONE, SL_NONE, {}, {std::abs(bytes_.number()), 0});
       case 3: return put(SL_ADD, width, x, bytes_.below(x + 1), SL_NONE, SL_NONE, {}, {});
-      default: return attention(x, width);
+      case 4: {
+        const int32_t bias = tensors_.add(1, width, true);
+        return put(SL_LAYER_NORM, width, x, SL_NONE, SL_NONE, tensors_.add(1, width, true), {}, {1e-6f, 0}, bias);
+      }
+      case 5: return put(SL_ACTIVATE, width, x, SL_NONE, SL_NONE, SL_NONE, {{bytes_.below(3)}}, {});
+      case 6: {
+        const int32_t places = tensors_.add(bytes_.from(1, 200), width, false);
+        const int32_t place = put(SL_PLACE, width, SL_NONE, SL_NONE, SL_NONE, places, {}, {});
+        return put(SL_ADD, width, x, place, SL_NONE, SL_NONE, {}, {});
+      }
+      case 7: return put(SL_SHIFT, width, x, SL_NONE, SL_NONE, tensors_.add(1, width, true), {}, {});
+      default: return bytes_.one_in(3) ? attention_all(x, width) : attention(x, width);
     }
+  }
+
+  int32_t attention_all(int32_t x, int width) {
+    const int kv = bytes_.from(1, 3), heads = kv * bytes_.from(1, 4), head = bytes_.from(1, 48);
+    const int32_t q = linear(x, heads * head), k = linear(x, kv * head), v = linear(x, kv * head);
+    return linear(put(SL_ATTEND_ALL, heads * head, q, k, v, SL_NONE, {{heads, kv, head}}, {0.2f, 0}), width);
   }
 
   int32_t attention(int32_t x, int width) {

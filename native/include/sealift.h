@@ -8,7 +8,8 @@
  * One thread at a time may be inside an engine.
  *
  * Law (batch invariance): the logits of a row depend on its own sequence alone: not on other rows, on how the prompt
- * was cut into steps, on where its blocks lie, or on the number of threads.
+ * was cut into steps, on where its blocks lie, or on the number of threads. A plan with ATTEND_ALL or POOL computes each
+ * sequence in one step, from position 0: what the blocks hold afterwards is of no use.
  */
 #ifndef SEALIFT_H
 #define SEALIFT_H
@@ -20,7 +21,7 @@
 extern "C" {
 #endif
 
-#define SL_ABI 2
+#define SL_ABI 3
 #define SL_BLOCK 32      /* tokens in one key/value block */
 #define SL_MAX_TOP 20    /* most alternatives reported for one sampled token */
 #define SL_NONE (-1)     /* "no slot", "no tensor" */
@@ -60,10 +61,19 @@ typedef enum sl_kind {
                       i2 key/value heads, i3 head width (q, k and v), i4 window in tokens (0: all); f0 score scale,
                       f1 score soft cap (0: none). Query head h reads key/value head h / (i1/i2).
                       Window w: position p sees positions p-w+1 .. p. */
-  SL_GLU = 6,      /* out = act(a) * b; i0: 0 silu, 1 gelu (tanh form) */
+  SL_GLU = 6,      /* out = act(a) * b; i0: 0 silu, 1 gelu (tanh form), 2 gelu (with erf) */
   SL_ADD = 7,      /* out = a + b */
   SL_SOFTCAP = 8,  /* out = f0 * tanh(a / f0) */
-  SL_PICK = 9      /* out = the rows of a that the batch asks outputs for */
+  SL_PICK = 9,     /* out = the rows of a that the batch asks outputs for */
+  SL_LAYER_NORM = 10, /* over the row: (x - mean) / sqrt(mean((x - mean)^2) + f0) * w + bias
+                                                                             weight, bias [1, width of a] */
+  SL_ACTIVATE = 11,   /* out = act(a); i0 as in GLU */
+  SL_PLACE = 12,      /* out[r] = weight[position of r]                      weight [positions, width] */
+  SL_SHIFT = 13,      /* out = a + weight, the same for every row            weight [1, width of a] */
+  SL_ATTEND_ALL = 14, /* attention of a=q over b=k and c=v of all rows of its sequence, later ones too; i0 query heads, i1
+                         key/value heads, i2 head width; f0 score scale. Keys and values pass through the blocks as float16,
+                         whatever kv_type says, and all such ops share one layer's room there */
+  SL_POOL = 15        /* one output row for each one asked for: i0 0: the mean of the rows of its sequence, 1: the first */
 } sl_kind;
 
 typedef struct sl_op {
@@ -110,12 +120,12 @@ typedef struct sl_batch {
   const int32_t *start_pos;    /* [n_seqs]              caller */
   const int32_t *blocks;       /* [n_seqs, table_width] caller; unused entries SL_NONE */
   const int32_t *out_rows;     /* [n_outputs]           caller */
-  const sl_sampling *sampling; /* [n_outputs] or NULL   caller; NULL: nothing is sampled */
+  const sl_sampling *sampling; /* [n_outputs] or NULL   caller; NULL: nothing is sampled, as must be where width is not vocab */
   int32_t *out_tokens;         /* [n_outputs]              engine, if sampling; SL_NONE where the logits are not finite */
   float *out_logprobs;         /* [n_outputs]              engine, if sampling: log softmax of the raw logits */
   int32_t *top_ids;            /* [n_outputs, SL_MAX_TOP]  engine, if not NULL; SL_NONE and -infinity past top_logprobs */
   float *top_logprobs;         /* [n_outputs, SL_MAX_TOP]  engine, if not NULL */
-  float *logits;               /* [n_outputs, vocab]       engine, if not NULL */
+  float *logits;               /* [n_outputs, width]       engine, if not NULL: the last slot */
   int32_t n_rows, n_seqs, n_outputs, table_width;
 } sl_batch;
 
@@ -123,6 +133,7 @@ typedef struct sl_info {
   int64_t weight_bytes, kv_bytes, scratch_bytes; /* memory this engine holds */
   int64_t bytes_per_block;                       /* key/value memory of one block, all layers */
   int32_t vocab, layers, threads, isa;           /* layers: cache layers; isa: the one chosen */
+  int32_t width;                                 /* values of one output row; vocab if they are logits */
 } sl_info;
 
 /* What the machine can do at most, per second, on the threads asked for. 0: it has no such instruction. */
@@ -143,7 +154,7 @@ const char *sl_layout(void);
 const char *sl_isa_name(int32_t isa);
 int32_t sl_isa_supported(int32_t isa); /* 1 if this CPU and this build can run it */
 
-/* The last op's out slot holds the logits. Checks the plan (kinds, slots, widths, tensor shapes, cache layers) again. */
+/* The last op's out slot holds the logits, or vectors of another width. Checks the plan (kinds, slots, widths, tensor shapes, cache layers) again. */
 int sl_create(const sl_op *ops, int32_t n_ops, const sl_tensor *tensors, int32_t n_tensors, const sl_config *config, sl_engine **out);
 /* What sl_create would hold, from shapes alone: nothing is packed, nothing of a matrix is read. kv_bytes is of config's
  * n_blocks; bytes_per_block does not depend on it. */

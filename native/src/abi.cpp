@@ -117,6 +117,7 @@ std::string layout() {
   FIELD(sl_info, weight_bytes); FIELD(sl_info, kv_bytes); FIELD(sl_info, scratch_bytes); FIELD(sl_info,
   bytes_per_block);
   FIELD(sl_info, vocab); FIELD(sl_info, layers); FIELD(sl_info, threads); FIELD(sl_info, isa);
+  FIELD(sl_info, width);
   SIZE(sl_rates);
   FIELD(sl_rates, read_bytes); FIELD(sl_rates, integer_ops); FIELD(sl_rates, float_ops); FIELD(sl_rates, bf16_ops);
   FIELD(sl_rates, instruction);

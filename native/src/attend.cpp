@@ -1,4 +1,4 @@
-// ATTEND: stores the step's keys and values, then shares the work out. What each query computes is fixed in attend.inc;
+// ATTEND and ATTEND_ALL: stores the step's keys and values, then shares the work out. What each query computes is fixed in attend.inc;
 // here is only who computes it, so nothing in this file can change a bit of the result.
 #include <algorithm>
 #include <cstring>
@@ -46,8 +46,8 @@ void fold(const Bodies& bodies, const Attend& a, const AttendTile& tile, int64_t
     float* totals) {
   const int32_t group = a.group();
   for (int64_t r = 0; r < tile.rows; r++) {
-    const int64_t position = tile.position + r, first = split_of(a.first_key(position));
-    if (split < first || split > split_of(position)) continue;
+    const int64_t first = split_of(a.first_key(tile.position + r));
+    if (split < first || split > split_of(a.end_key(tile, r) - 1)) continue;
     for (int64_t i = r * group; i < (r + 1) * group; i++) {
       float* total = totals + i * a.record();
       const float* part = parts + i * a.record();
@@ -69,7 +69,7 @@ void finish(const Bodies& bodies, const Attend& a, const AttendTile& tile, int32
 int64_t work(const Attend& a, const std::vector<AttendTile>& tiles) {
   int64_t pairs = 0;
   for (const AttendTile& tile : tiles)
-    pairs += tile.rows * (tile.position + tile.rows - a.first_key(tile.position));
+    pairs += tile.rows * (a.end_key(tile) - a.first_key(tile.position));
   return pairs * a.heads * a.width * 2;
 }
 
@@ -77,16 +77,19 @@ struct Splits {
   int64_t begin, end;
 };
 Splits splits(const Attend& a, const AttendTile& tile) {
-  return {split_of(a.first_key(tile.position)), split_of(tile.position + tile.rows - 1) + 1};
+  return {split_of(a.first_key(tile.position)), split_of(a.end_key(tile) - 1) + 1};
 }
 
 }  // namespace
 
 Attend Engine::cache_of(const sl_op& op) const {
-  const size_t layer = static_cast<size_t>(op.i[0]);
-  const int32_t padded = (op.i[3] + kLine - 1) / kLine * kLine;
+  const bool all = op.kind == SL_ATTEND_ALL;
+  const int32_t* shape = all ? op.i : op.i + 1;  // heads, key/value heads, head width
+  const size_t layer = static_cast<size_t>(all ? plan_.layers : op.i[0]);
+  const int32_t padded = (shape[2] + kLine - 1) / kLine * kLine;
   return {nullptr, nullptr, cache_.data() + keys_at_[layer], cache_.data() + values_at_[layer], block_bytes_,
-          config_.kv_type == SL_Q8_0, op.i[1], op.i[2], op.i[3], padded, op.i[4], op.f[0], op.f[1]};
+          !all && config_.kv_type == SL_Q8_0, shape[0], shape[1], shape[2], padded, all ? 0 : op.i[4], op.f[0],
+          all ? 0 : op.f[1], all};
 }
 
 void Engine::make_attend_scratch() {
@@ -137,9 +140,9 @@ void Engine::make_tiles(const Attend& a, const sl_batch& batch) {
   const int64_t most = tile_rows(a.group());
   for (int32_t s = 0; s < batch.n_seqs; s++) {
     const int32_t* table = batch.blocks + static_cast<int64_t>(s) * batch.table_width;
-    for (int64_t row = batch.row_start[s]; row < batch.row_start[s + 1]; row += most)
-      tiles_.push_back({row, std::min(most, batch.row_start[s + 1] - row), rows_.position[static_cast<size_t>(row)],
-          table});
+    const int64_t end = batch.row_start[s + 1], keys = rows_.position[static_cast<size_t>(end - 1)] + 1;
+    for (int64_t row = batch.row_start[s]; row < end; row += most)
+      tiles_.push_back({row, std::min(most, end - row), rows_.position[static_cast<size_t>(row)], keys, table});
   }
 }
 

@@ -71,6 +71,10 @@ void Rows::check_sequence(const sl_batch& b, int32_t seq) {
   const std::string name = "batch sequence " + str(seq);
   const int64_t row = b.row_start[seq], start = b.start_pos[seq], end = start + b.row_start[seq + 1] - row;
   if (start < 0) refuse(name + " starts at position " + str(start));
+  if (plan_.whole && start != 0)
+    refuse(name + " starts at position " + str(start) + ", this plan computes a sequence in one step, from 0");
+  if (end > plan_.positions)
+    refuse(name + " ends at position " + str(end) + ", the plan has " + str(plan_.positions) + " places");
   if (end > static_cast<int64_t>(b.table_width) * SL_BLOCK)
     refuse(name + " ends at position " + str(end) + ", its table covers " + str(int64_t{b.table_width} * SL_BLOCK));
   const int32_t* table = b.blocks + static_cast<int64_t>(seq) * b.table_width;

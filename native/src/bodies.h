@@ -12,7 +12,15 @@ constexpr int kLine = 16;         // floats in 64 bytes: the padding unit of val
 constexpr int kGroup = 32;       // 8-bit keys and values of a head that share a scale
 constexpr int kScores = kSplit * kBlock + kLine;  // floats between two queries' scores; not a power of two: cache sets
 
-// One ATTEND over one layer of the cache. Per block and head, numbers being IEEE binary16 bits or, if `q8`, int8:
+// Consecutive rows of one sequence that read the same keys and values together.
+struct AttendTile {
+  int64_t row, rows;      // in the batch
+  int64_t position;       // of the first row
+  int64_t keys;           // of the sequence after this step
+  const int32_t* table;   // block of positions 32j .. 32j+31
+};
+
+// One ATTEND or, if `all`, ATTEND_ALL over one layer of the cache. Per block and head, numbers being IEEE binary16 bits or, if `q8`, int8:
 // keys   [width, 32]: transposed, so that 32 scores are one run of multiply-adds without a sum across
 // values [32, padded]: padded = width rounded up to kLine; the padding holds zeros
 // With q8 their scales follow, float32, one for kGroup numbers of a head: of keys [groups, 32], of values [32, groups].
@@ -26,6 +34,7 @@ struct Attend {
   int32_t heads, kv_heads, width, padded;
   int64_t window;         // tokens; 0: all
   float scale, cap;       // cap 0: none
+  bool all;               // rows see later ones too
 
   int32_t group() const { return heads / kv_heads; }
   int32_t groups() const { return (width + kGroup - 1) / kGroup; }
@@ -36,13 +45,9 @@ struct Attend {
   // floats of one partial result: [padded] sums, then max, then weight
   int64_t record() const { return padded + kLine; }
   int64_t first_key(int64_t position) const { return window > 0 && position >= window ? position - window + 1 : 0; }
-};
-
-// Consecutive rows of one sequence that read the same keys and values together.
-struct AttendTile {
-  int64_t row, rows;      // in the batch
-  int64_t position;       // of the first row
-  const int32_t* table;   // block of positions 32j .. 32j+31
+  // One past the last key that row r of the tile sees.
+  int64_t end_key(const AttendTile& tile, int64_t r) const { return all ? tile.keys : tile.position + r + 1; }
+  int64_t end_key(const AttendTile& tile) const { return end_key(tile, tile.rows - 1); }
 };
 
 struct Bodies {
@@ -51,7 +56,10 @@ struct Bodies {
   // angles: [rotary / 2] cosines, then as many sines
   void (*rope)(const float* x, const float* angles, float* out, int32_t heads, int32_t width, int32_t rotary,
       int32_t pairing);
+  // out[r] = (x[r] - mean) / sqrt(mean((x[r] - mean)^2) + eps) * w + b, for `rows` rows of `width` values
+  void (*layer_norm)(const float* x, const float* w, const float* b, float* out, int64_t width, int64_t rows, float eps);
   void (*glu)(int32_t act, const float* a, const float* b, float* out, int64_t n);
+  void (*activate)(int32_t act, const float* a, float* out, int64_t n);
   void (*add)(const float* a, const float* b, float* out, int64_t n);
   void (*softcap)(const float* a, float cap, float* out, int64_t n);
   void (*to_half)(const float* x, uint16_t* out, int64_t n);

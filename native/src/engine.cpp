@@ -20,6 +20,9 @@ int32_t resolve_isa(int32_t isa) {
   return isa == SL_ISA_BEST ? best_isa() : isa;
 }
 
+// Whether it takes single rows out of its weight.
+bool looks_up(const sl_op& op) { return op.kind == SL_EMBED || op.kind == SL_PLACE; }
+
 const sl_config& checked(const sl_config& config) {
   check_config(config);
   return config;
@@ -49,17 +52,14 @@ void Engine::load_tensors(const sl_tensor* tensors, int32_t n_tensors) {
   linears_.resize(n);
   vectors_.resize(n);
   for (const sl_op& op : plan_.ops) {
-    if (op.weight == SL_NONE || op.kind == SL_EMBED) continue;
+    if (op.weight == SL_NONE || looks_up(op)) continue;
     const size_t at = static_cast<size_t>(op.weight);
-    if (op.kind != SL_LINEAR) {
-      hold_vector(tensors, op.weight);
-      continue;
-    }
-    if (!linears_[at]) linears_[at] = pack_linear(tensors[at], isa_, pool_);
     if (op.bias != SL_NONE) hold_vector(tensors, op.bias);
+    if (op.kind != SL_LINEAR) hold_vector(tensors, op.weight);
+    else if (!linears_[at]) linears_[at] = pack_linear(tensors[at], isa_, pool_);
   }
   for (const sl_op& op : plan_.ops)
-    if (op.kind == SL_EMBED) hold_table(tensors, static_cast<size_t>(op.weight));
+    if (looks_up(op)) hold_table(tensors, static_cast<size_t>(op.weight));
 }
 
 // A matrix that is also multiplied with (tied) is not held twice: its packed rows give the same values. Of another one few
@@ -78,14 +78,26 @@ void Engine::hold_vector(const sl_tensor* tensors, int32_t index) {
 }
 
 void Engine::make_cache() {
+  keys_at_.resize(static_cast<size_t>(plan_.layers) + 1);
+  values_at_.resize(keys_at_.size());
+  int64_t shared = 0, shared_keys = 0;  // by all ATTEND_ALL: each reads what it has just written
   for (int32_t at : plan_.attends) {
-    keys_at_.push_back(0);
-    values_at_.push_back(0);
-    const Attend a = cache_of(plan_.ops[static_cast<size_t>(at)]);
-    keys_at_.back() = block_bytes_;
-    values_at_.back() = block_bytes_ + a.kv_heads * a.key_bytes();
-    block_bytes_ = values_at_.back() + a.kv_heads * a.value_bytes();
+    const sl_op& op = plan_.ops[static_cast<size_t>(at)];
+    const Attend a = cache_of(op);
+    const int64_t keys = a.kv_heads * a.key_bytes(), values = a.kv_heads * a.value_bytes();
+    if (a.all) {
+      shared_keys = std::max(shared_keys, keys);
+      shared = std::max(shared, values);
+      continue;
+    }
+    const size_t layer = static_cast<size_t>(op.i[0]);
+    keys_at_[layer] = block_bytes_;
+    values_at_[layer] = block_bytes_ + keys;
+    block_bytes_ += keys + values;
   }
+  keys_at_.back() = block_bytes_;
+  values_at_.back() = block_bytes_ + shared_keys;
+  block_bytes_ += shared_keys + shared;
   block_bytes_ = (block_bytes_ + 63) / 64 * 64;  // whole cache lines: two threads may write two blocks
   int64_t bytes = 0;  // numbers of the plan and the config: their product may leave 64 bits
   if (__builtin_mul_overflow(int64_t{config_.n_blocks}, block_bytes_, &bytes)) throw std::bad_alloc();
@@ -174,9 +186,10 @@ sl_info Engine::info() const {
   info.scratch_bytes += linear_scratch_.bytes() + parts_.bytes();
   info.bytes_per_block = info.kv_bytes / config_.n_blocks;
   info.vocab = plan_.vocab;
-  info.layers = static_cast<int32_t>(plan_.attends.size());
+  info.layers = plan_.layers;
   info.threads = config_.threads;
   info.isa = isa_;
+  info.width = static_cast<int32_t>(width(plan_.logits));
   return info;
 }
 

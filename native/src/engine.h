@@ -58,7 +58,10 @@ class Engine {
   void spend(size_t at, int64_t ns);
   void fill_angles(int64_t rows);
   void rope(size_t at, const sl_op& op, int64_t rows);
+  void place(const sl_op& op);
+  void layer_norm(const sl_op& op, int64_t rows);
   void pick(const sl_op& op, const sl_batch& batch);
+  void pool(const sl_op& op, const sl_batch& batch);
   void check_samplings(const sl_batch& batch) const;
   void draw(const sl_batch& batch);
   float* slot(int32_t index) const;
@@ -85,7 +88,7 @@ class Engine {
   std::vector<std::vector<Product>> products_;    // [ops] of the linear ops that run together, at the first
   Memory<uint8_t> cache_;                         // [n_blocks, block_bytes_]: a block's keys and values of all layers
   int64_t block_bytes_ = 0;
-  std::vector<int64_t> keys_at_, values_at_;      // per cache layer: bytes before them in a block
+  std::vector<int64_t> keys_at_, values_at_;      // per cache layer, then the room of ATTEND_ALL: bytes before them in a block
   std::vector<RopeTable> ropes_;
   std::vector<int32_t> rope_of_op_;
   std::vector<Memory<float>> buffers_;

@@ -24,7 +24,10 @@ constexpr Shape kShapes[] = {
     {"embed", 0, 0, 1, true, false},   {"rms_norm", 1, 1, 1, true, false}, {"linear", 1, 0, 0, true, true},
     {"rope", 1, 3, 2, true, false},    {"attend", 3, 5, 2, false, false},  {"glu", 2, 1, 0, false, false},
     {"add", 2, 0, 0, false, false},    {"softcap", 1, 0, 1, false, false}, {"pick", 1, 0, 0, false, false},
+    {"layer_norm", 1, 0, 1, true, true}, {"activate", 1, 1, 0, false, false}, {"place", 0, 0, 0, true, false},
+    {"shift", 1, 0, 0, true, false},   {"attend_all", 3, 3, 1, false, false}, {"pool", 1, 1, 0, false, false},
 };
+constexpr int32_t kLastKind = SL_POOL;
 
 class Decoder {
  public:
@@ -44,12 +47,12 @@ class Decoder {
   void need(bool holds, const std::string& problem) const {
     if (holds) return;
     const int32_t kind = plan_.ops[static_cast<size_t>(at_)].kind;
-    const char* name = kind >= SL_EMBED && kind <= SL_PICK ? kShapes[kind].name : "unknown";
+    const char* name = kind >= SL_EMBED && kind <= kLastKind ? kShapes[kind].name : "unknown";
     refuse("plan op " + str(at_) + " (" + name + "): " + problem);
   }
 
   void decode(const sl_op& op) {
-    need(op.kind >= SL_EMBED && op.kind <= SL_PICK, "kind " + str(op.kind) + " is not in the vocabulary");
+    need(op.kind >= SL_EMBED && op.kind <= kLastKind, "kind " + str(op.kind) + " is not in the vocabulary");
     check_fields(op);
     const bool outputs = domain(op);
     const int64_t width = infer(op);
@@ -92,9 +95,10 @@ class Decoder {
     for (int i = 1; i < n; i++)
       need(slot(inputs[i]).outputs == slot(inputs[0]).outputs, "mixes batch rows with output rows");
     const bool outputs = n > 0 && slot(inputs[0]).outputs;
-    need(!outputs || (op.kind != SL_ROPE && op.kind != SL_ATTEND && op.kind != SL_PICK),
+    const bool picks = op.kind == SL_PICK || op.kind == SL_POOL;
+    need(!outputs || (op.kind != SL_ROPE && op.kind != SL_ATTEND && op.kind != SL_ATTEND_ALL && !picks),
          "needs batch rows, found output rows");
-    return outputs || op.kind == SL_PICK;
+    return outputs || picks;
   }
 
   const Slot& slot(int32_t index) const { return plan_.slots[static_cast<size_t>(index)]; }
@@ -121,12 +125,27 @@ class Decoder {
       case SL_LINEAR: return linear(op);
       case SL_ROPE: return rope(op);
       case SL_ATTEND: return attend(op);
-      case SL_GLU:
-        need(op.i[0] == 0 || op.i[0] == 1, "activation " + str(op.i[0]) + " is neither silu (0) nor gelu (1)");
-        return same_widths(op);
+      case SL_GLU: activation(op); return same_widths(op);
       case SL_ADD: return same_widths(op);
+      case SL_LAYER_NORM:
+        vector(op.weight, slot(op.a).width, "width");
+        vector(op.bias, slot(op.a).width, "width");
+        return slot(op.a).width;
+      case SL_ACTIVATE: activation(op); return slot(op.a).width;
+      case SL_PLACE: return place(op);
+      case SL_SHIFT: vector(op.weight, slot(op.a).width, "width"); return slot(op.a).width;
+      case SL_ATTEND_ALL: return attend_all(op);
+      case SL_POOL:
+        need(op.i[0] == 0 || op.i[0] == 1, "pooling " + str(op.i[0]) + " is neither mean (0) nor first (1)");
+        plan_.whole = true;
+        return slot(op.a).width;
       default: return slot(op.a).width;  // softcap, pick
     }
+  }
+
+  void activation(const sl_op& op) const {
+    need(op.i[0] >= 0 && op.i[0] <= 2,
+         "activation " + str(op.i[0]) + " is none of silu (0), gelu (1) and gelu with erf (2)");
   }
 
   void divides(int64_t part, int64_t whole, const char* meaning) const {
@@ -146,6 +165,12 @@ class Decoder {
          "vocabulary of " + str(t.rows) + " tokens, an embedding before it has " + str(plan_.vocab));
     need(t.rows <= kMaxWidth, "vocabulary of " + str(t.rows) + " is above the limit " + str(kMaxWidth));
     plan_.vocab = static_cast<int32_t>(t.rows);
+    return t.cols;
+  }
+
+  int64_t place(const sl_op& op) {
+    const sl_tensor& t = tensor(op.weight);
+    plan_.positions = std::min(plan_.positions, t.rows);
     return t.cols;
   }
 
@@ -169,20 +194,28 @@ class Decoder {
   }
 
   int64_t attend(const sl_op& op) {
-    const int64_t heads = op.i[1], kv_heads = op.i[2], head = op.i[3];
+    need(op.i[4] >= 0, "window " + str(op.i[4]) + " is negative");
+    need(op.i[0] == plan_.layers,
+         "cache layer " + str(op.i[0]) + ", expected " + str(plan_.layers) + " (layers are used once, in order)");
+    plan_.layers++;
+    return attention(op, op.i[1], op.i[2], op.i[3]);
+  }
+
+  int64_t attend_all(const sl_op& op) {
+    plan_.whole = true;
+    return attention(op, op.i[0], op.i[1], op.i[2]);
+  }
+
+  int64_t attention(const sl_op& op, int64_t heads, int64_t kv_heads, int64_t head) {
     need(heads > 0 && heads <= kMaxHeads && kv_heads > 0 && heads % kv_heads == 0,
          str(heads) + " query heads over " + str(kv_heads) +
              " key/value heads: the second must divide the first, at most " + str(kMaxHeads));
     need(head > 0 && head <= kMaxHead, "head width " + str(head) + " is not in 1 to " + str(kMaxHead));
-    need(op.i[4] >= 0, "window " + str(op.i[4]) + " is negative");
     need(slot(op.a).width == heads * head, "queries are " + str(slot(op.a).width) + " wide, expected " +
         str(heads * head));
     for (int32_t s : {op.b, op.c})
       need(slot(s).width == kv_heads * head,
            "keys or values are " + str(slot(s).width) + " wide, expected " + str(kv_heads * head));
-    need(op.i[0] == static_cast<int64_t>(plan_.attends.size()),
-         "cache layer " + str(op.i[0]) + ", expected " + str(static_cast<int64_t>(plan_.attends.size())) +
-             " (layers are used once, in order)");
     plan_.attends.push_back(at_);
     plan_.last_attend = at_;
     return heads * head;
@@ -193,9 +226,6 @@ class Decoder {
     const Slot& logits = slot(plan_.logits);
     if (!logits.outputs) refuse("the plan's logits are not picked: no pick comes before its last op");
     if (plan_.vocab == 0) refuse("the plan has no embed op");
-    if (logits.width != plan_.vocab)
-      refuse("the plan's logits are " + str(logits.width) + " wide, its vocabulary has " + str(plan_.vocab) +
-          " tokens");
     for (int32_t t = 0; t < n_tensors_; t++)
       if (!read_[static_cast<size_t>(t)]) refuse("tensor " + str(t) + " is read by no op of the plan");
   }

@@ -27,9 +27,12 @@ struct Plan {
   std::vector<Slot> slots;
   std::vector<int64_t> buffers;  // floats of each, for the config's max_rows and max_outputs
   int32_t logits = 0;            // slot
-  int32_t vocab = 0;             // width of the logits = rows of every embedding
+  int32_t vocab = 0;             // rows of every embedding
+  int32_t layers = 0;            // of the cache
   int32_t last_attend = -1;      // op; a step without outputs may stop after it
-  std::vector<int32_t> attends;  // op per cache layer
+  std::vector<int32_t> attends;  // ops, of both kinds
+  bool whole = false;            // a sequence is computed in one step, from position 0
+  int64_t positions = kMaxPosition;  // that every PLACE of the plan has a row for
 };
 
 void check_config(const sl_config& config);

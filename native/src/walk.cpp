@@ -22,7 +22,7 @@ void Engine::step(const sl_batch& batch) {
   walk(batch);
   for (int32_t i = 0; i < batch.n_outputs; i++)
     undrawn_.push_back(rows_.position[static_cast<size_t>(batch.out_rows[i])] + 1);
-  const int64_t values = int64_t{batch.n_outputs} * plan_.vocab;
+  const int64_t values = int64_t{batch.n_outputs} * width(plan_.logits);
   if (batch.logits && values > 0)
     std::memcpy(batch.logits, slot(plan_.logits), static_cast<size_t>(values) * sizeof(float));
   if (batch.sampling) draw(batch);
@@ -39,6 +39,10 @@ void Engine::choose(const sl_batch& batch) {
 }
 
 void Engine::check_samplings(const sl_batch& batch) const {
+  const int64_t values = width(plan_.logits);
+  if (values != plan_.vocab)
+    refuse("nothing can be sampled from outputs of " + std::to_string(values) + " values for " +
+        std::to_string(plan_.vocab) + " tokens");
   for (int32_t i = 0; i < batch.n_outputs; i++)
     check_sampling(batch.sampling[i], plan_.vocab, ("sampling of output " + std::to_string(i) + ": ").c_str());
 }
@@ -88,6 +92,19 @@ void Engine::run(size_t at, const sl_batch& batch) {
       return values([&, a = slot(op.a), b = slot(op.b)](int64_t begin, int64_t end) {
         bodies_.add(a + begin, b + begin, out + begin, end - begin);
       });
+    case SL_LAYER_NORM: return layer_norm(op, rows);
+    case SL_ACTIVATE:
+      return values([&, a = slot(op.a)](int64_t begin, int64_t end) {
+        bodies_.activate(op.i[0], a + begin, out + begin, end - begin);
+      });
+    case SL_PLACE: return place(op);
+    case SL_SHIFT: return split(pool_, rows, width(op.out), [&, a = slot(op.a)](int64_t begin, int64_t end) {
+      const int64_t w = width(op.out);
+      const float* shift = vectors_[static_cast<size_t>(op.weight)].data();
+      for (int64_t r = begin; r < end; r++) bodies_.add(a + r * w, shift, out + r * w, w);
+    });
+    case SL_ATTEND_ALL: return attend(op, batch);
+    case SL_POOL: return pool(op, batch);
     case SL_SOFTCAP:
       return values([&, a = slot(op.a)](int64_t begin, int64_t end) {
         bodies_.softcap(a + begin, op.f[0], out + begin, end - begin);
@@ -108,6 +125,30 @@ void Engine::embed(const sl_op& op, const sl_batch& batch) {
       else dequantize_row(tables_[at], batch.tokens[r], row);
       for (int64_t i = 0; i < w; i++) row[i] *= op.f[0];
     }
+  });
+}
+
+void Engine::place(const sl_op& op) {
+  const size_t at = static_cast<size_t>(op.weight);
+  const Linear* packed = linears_[at].get();
+  const int64_t w = width(op.out);
+  float* out = slot(op.out);
+  split(pool_, static_cast<int64_t>(rows_.position.size()), w, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      const int32_t position = rows_.position[static_cast<size_t>(r)];
+      if (packed) packed->row(position, out + r * w);
+      else dequantize_row(tables_[at], position, out + r * w);
+    }
+  });
+}
+
+void Engine::layer_norm(const sl_op& op, int64_t rows) {
+  const int64_t w = width(op.out);
+  const float *x = slot(op.a), *weight = vectors_[static_cast<size_t>(op.weight)].data();
+  const float* bias = vectors_[static_cast<size_t>(op.bias)].data();
+  float* out = slot(op.out);
+  split(pool_, rows, w, [&](int64_t begin, int64_t end) {
+    bodies_.layer_norm(x + begin * w, weight, bias, out + begin * w, w, end - begin, op.f[0]);
   });
 }
 
@@ -162,6 +203,23 @@ void Engine::pick(const sl_op& op, const sl_batch& batch) {
   float* out = slot(op.out);
   for (int64_t i = 0; i < batch.n_outputs; i++)
     std::memcpy(out + i * w, x + batch.out_rows[i] * w, static_cast<size_t>(w) * sizeof(float));
+}
+
+// Rows are summed in double, in their order: the mean of a text is as exact as its values, however long it is.
+void Engine::pool(const sl_op& op, const sl_batch& batch) {
+  const int64_t w = width(op.out);
+  const float* x = slot(op.a);
+  float* out = slot(op.out);
+  const int32_t* const ends = batch.row_start + 1;
+  split(pool_, batch.n_outputs * w, batch.n_rows / std::max(batch.n_outputs, 1) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t seq = std::upper_bound(ends, ends + batch.n_seqs, batch.out_rows[i / w]) - ends;
+      const int64_t first = batch.row_start[seq], rows = op.i[0] == 0 ? ends[seq] - first : 1;
+      double total = 0;
+      for (int64_t r = first; r < first + rows; r++) total += x[r * w + i % w];
+      out[i] = static_cast<float>(total / static_cast<double>(rows));
+    }
+  });
 }
 
 // A sequence whose logits are not finite gets SL_NONE for a token; its neighbours are not touched. Logits are used up.

@@ -49,7 +49,7 @@ def make(
         raise RequestRefused("--certificate and --subject: give one of them")
     if subject and not SUBJECT.fullmatch(subject):
         raise RequestRefused(f"bad common name {subject[:80]!r}")
-    wanted = [part.strip() for part in scopes.split(",") if part.strip()] if scopes else USUAL
+    wanted = [part.strip() for part in scopes.split(",")] if scopes else USUAL
     entry = Entry(
         name=name,
         certificate=fingerprint(certificate) if certificate is not None else "",

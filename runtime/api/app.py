@@ -19,7 +19,7 @@ from starlette.routing import Match, Route
 
 from manifests.store import Store
 from runtime.access.access import Access
-from runtime.api import native, status_routes, store_routes, tokenizing, transfer_routes
+from runtime.api import embedding, native, status_routes, store_routes, tokenizing, transfer_routes
 from runtime.api.anthropic import messages
 from runtime.api.anthropic.messages import ANTHROPIC
 from runtime.api.gate import Gate, permit
@@ -36,9 +36,6 @@ from runtime.metrics import Metrics
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 NOT_BUILT = (
-    "/api/embed",
-    "/api/embeddings",
-    "/v1/embeddings",
     "/v1/audio/transcriptions",
     "/v1/systemone",
 )
@@ -53,6 +50,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/api/show", store_routes.show),
     ("POST", "/api/generate", native.generate),
     ("POST", "/api/chat", native.chat),
+    ("POST", "/api/embed", embedding.embed),
+    ("POST", "/api/embeddings", embedding.embeddings),
     ("POST", "/api/copy", store_routes.copy),
     ("DELETE", "/api/delete", store_routes.delete),
     ("POST", "/api/create", store_routes.create_model),
@@ -70,6 +69,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/models/{model:path}", models.one_model),
     ("POST", "/v1/chat/completions", chat.chat_completions),
     ("POST", "/v1/completions", completions.completions),
+    ("POST", "/v1/embeddings", embedding.openai_embeddings),
     ("POST", "/v1/responses", responses.responses),
     ("POST", "/v1/messages", messages.messages),
     ("POST", "/v1/messages/count_tokens", messages.count_tokens),

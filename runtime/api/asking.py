@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import Request
 
@@ -113,7 +113,8 @@ async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Ru
         runs = []
         for ask, watch in zip(asks, watches, strict=True):
             question = made[id(ask.prompt)]
-            events = model.generate(replace(_request(ask, question, load_ns), watch=watch.at(model)))
+            request = _request(ask, question, load_ns)
+            events = model.generate(replace(request, watch=watch.at(model, request)))
             await stack.enter_async_context(aclosing(events))
             runs.append(
                 Run(
@@ -178,7 +179,20 @@ async def question_of(ask: Ask, model: LoadedModel) -> Question:
 _PROMPTS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sealift-prompt")
 
 
-def source_of(server: Server, ask: Ask) -> ModelSource:
+class Wanted(Protocol):
+    """What tells which model to load, and how."""
+
+    @property
+    def name(self) -> ModelName: ...
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    @property
+    def options(self) -> Options: ...
+
+
+def source_of(server: Server, ask: Wanted) -> ModelSource:
     settings, weights = server.settings, ask.card.weights
     return ModelSource(
         name=ask.name.short,

@@ -40,6 +40,7 @@ class Record:
     key: str = ""
     key_id: str = ""
     denied: str = ""
+    traceparent: str = ""  # of whoever asks, where spans are made
     model: str = ""
     digest: str = ""
     watches: list[Watch] = field(default_factory=list)
@@ -99,9 +100,14 @@ class Observed:
             await self._app(scope, receive, send)
             return
         record = Record(id=secrets.token_hex(8), metrics=self._metrics)
+        if self._metrics.on_end is not None:
+            record.traceparent = dict(scope["headers"]).get(b"traceparent", b"")[:64].decode("latin-1")
         token = _RECORD.set(record)
         try:
             await self._app(self._lent(scope, record), self._taking(receive, record), self._sending(send, record))
+        except Exception:
+            record.status = record.status or 500  # what the framework answers to a fault of ours
+            raise
         finally:
             _RECORD.reset(token)
             self._tell(scope, record)

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint, prepared
+from runtime.engine.grammar_schema import ANY_OBJECT
 from runtime.errors import CapabilityMissing
 from runtime.text.errors import PromptTooLongError
 from runtime.text.message import Message
@@ -93,7 +94,7 @@ def chat_maker(card: ModelCard, chat: Chat) -> QuestionMaker:
                 tools=chat.tools, think=chat.think, prompt_text=prompt.text, begun=prompt.begun
             ),
             shown=renderer.shown(tools=chat.tools),
-            constraint=_constraint(renderer, chat),
+            constraint=_constraint(renderer, chat, prompt),
             most_calls=None if chat.parallel else 1,
         )
 
@@ -115,17 +116,17 @@ def completion_maker(card: ModelCard, asked: Completion) -> QuestionMaker:
             prompt=_fitting(_after(asked.context, prompt, model), model),
             parser=lambda: renderer.parser(think=asked.think, prompt_text=prompt.text, begun=prompt.begun),
             shown=renderer.shown(),
-            constraint=_behind_thinking(renderer, asked.think, asked.form),
+            constraint=_behind_thinking(renderer, prompt, asked.think, asked.form),
         )
 
     return make
 
 
-def _constraint(renderer: Renderer, chat: Chat) -> Constraint | None:
+def _constraint(renderer: Renderer, chat: Chat, prompt: Prompt) -> Constraint | None:
     """A call that must be made wins over the form of a text that is then not written; one that may be made is as good
     as a text of that form."""
     if not chat.tools or (chat.choice == "auto" and chat.form is None):
-        return _behind_thinking(renderer, chat.think, chat.form)
+        return _behind_thinking(renderer, prompt, chat.think, chat.form)
     free = chat.choice == "auto"
     grammar = renderer.call_grammar(tools=chat.tools, choice="required" if free else chat.choice)
     if grammar is not None and free and chat.form is not None:
@@ -136,18 +137,20 @@ def _constraint(renderer: Renderer, chat: Chat) -> Constraint | None:
         raise CapabilityMissing(
             '\'tool_choice\' must be "auto" or "none": this model\'s form of tool calls is not known'
         )
-    return _behind_thinking(renderer, chat.think, grammar)
+    return _behind_thinking(renderer, prompt, chat.think, grammar)
 
 
 def _either(calls: Constraint, form: Constraint) -> Constraint:
     """A call, or JSON of the form: one more way to begin the calls' grammar."""
-    schema = prepared(form).text if form.kind == "schema" else '{"type":"object"}'
+    schema = prepared(form).text if form.kind == "schema" else ANY_OBJECT
     return replace(calls, text=calls.text.replace("start: ", "start: form | ", 1) + f"form: %json {schema}\n")
 
 
-def _behind_thinking(renderer: Renderer, think: Think, form: Constraint | None) -> Constraint | None:
-    tags = renderer.thinking_tags() if form is not None and think else None
-    return replace(form, after=tags[1]) if form is not None and tags else form
+def _behind_thinking(renderer: Renderer, prompt: Prompt, think: Think, form: Constraint | None) -> Constraint | None:
+    if form is None:
+        return None
+    opening, after = renderer.before_answer(prompt, think=think)
+    return replace(form, opening=opening, after=after)
 
 
 def _templated(card: ModelCard, asked: Completion, model: Speaker, renderer: Renderer) -> Prompt:

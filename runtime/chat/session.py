@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +20,7 @@ from manifests.display import size_text, table
 from runtime.api.durations import keep_alive_setting
 from runtime.chat import printing
 from runtime.chat.texts import HELP, HELP_SET, HELP_SHORTCUTS, HELP_SHOW
+from runtime.chat.thinking import shown
 from runtime.client import Client
 from runtime.errors import RequestRefused, RuntimeFailure, ServerRefused
 from runtime.options import RULES, checked
@@ -52,18 +53,22 @@ class Session:
         self.client.post("/api/chat", self._body([]))
 
     def ask(self, text: str) -> Generator[str, None, None]:
-        """Pieces of the answer. Closing the iterator interrupts it."""
+        """Pieces of the answer, and of what was thought before it. Closing the iterator interrupts it."""
         question = {"role": "user", "content": text}
         pieces: list[str] = []
         failed = False
+
+        def parts(chunks: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+            for chunk in chunks:
+                message = chunk.get("message", {})
+                pieces.append(message.get("content", ""))
+                if chunk.get("done"):
+                    self.last = chunk
+                yield message.get("thinking", ""), pieces[-1]
+
         try:
             with closing(self.client.stream("/api/chat", self._body([*self.messages, question]))) as chunks:
-                for chunk in chunks:
-                    piece = chunk.get("message", {}).get("content", "")
-                    pieces.append(piece)
-                    if chunk.get("done"):
-                        self.last = chunk
-                    yield piece
+                yield from shown(parts(chunks))
         except RuntimeFailure:
             failed = True
             raise

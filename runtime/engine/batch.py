@@ -1,6 +1,7 @@
 """From a Step (sequences) to rows (arrays): what any engine is given, whoever computes it.
 
-`Runner` is the whole contract between the worker and an engine: token ids and block tables in, chosen tokens out;
+`Runner` is the whole contract between the worker and an engine: token ids and block tables in, chosen tokens or
+vectors out;
 `Opened` is what whoever opens a model hands to the worker.
 """
 
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.engine.sampling import Sampling
-from runtime.engine.scheduler import Chosen, Step
+from runtime.engine.scheduler import Chosen, Step, Vector
 
 if TYPE_CHECKING:
     from runtime.engine.grammar import Matcher
@@ -38,14 +39,15 @@ class Rows:
 class Runner(Protocol):
     """Computes steps. One thread at a time. Raises only when it can compute no more: that ends the worker."""
 
-    def run(self, rows: Rows) -> list[Chosen]:
-        """One Chosen for each out row, in order."""
+    def run(self, rows: Rows) -> list[Chosen] | list[Vector]:
+        """One answer for each out row, in order. Of a model that gives vectors the out row is its text's last."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A model ready to run. `facts`: those fields of link.Ready that only the engine knows."""
+    """A model ready to run. `facts`: those fields of link.Ready that only the engine knows. `vector`: as there.
+    `whole`: a text is computed in one step."""
 
     runner: Runner
     n_ctx: int
@@ -54,6 +56,8 @@ class Opened:
     max_seqs: int
     max_rows: int
     facts: dict[str, Any]
+    vector: int = 0
+    whole: bool = False
 
 
 def rows_of(step: Step) -> Rows:
@@ -64,6 +68,11 @@ def rows_of(step: Step) -> Rows:
         rows.row_start.append(len(rows.tokens))
         rows.start_pos.append(part.start)
         rows.tables.append(sequence.table)
+        for position in part.scores:
+            rows.out_rows.append(rows.row_start[-2] + position - part.start)
+            rows.sampling.append(sequence.scoring(position))
+            rows.histories.append([])
+            rows.matchers.append(None)
         if part.output:
             rows.out_rows.append(len(rows.tokens) - 1)
             rows.sampling.append(sequence.sampling)

@@ -14,6 +14,7 @@ read here, where the process is confined, and its bytes were limited before (con
 from __future__ import annotations
 
 import json
+import re
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -23,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.engine.constraint import NAMES, Constraint
+from runtime.engine.grammar_schema import ANY_OBJECT
 from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused
 
 Mask = npt.NDArray[np.uint32]
 
-GAP = r" |\r?\n[ \t]{0,32}"  # between JSON's tokens: a model that likes blanks gets no further with them
 AFTER_GAP = r"[ \r\n\t]{0,4}"  # between the end of the free text and JSON
 STACK = 64 << 20  # bytes of a compiling thread: llguidance follows a chain of rules by recursion
 LEXER_STATES = 50_000  # of one matcher, 1 to 2 kB each
@@ -142,6 +143,8 @@ def _grammars(constraint: Constraint, vocabulary: Vocabulary) -> list[dict[str, 
     only be this; it would need the tokenizer for it, and which token comes would depend on more than the language."""
     free, line = _free(constraint.after, vocabulary) if constraint.after else ("", "")
     gap = f"/{AFTER_GAP}/" if constraint.after and constraint.kind in ("json", "schema") else ""
+    if constraint.after and constraint.opening:
+        free, gap = f"({_exactly(constraint.opening, vocabulary)} {free} {gap})?", ""
     first = f'%llguidance {{"no_forcing": true}}\nstart: {free} {gap} @language\n{line}\n'
     return [{"lark_grammar": first}, {**_language(constraint), "name": "language"}]
 
@@ -151,8 +154,15 @@ def _language(constraint: Constraint) -> dict[str, Any]:
         return {"lark_grammar": constraint.text}
     if constraint.kind == "regex":  # d, w: as in ECMAScript, whatever other alphabets have
         return {"lark_grammar": f"start: /{llguidance.regex_to_lark(constraint.text, 'dw')}/"}
-    schema: dict[str, Any] = {"type": "object"} if constraint.kind == "json" else json.loads(constraint.text)
-    return {"json_schema": {**schema, "x-guidance": {"whitespace_pattern": GAP}}}
+    return {"json_schema": json.loads(ANY_OBJECT if constraint.kind == "json" else constraint.text)}
+
+
+def _exactly(text: str, vocabulary: Vocabulary) -> str:
+    """A text as the terms of a rule; the special tokens in it by their ids."""
+    names = {vocabulary.tokens[id].decode("utf-8", "replace"): id for id in vocabulary.special if vocabulary.tokens[id]}
+    longest = sorted(filter(text.__contains__, names), key=len, reverse=True)
+    pieces = re.split(f"({'|'.join(map(re.escape, longest))})", text) if longest else [text]
+    return " ".join(f"<[{names[one]}]>" if one in longest else json.dumps(one) for one in pieces if one)
 
 
 def _free(after: str, vocabulary: Vocabulary) -> tuple[str, str]:

@@ -40,16 +40,20 @@ _COMPOSERS = ("properties", "anyOf", "oneOf", "$ref")
 
 Schema = dict[str, Any]
 
+# Between JSON's tokens, as the grammar's own option, in the place of any that a client wrote: a model that likes blanks
+# gets no further with them.
+SPACED: Schema = {"x-guidance": {"whitespace_pattern": r" |\r?\n[ \t]{0,32}"}}
+ANY_OBJECT = json.dumps({"type": "object", **SPACED})
+
 
 def closed_schema(text: str) -> str:
-    """The schema as compact JSON, checked and closed. Raises RequestRefused."""
+    """The schema as compact JSON, checked and closed, white space bounded. Raises RequestRefused."""
     try:
         schema = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise RequestRefused(f"the JSON schema is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise RequestRefused(f"the JSON schema is {_kind(schema)}; expected an object")
-    schema.pop("x-guidance", None)  # the grammar's own options: ours, not the client's
     found = list(_walk(schema, "schema", 0, [0]))
     total = sum(len(one["pattern"]) for one in found if isinstance(one.get("pattern"), str))
     if total > MAX_PATTERNS:
@@ -57,7 +61,7 @@ def closed_schema(text: str) -> str:
     if not any(_composes(one) for one in found):
         for one in found:
             _close(one)
-    return json.dumps(schema, separators=(",", ":"))
+    return json.dumps({**schema, **SPACED}, separators=(",", ":"))
 
 
 def _walk(schema: Any, path: str, depth: int, count: list[int]) -> Iterator[Schema]:

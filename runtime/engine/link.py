@@ -11,7 +11,9 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import math
 import socket
 import subprocess
 from collections import deque
@@ -74,11 +76,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What the worker made of it. Sizes in bytes; `confined`, `unconfined`: what the sandbox does, and could not do.
-    `pack`: "used", "absent", or why the pack that is there is not used."""
+    """What the worker made of it. `vector`: values of a text's vector, 0: the model answers with tokens. Sizes in
+    bytes; `confined`, `unconfined`: what the sandbox does, and could not do. `pack`: "used", "absent", or why the pack
+    that is there is not used."""
 
     n_ctx: int
     vocab: int
+    vector: int
     threads: int
     n_blocks: int
     weight_bytes: int
@@ -105,6 +109,20 @@ class Token(NamedTuple):
     age_ns: int
 
 
+class Score(NamedTuple):
+    """How likely the next token of a scored prompt was; NaN: the model gave no number."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """A text's vector: float32, little-endian, as many as Ready.vector says; finite or not."""
+
+    values: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The end of a sequence. `failure` is set when it ended in an error; 0 where the worker did not say."""
@@ -116,7 +134,7 @@ class Ended:
     failure: RuntimeFailure | None = None
 
 
-Item = Token | Ended
+Item = Token | Score | Vector | Ended
 
 
 class Stream:
@@ -205,18 +223,24 @@ class Link:
 
     def submit(
         self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = "",
-        constraint: Constraint | None = None,
+        constraint: Constraint | None = None, score: bool = False,
     ) -> tuple[int, Stream]:  # fmt: skip
         """Gives the worker a sequence; `sampling` has a definite seed, `constraint` is prepared, and the worker was
-        taught the vocabulary before. Raises WorkerDied."""
+        taught the vocabulary before. `score`: a Score comes for each token of the prompt but the first, before every
+        Token. Raises WorkerDied."""
+        wanted = {"sampling": sampling_to_json(sampling), "max_tokens": max_tokens, "ends": list(ends)}
+        wanted |= {"constraint": constraint_to_json(constraint), "score": score}
+        return self._open({"op": "add", "tokens": list(tokens), "client": client, **wanted})
+
+    def embed(self, tokens: Seq[int], *, client: str = "") -> tuple[int, Stream]:
+        """Gives the worker a text whose vector is wanted: the stream brings a Vector. Raises WorkerDied."""
+        return self._open({"op": "embed", "tokens": list(tokens), "client": client})
+
+    def _open(self, message: Message) -> tuple[int, Stream]:
         if not self.alive:
             raise WorkerDied(DIED)
         id, self._next_id = self._next_id, self._next_id + 1
-        self._send(
-            {"op": "add", "id": id, "tokens": list(tokens), "sampling": sampling_to_json(sampling),
-             "max_tokens": max_tokens, "ends": list(ends), "client": client,
-             "constraint": constraint_to_json(constraint)}
-        )  # fmt: skip
+        self._send({**message, "id": id})
         stream = self._streams[id] = Stream()
         self._waiting += self._waiting > 0
         if self._pulse is None:
@@ -292,8 +316,12 @@ class Link:
             self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
             self._used = int(message["used"])
             self.preemptions = max(self.preemptions, min(int(message["preempted"]), 1 << 53))
+            for id, scores in message.get("scored", ()):
+                self._deliver_scores(id, scores)
             for entry in message["out"]:
                 self._deliver(entry)
+        elif op == "vector":
+            self._deliver_vector(message)
         elif op == "refused":
             self._end(message["id"], Ended(reason="error", failure=error_from_json(message)))
         elif op == "alive":
@@ -324,6 +352,14 @@ class Link:
         self._heard = False
         self._pulse = self._loop.call_later(PULSE_S, self._feel)
 
+    def _deliver_scores(self, id: int, scores: list[Any]) -> None:
+        stream = self._streams.get(id)
+        if stream is None:
+            return
+        for logprob, top in scores:
+            pairs = tuple((int(other), float(value)) for other, value in top)
+            stream.put(Score(math.nan if logprob is None else float(logprob), pairs))
+
     def _deliver(self, entry: list[Any]) -> None:
         if len(entry) != OUT_FIELDS:
             raise ProtocolError("an entry with too few or too many fields")
@@ -340,6 +376,17 @@ class Link:
             reason = "error" if failure else str(finish)
             ended = Ended(reason=reason, cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure)
             self._end(id, ended)
+
+    def _deliver_vector(self, message: Message) -> None:
+        stream = self._streams.get(message["id"])
+        if stream is None:
+            return
+        values = base64.b64decode(message["values"], validate=True)
+        if len(values) != 4 * self.ready.vector or not values:
+            raise ProtocolError("a vector of another length than was said")
+        cached, queue_ns, age_ns = (int(message[name]) for name in ("cached", "queue_ns", "age_ns"))
+        stream.put(Vector(values=values))
+        self._end(message["id"], Ended(reason="stop", cached=cached, queue_ns=queue_ns, age_ns=age_ns))
 
     def _end(self, id: int, ended: Ended) -> None:
         stream = self._streams.pop(id, None)

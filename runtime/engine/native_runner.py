@@ -26,7 +26,7 @@ from runtime.engine.blocks import BLOCK, blocks_for
 from runtime.engine.link import Load
 from runtime.engine.pace import SMALLEST
 from runtime.engine.sampling import Sampling
-from runtime.engine.scheduler import Chosen
+from runtime.engine.scheduler import Chosen, Vector
 from runtime.errors import ModelRefused, OutOfMemory, PackUnusable, RuntimeFailure
 from runtime.models.adapters import adapt
 from runtime.models.load import load as load_model
@@ -84,7 +84,7 @@ def open_native(load: Load) -> Opened:
     adapted, added = adapt(gguf, spec, plan, weights, [Gguf.open(path) for path in load.adapters])
     n_ctx = min(load.n_ctx or DEFAULT_CONTEXT, spec.context)
     threads = load.threads or resources.cores()
-    max_rows = max(load.max_rows, load.max_seqs + SMALLEST)
+    max_rows = max(load.max_rows, load.max_seqs + SMALLEST, n_ctx if plan.whole else 0)
     seqs = load.max_seqs
     config: dict[str, Any] = {"threads": threads, "isa": load.isa, "kv_type": load.kv_type}
     config |= {"max_rows": max_rows, "max_seqs": seqs, "max_outputs": seqs}
@@ -100,7 +100,9 @@ def open_native(load: Load) -> Opened:
     gguf.release()
     info = engine.info
     return Opened(
-        runner=NativeRunner(engine),
+        runner=NativeEmbedder(engine) if spec.pooling else NativeRunner(engine),
+        vector=info.width if spec.pooling else 0,
+        whole=plan.whole,
         n_ctx=n_ctx,
         n_blocks=n_blocks,
         vocab=info.vocab,
@@ -151,21 +153,10 @@ class NativeRunner:
         self._engine = engine
 
     def run(self, rows: Rows) -> list[Chosen]:
-        width = max(len(table) for table in rows.tables)
-        blocks = np.full((len(rows.tables), width), -1, np.int32)
-        for place, table in enumerate(rows.tables):
-            blocks[place, : len(table)] = table
-        batch = native.Batch(
-            tokens=rows.tokens,
-            row_start=rows.row_start,
-            start_pos=rows.start_pos,
-            blocks=blocks,
-            out_rows=rows.out_rows,
-            sampling=None if any(rows.matchers) else _samplings(rows, {}),
-        )
-        result = self._engine.step(batch)
+        samplings = None if any(rows.matchers) else _samplings(rows, {})
+        result = self._engine.step(_batch(rows, sampling=samplings))
         stuck: set[int] = set()
-        if batch.sampling is None:
+        if samplings is None:
             masks = {place: matcher.mask() for place, matcher in enumerate(rows.matchers) if matcher is not None}
             stuck = {place for place, mask in masks.items() if mask is None}
             result = self._engine.choose(_samplings(rows, masks))
@@ -185,6 +176,33 @@ def _samplings(rows: Rows, masks: Mapping[int, Mask | None]) -> list[native.Samp
     """`masks` by place."""
     pairs = enumerate(zip(rows.sampling, rows.histories, strict=True))
     return [_sampling(options, history, masks.get(place)) for place, (options, history) in pairs]
+
+
+class NativeEmbedder:
+    """Steps on one engine whose outputs are vectors, one for each text."""
+
+    def __init__(self, engine: native.Engine) -> None:
+        self._engine = engine
+
+    def run(self, rows: Rows) -> list[Vector]:
+        vectors = self._engine.step(_batch(rows, want_logits=True)).logits
+        assert vectors is not None
+        return [Vector(values=row.astype("<f4").tobytes()) for row in vectors]
+
+
+def _batch(rows: Rows, **what: Any) -> native.Batch:
+    width = max(len(table) for table in rows.tables)
+    blocks = np.full((len(rows.tables), width), -1, np.int32)
+    for place, table in enumerate(rows.tables):
+        blocks[place, : len(table)] = table
+    return native.Batch(
+        tokens=rows.tokens,
+        row_start=rows.row_start,
+        start_pos=rows.start_pos,
+        blocks=blocks,
+        out_rows=rows.out_rows,
+        **what,
+    )
 
 
 def _top(result: native.StepResult, place: int, options: Sampling) -> tuple[tuple[int, float], ...]:

@@ -1,12 +1,15 @@
 """The wire between the server and one worker: frames of JSON over a socket pair that the worker inherits.
 
 frame    4 bytes little-endian length, then that many bytes of UTF-8 JSON: one object with a string "op".
-server   load (once, first) · vocabulary (once, before the first add with a constraint) · add · cancel · ping; the end
-         of the stream ends the worker
-worker   ready or failed (once, in answer to load) · step (one for all that a step brought; how many sequences
+server   load (once, first) · vocabulary (once, before the first add with a constraint) · add · embed · cancel · ping;
+         the end of the stream ends the worker
+worker   ready or failed (once, in answer to load) · step (one for all that a step brought; "scored" where it scored
+         prompts: log probabilities of their next tokens, null for no number, with alternatives; how many sequences
          wait for their first rows or, preempted, for their next; how many blocks of the pool are used; how often a
-         sequence was preempted so far) · refused (an add) · alive (at once in answer to ping, in mid-step too)
+         sequence was preempted so far) · vector (in answer to embed, and its end) · refused (an add or an embed) ·
+         alive (at once in answer to ping, in mid-step too)
 
+A vector is base64 of float32, little-endian: at most 2^20 values, so it fits a frame of its own.
 Token ids and numbers only, except the path in `load`, sentences in `failed` and `refused`, and what constrained answers
 need: the bytes of the vocabulary, and in `add` a constraint's text. The worker holds hostile
 content (a GGUF), so what it sends is read like a stranger's: frames are bounded, and a frame that is not as described

@@ -16,6 +16,7 @@ from runtime.errors import OptionRefused
 
 MAX_TOP = 20  # alternatives reported for one token (SL_MAX_TOP)
 MAX_BIAS = 1024  # tokens whose logits one request may shift
+MAX_BIAS_VALUE = 1000.0  # and by how much
 SEED_BITS = 64
 
 
@@ -56,7 +57,7 @@ class Sampling:
                 f'option "logit_bias" names {len(self.logit_bias)} tokens; at most {MAX_BIAS} are allowed'
             )
         for token, bias in self.logit_bias.items():
-            _range(f"logit_bias[{token}]", bias, -1000.0, 1000.0)
+            _range(f"logit_bias[{token}]", bias, -MAX_BIAS_VALUE, MAX_BIAS_VALUE)
 
     def seeded(self) -> Sampling:
         """The same options with a definite seed in 0 .. 2**64-1; a negative one means "choose for me", as in Ollama."""

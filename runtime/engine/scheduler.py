@@ -10,6 +10,10 @@ Policy, in this order, under a budget of rows:
 When blocks run out the youngest sequence of the client with most of them is preempted. A preempted sequence goes back
 to its client's line: its blocks go (published ones stay matchable), its tokens stay.
 
+Of a model that computes whole texts (`whole`: an encoder, or one that takes a mean) a sequence has all its rows in one
+step, or none; it may be more rows than the budget when it comes first. Its blocks are of that step alone: none is
+looked for in the cache, none is left there.
+
 Refuses a prompt that can never fit, by name. Invariants:
 * The oldest running sequence advances in one of as many steps as there are clients, because it may preempt all others,
   no other preempts it, and the pool holds one full context. So every sequence ends.
@@ -21,10 +25,11 @@ Refuses a prompt that can never fit, by name. Invariants:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from runtime.engine.blocks import BLOCK, BlockPool, blocks_for
@@ -42,9 +47,14 @@ class Part:
     count: int
 
     @property
+    def scores(self) -> range:
+        """Positions whose rows tell how likely the prompt's next token is."""
+        return self.sequence.scores(self.start, self.count)
+
+    @property
     def output(self) -> bool:
         sequence = self.sequence
-        return sequence.max_tokens > 0 and self.start + self.count == len(sequence.tokens)
+        return (sequence.embed or sequence.max_tokens > 0) and self.start + self.count == len(sequence.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,19 +90,30 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """The engine's answer for one output of a model that gives vectors: float32, little-endian."""
+
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a step did to a sequence. `chosen` is None only for a prompt computed with max_tokens 0."""
+    """What a step did to a sequence. `scores`: of the next tokens of a prompt that is scored, in an outcome of their
+    own; else `chosen` is None only for a prompt computed with max_tokens 0."""
 
     sequence: Sequence
-    chosen: Chosen | None
+    chosen: Chosen | Vector | None
     finish: Literal["stop", "length"] | None
+    scores: tuple[Chosen, ...] = ()
 
 
 class Scheduler:
-    def __init__(self, pool: BlockPool, *, n_ctx: int, max_seqs: int, max_rows: int) -> None:
+    def __init__(self, pool: BlockPool, *, n_ctx: int, max_seqs: int, max_rows: int, whole: bool = False) -> None:
         assert blocks_for(n_ctx) <= pool.n_blocks, "one full context must fit the pool"
         assert max_rows >= max_seqs >= 1, "every sequence needs a row to decode"
+        assert not whole or max_rows >= n_ctx, "every whole text needs its rows in one step"
         self.pool = pool
+        self.whole = whole
         self.n_ctx = n_ctx
         self.max_seqs = max_seqs
         self.max_rows = max_rows
@@ -112,10 +133,11 @@ class Scheduler:
         return len(self._running), len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Raises ContextExceeded when no token could follow the prompt, RequestRefused when there is no prompt."""
+        """Raises ContextExceeded when no token could follow the prompt (none must follow one whose vector is wanted),
+        RequestRefused when there is no prompt."""
         if not sequence.tokens:
             raise RequestRefused("the prompt is empty", hint="a prompt needs at least one token")
-        if len(sequence.tokens) >= self.n_ctx:
+        if len(sequence.tokens) + (not sequence.embed) > self.n_ctx:
             raise ContextExceeded(hint=f"the prompt has {len(sequence.tokens)} tokens and the context {self.n_ctx}")
         self._waiting.add(sequence)
         self._fed.setdefault(sequence.client, self._steps)
@@ -153,16 +175,22 @@ class Scheduler:
         self._remember(parts)
         return Step(parts=tuple(parts.values()), admitted=tuple(admitted))
 
-    def commit(self, step: Step, chosen: Seq[Chosen]) -> list[Outcome]:
+    def commit(self, step: Step, chosen: Seq[Chosen | Vector]) -> list[Outcome]:
         """Takes the engine's answers, in the order of step.outputs, and retires the sequences that ended."""
-        answers: Iterator[Chosen] = iter(chosen)
+        answers: Iterator[Chosen | Vector] = iter(chosen)
         outcomes = []
         for part in step.parts:
             sequence, output = part.sequence, part.output
+            if scores := tuple(_score(next(answers), sequence.tokens[at + 1]) for at in part.scores):
+                sequence.scored += len(scores)
+                outcomes.append(Outcome(sequence=sequence, chosen=None, finish=None, scores=scores))
             sequence.computed += part.count
             self._publish(sequence)
             if output:
                 answer = next(answers)
+                if isinstance(answer, Vector):
+                    outcomes.append(Outcome(sequence=sequence, chosen=answer, finish="stop"))
+                    continue
                 sequence.tokens.append(answer.token)
                 if sequence.matcher is not None and answer.token >= 0 and answer.token not in sequence.ends:
                     sequence.matcher.advance(answer.token)
@@ -192,6 +220,12 @@ class Scheduler:
         if rows < 1 or sequence not in self._running:  # preempted for an older one a moment ago
             return
         self._match(sequence)
+        if self.whole:
+            if parts and (sequence.remaining > rows or blocks_for(sequence.remaining) > self.pool.available):
+                return  # the next step begins with it
+            rows = sequence.remaining
+        elif sequence.score:
+            rows = min(rows, self._scorable(parts))
         count = min(rows, sequence.remaining)
         if count < sequence.remaining:
             border = (sequence.computed + count) // BLOCK * BLOCK
@@ -207,6 +241,12 @@ class Scheduler:
         elif sequence.decoding:  # it may take from nobody, and holds what others may need
             self._preempt(sequence, parts)
 
+    def _scorable(self, parts: dict[Sequence, Part]) -> int:
+        """Rows of a scored prompt that may have outputs: one, and those that no sequence needs, whoever is admitted."""
+        sequences = len(self._running) + len(self._waiting)
+        given = sum(max(0, len(part.scores) + part.output - 1) for part in parts.values())
+        return 1 + max(0, self.max_seqs - sequences - given)
+
     def _remember(self, parts: dict[Sequence, Part]) -> None:
         """Whose turn it was: the first prompt's client, and who had a block's rows or all it needed; a few rows that
         others left are no turn. Clients that have gone are forgotten."""
@@ -219,7 +259,7 @@ class Scheduler:
 
     def _match(self, sequence: Sequence) -> None:
         """Takes from the cache every block that comes next. Also between chunks: another may have computed it since."""
-        while sequence.computed % BLOCK == 0 and sequence.computed // BLOCK < sequence.matchable:
+        while not self.whole and sequence.computed % BLOCK == 0 and sequence.computed // BLOCK < sequence.matchable:
             found = self.pool.match(sequence.parent, sequence.block_tokens(len(sequence.table)))
             if found is None:
                 return
@@ -231,7 +271,7 @@ class Scheduler:
                 sequence.n_cached += BLOCK
 
     def _publish(self, sequence: Sequence) -> None:
-        while len(sequence.keys) < sequence.computed // BLOCK:
+        while not self.whole and len(sequence.keys) < sequence.computed // BLOCK:
             index = len(sequence.keys)
             tokens = sequence.block_tokens(index)
             sequence.table[index], key = self.pool.publish(sequence.table[index], sequence.parent, tokens)
@@ -324,6 +364,12 @@ class Scheduler:
         sequence.table.clear()
         sequence.keys.clear()
         sequence.computed = 0
+
+
+def _score(answer: Chosen | Vector, token: int) -> Chosen:
+    """Of the token that does come next; where not even a bias made the engine choose it, there is no number."""
+    assert isinstance(answer, Chosen), "a model that gives vectors scores nothing"
+    return answer if answer.token == token else replace(answer, logprob=math.nan)
 
 
 def _arrival(sequence: Sequence) -> int:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runtime.engine.blocks import BLOCK, ROOT
-from runtime.engine.sampling import Sampling
+from runtime.engine.sampling import MAX_BIAS_VALUE, Sampling
 
 if TYPE_CHECKING:
     from runtime.engine.grammar import Matcher
@@ -34,6 +34,9 @@ class Sequence:
     max_tokens: int  # generated at most; 0: the prompt is computed (and cached), nothing is chosen
     sampling: Sampling  # with a definite seed
     ends: frozenset[int]  # tokens that end the answer; empty when the request ignores them
+    score: bool = False  # how likely each token of the prompt is after those before it is wanted too
+    scored: int = 0  # rows of which that is known; it stays when the sequence is preempted
+    embed: bool = False  # its vector is wanted, and no token
     matcher: Matcher | None = None  # of a constrained answer: what it has said; preemption leaves it as it is
     computed: int = 0
     n_cached: int = 0  # prompt tokens taken from the cache before the first preemption
@@ -60,11 +63,27 @@ class Sequence:
 
     @property
     def matchable(self) -> int:
-        """Blocks the cache may supply: at least one token must be computed, or there are no logits."""
+        """Blocks the cache may supply: at least one token must be computed, or there are no logits; of a prompt that is
+        scored, every one."""
+        if self.score and self.scored < self.n_prompt - 1:
+            return 0
         return (len(self.tokens) - 1) // BLOCK
 
     def block_tokens(self, index: int) -> tuple[int, ...]:
         return tuple(self.tokens[index * BLOCK : (index + 1) * BLOCK])
+
+    def scores(self, start: int, count: int) -> range:
+        """Of the positions start .. start + count those that tell how likely the prompt's next token is, and have not
+        yet."""
+        first = max(start, self.scored)
+        return range(first, max(first, min(start + count, self.n_prompt - 1)) if self.score else first)
+
+    def scoring(self, position: int) -> Sampling:
+        """So that the token that does come next is chosen, and its log probability told (of the model as it is: a bias
+        changes the choice alone)."""
+        bias = {self.tokens[position + 1]: MAX_BIAS_VALUE}
+        top = self.sampling.top_logprobs
+        return Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, logit_bias=bias, top_logprobs=top)
 
     def history(self) -> list[int]:
         """What the penalties look at: the newest repeat_last_n tokens, the prompt included."""

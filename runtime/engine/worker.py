@@ -13,6 +13,7 @@ scheduler free of locks. Two loops to read: `Loop.turn` is the whole life of a s
 from __future__ import annotations
 
 import argparse
+import base64
 import math
 import os
 import queue
@@ -40,10 +41,11 @@ from runtime.engine.protocol import (
     error_to_json,
     sampling_from_json,
 )
-from runtime.engine.scheduler import Outcome, Scheduler
+from runtime.engine.sampling import Sampling
+from runtime.engine.scheduler import Chosen, Outcome, Scheduler, Vector
 from runtime.engine.sequence import Sequence
 from runtime.engine.vocabulary import Vocabulary
-from runtime.errors import ModelRefused, RequestRefused, RuntimeFailure
+from runtime.errors import CapabilityMissing, ModelRefused, RequestRefused, RuntimeFailure
 
 if TYPE_CHECKING:
     from runtime.engine.grammar import Matcher
@@ -97,6 +99,7 @@ def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
         "n_ctx": opened.n_ctx,
         "vocab": opened.vocab,
         "n_blocks": opened.n_blocks,
+        "vector": opened.vector,
         "load_ns": time.monotonic_ns() - started,
         "confined": list(dict.fromkeys((*before.done, *after.done))),
         "unconfined": list(dict.fromkeys((*before.missing, *after.missing))),
@@ -113,7 +116,10 @@ class Loop:
 
     def __init__(self, opened: Opened, inbox: Inbox, send: Callable[[bytes], None]) -> None:
         pool = BlockPool(opened.n_blocks)
-        self.scheduler = Scheduler(pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows)
+        self.scheduler = Scheduler(
+            pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows, whole=opened.whole
+        )
+        self._embeds = opened.vector > 0
         self._runner = opened.runner
         self._vocab = opened.vocab
         self._threads = int(opened.facts.get("threads", 1))
@@ -139,18 +145,25 @@ class Loop:
         chosen = self._runner.run(rows_of(step))
         done = time.monotonic_ns()
         self._pace.took(step.rows, prompt, done - now)
-        self._tell([self._entry(outcome, done) for outcome in self.scheduler.commit(step, chosen)])
+        outcomes = self.scheduler.commit(step, chosen)
+        scored = [self._scored(outcome) for outcome in outcomes if outcome.scores]
+        for outcome in outcomes:
+            if isinstance(outcome.chosen, Vector):
+                self._send(encode(self._vector(outcome, outcome.chosen, done)))
+        plain = [one for one in outcomes if not (one.scores or isinstance(one.chosen, Vector))]
+        self._tell([self._entry(outcome, done) for outcome in plain], scored)
         if self.scheduler.idle:
             self.scheduler.check()
 
-    def _tell(self, out: list[list[Any]]) -> None:
+    def _tell(self, out: list[list[Any]], scored: list[list[Any]] | None = None) -> None:
         """One frame, where there is news."""
         _, waiting = self.scheduler.counts
         waiting += self._grammars.waiting if self._grammars else 0
-        if out or waiting != self._said:
+        if out or scored or waiting != self._said:
             self._said = waiting
             pool = {"used": self.scheduler.pool.n_used, "preempted": self.scheduler.preemptions}
-            self._send(encode({"op": "step", "out": out, "waiting": waiting, **pool}))
+            told = {"scored": scored} if scored else {}
+            self._send(encode({"op": "step", "out": out, "waiting": waiting, **told, **pool}))
 
     def _control(self) -> None:
         while True:
@@ -164,7 +177,7 @@ class Loop:
 
     def _handle(self, message: Message, arrived: int) -> None:
         op = message["op"]
-        if op == "add":
+        if op in ("add", "embed"):
             self._arrived[message["id"]] = arrived
             self._add(message)
         elif op == "compiled":
@@ -214,7 +227,9 @@ class Loop:
         return GrammarLine(grammars, self.scheduler.max_seqs + AHEAD, done)
 
     def _sequence(self, message: Message) -> Sequence:
-        tokens = message["tokens"]
+        tokens, embed = message["tokens"], message["op"] == "embed"
+        if embed is not self._embeds:
+            raise CapabilityMissing(f"the model does not support {'embeddings' if embed else 'generate'}")
         if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
             raise RequestRefused(f"the prompt names a token outside the model's vocabulary of {self._vocab}")
         self._arrivals += 1
@@ -224,15 +239,36 @@ class Loop:
             arrival=self._arrivals,
             tokens=tokens,
             n_prompt=len(tokens),
-            max_tokens=message["max_tokens"],
-            sampling=sampling_from_json(message["sampling"]),
-            ends=frozenset(message["ends"]),
+            embed=embed,
+            max_tokens=0 if embed else message["max_tokens"],
+            sampling=Sampling() if embed else sampling_from_json(message["sampling"]),
+            ends=frozenset() if embed else frozenset(message["ends"]),
+            score=bool(message.get("score")),
         )
+
+    def _scored(self, outcome: Outcome) -> list[Any]:
+        """One line of a frame's "scored". A number that is none is told as null: the server ends the answer."""
+        told = [[one.logprob if math.isfinite(one.logprob) else None, one.top] for one in outcome.scores]
+        return [outcome.sequence.id, told]
+
+    def _vector(self, outcome: Outcome, vector: Vector, done: int) -> Message:
+        id = outcome.sequence.id
+        told: Message = {
+            "op": "vector",
+            "id": id,
+            "values": base64.b64encode(vector.values).decode(),
+            "cached": outcome.sequence.n_cached,
+            "queue_ns": self._queued[id],
+            "age_ns": done - self._arrived[id],
+        }
+        self._forget(id)
+        return told
 
     def _entry(self, outcome: Outcome, done: int) -> list[Any]:
         """One line of the frame of a step that ended at `done`; see protocol.OUT_FIELDS. A log probability that is no
         number ends the sequence."""
         sequence, chosen = outcome.sequence, outcome.chosen
+        assert isinstance(chosen, Chosen | None)
         finish: str | None = outcome.finish
         token: int | None = None
         logprob, top = 0.0, _NO_TOP

@@ -19,7 +19,7 @@ from native.weight import Weight
 from runtime.engine import resources
 from runtime.engine.blocks import blocks_for
 from runtime.engine.native_runner import PROCESS, plan_memory, refusals
-from runtime.errors import ModelNotFound, RequestRefused
+from runtime.errors import CapabilityMissing, ModelNotFound, RequestRefused
 from runtime.models.adapters import adapt
 from runtime.models.load import load
 from runtime.models.spec import ModelSpec
@@ -61,10 +61,12 @@ class Subject:
 
 
 def find(text: str) -> Subject:
-    """Raises ModelNotFound, RequestRefused, ModelRefused and GgufError, by name."""
+    """Raises ModelNotFound, RequestRefused (also of an embedding model), ModelRefused and GgufError, by name."""
     path, name, stored, adapters = _file(text) if text.endswith(".gguf") else _stored(text)
     gguf = Gguf.open(path)
     spec, plan, weights = load(gguf)
+    if spec.pooling:
+        raise CapabilityMissing(f"{name} gives vectors: bench and eval measure models that answer with text")
     adapted, added = adapt(gguf, spec, plan, weights, [Gguf.open(path) for path in adapters])
     return Subject(
         name=name, path=path, stored=stored, file=gguf, spec=spec, plan=adapted, weights={**weights, **added}

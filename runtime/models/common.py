@@ -1,4 +1,4 @@
-"""The facts that all decoder architectures read in the same way. Each architecture's own file says the rest."""
+"""The facts that all architectures read in the same way. Each architecture's own file says the rest."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from native.ops import Activation, Pairing
 from runtime.models.source import MAX_CONTEXT, MAX_LAYERS, Source
-from runtime.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, RopeSpec
+from runtime.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, Pooling, RopeSpec
 
 # Keys that say nothing the engine must act on: sizes that tensors state better, and notes by converters.
 HARMLESS = frozenset(
     {"vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length"}
+    | {"normalize_embeddings"}  # the server does, or does not
 )
 
 
@@ -31,8 +32,9 @@ class Base:
     kv_heads: tuple[int, ...]
     head_dim: int
     ff: tuple[int, ...]
+    pooling: Pooling | None
 
-    def attention(self, i: int, rope: RopeSpec) -> AttentionSpec:
+    def attention(self, i: int, rope: RopeSpec | None) -> AttentionSpec:
         """Plain attention of layer `i`; an architecture replaces what differs."""
         return AttentionSpec(
             heads=self.heads[i],
@@ -47,6 +49,7 @@ class Base:
 
     def model(self, layers: Iterable[LayerSpec]) -> ModelSpec:
         return ModelSpec(
+            pooling=self.pooling,
             architecture=self.architecture,
             vocab=self.vocab,
             width=self.width,
@@ -57,28 +60,42 @@ class Base:
         )
 
 
-def read_base(source: Source) -> Base:
+def read_base(source: Source, *, encoder: bool = False) -> Base:
     layers = source.integer("block_count", high=MAX_LAYERS)
     width = source.integer("embedding_length")
     heads = source.per_layer("attention.head_count", layers)
     kv_heads = source.per_layer("attention.head_count_kv", layers, heads[0])
     source.only("expert_count", 0)
     source.only("expert_used_count", 0)
-    source.only("attention.causal", True)
+    source.only("attention.causal", not encoder)
     source.only("use_parallel_residual", False)
     return Base(
         architecture=source.architecture,
         layers=layers,
         width=width,
         context=source.integer("context_length", high=MAX_CONTEXT),
-        eps=source.number("attention.layer_norm_rms_epsilon"),
+        eps=source.number("attention.layer_norm_epsilon" if encoder else "attention.layer_norm_rms_epsilon"),
         vocab=_vocab(source),
         tied=not source.has_tensor("output.weight"),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=_head_dim(source, width, heads[0]),
         ff=source.per_layer("feed_forward_length", layers),
+        pooling=read_pooling(source),
     )
+
+
+POOLINGS: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}  # of GGUF; 0: none, 4: rank
+
+
+def read_pooling(source: Source) -> Pooling | None:
+    """None where the file does not say, and then the model answers with tokens."""
+    number = source.value("pooling_type")
+    if number is None:
+        return None
+    if isinstance(number, bool) or number not in POOLINGS:
+        raise source.refuse("pooling_type", f"found {number!r:.40}, expected 1 (mean), 2 (cls) or 3 (last)")
+    return POOLINGS[number]
 
 
 def _vocab(source: Source) -> int:

@@ -28,7 +28,7 @@ def load(gguf: Gguf) -> tuple[ModelSpec, Plan, dict[str, Weight]]:
     except PlanError as error:
         raise ArchitectureRefused(f"{spec.architecture}: {error}") from error
     found = widths[plan.ops[-1].out]
-    if found != spec.vocab:
+    if spec.pooling is None and found != spec.vocab:
         raise ArchitectureRefused(f"{spec.architecture}: output.weight has {found} rows, the vocabulary {spec.vocab}")
     return spec, plan, weights
 

@@ -7,8 +7,11 @@ Everything that differs between architectures and between layers is a field here
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from native.ops import Activation, Pairing
+
+Pooling = Literal["mean", "cls", "last"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +29,7 @@ class RopeSpec:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionSpec:
     """`scale` multiplies q . k; `softcap` 0: none; `window` in tokens, 0: all; `biases` among q, k, v and output.
+    `rope` None: positions come in another way.
 
     `fused`: the file holds q, k and v as one tensor, rows in this order.
     """
@@ -34,7 +38,7 @@ class AttentionSpec:
     kv_heads: int
     head_dim: int
     scale: float
-    rope: RopeSpec
+    rope: RopeSpec | None
     softcap: float = 0.0
     window: int = 0
     qk_norm: bool = False
@@ -52,11 +56,14 @@ class AttentionSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeedForwardSpec:
-    """down(act(gate(x)) * up(x)). `fused`: the file holds gate and up as one tensor, gate's rows first."""
+    """down(act(gate(x)) * up(x)), or down(act(up(x))) if not `gated`. `fused`: the file holds gate and up as one
+    tensor, gate's rows first. `biases` among gate, up and down."""
 
     width: int
     act: Activation
     fused: bool = False
+    gated: bool = True
+    biases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +76,19 @@ class LayerSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderSpec:
+    """What BERT's figure has and a decoder's has not. Its tokens all see each other, and norms come after each sum.
+    `token_types`: rows of that embedding, of which every token has the first; `places`: positions have an embedding."""
+
+    token_types: int
+    places: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
-    """A decoder. `context`: the most tokens it was trained for. `tied`: the logits reuse the embedding matrix."""
+    """A decoder, or an encoder. `context`: the most tokens it was trained for. `tied`: the logits reuse the embedding
+    matrix. `pooling`: how the rows of a text become its vector; None: the model gives logits. `encoder`: its own facts,
+    None for a decoder."""
 
     architecture: str
     vocab: int
@@ -81,3 +99,5 @@ class ModelSpec:
     tied: bool
     embed_scale: float = 1.0
     final_softcap: float = 0.0
+    pooling: Pooling | None = None
+    encoder: EncoderSpec | None = None

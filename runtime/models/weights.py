@@ -33,6 +33,8 @@ def bind(gguf: Gguf, spec: ModelSpec, plan: Plan) -> dict[str, Weight]:
     fused = fused_rows(spec)
     weights = {name: _weight(gguf, spec, name, fused.get(name)) for name in plan.tensors}
     read = {fused[name].tensor if name in fused else name for name in plan.tensors}
+    if spec.pooling:
+        read.add("output.weight")  # of a decoder that gives vectors: its logits are never asked for
     spare = [name for name in gguf.tensors if name not in read]
     if spare:
         raise ArchitectureRefused(
@@ -77,6 +79,10 @@ def _matrix(spec: ModelSpec, info: TensorInfo) -> tuple[int, int]:
 def fused_rows(spec: ModelSpec) -> dict[str, Rows]:
     """The names a plan reads that lie inside another tensor."""
     found: dict[str, Rows] = {}
+    if spec.encoder and spec.encoder.token_types:
+        found["token_types.weight"] = Rows(
+            tensor="token_types.weight", first=0, count=1, total=spec.encoder.token_types
+        )
     for number, layer in enumerate(spec.layers):
         at = f"blk.{number}."
         attention, feed_forward = layer.attention, layer.feed_forward

@@ -1,4 +1,5 @@
 """Conversations and tools as the Go structs that Ollama's templates name: fields, their order and their JSON keys.
+Messages and calls have no keys of their own there: as JSON they show the fields' names.
 
 A JSON value that no Go struct holds (an unknown key of a tool's schema) is not visible to a Go template, as there.
 """
@@ -11,19 +12,8 @@ from typing import Any
 from runtime.text.gotemplate.values import JsonList, JsonMap, Struct, Value
 from runtime.text.message import Message, ToolCall
 
-_MESSAGE_JSON = {
-    "Role": ("role", False),
-    "Content": ("content", True),
-    "Thinking": ("thinking", True),
-    "Images": ("images", True),
-    "ToolCalls": ("tool_calls", True),
-    "ToolName": ("tool_name", True),
-    "ToolCallID": ("tool_call_id", True),
-}
-_CALL_JSON = {"ID": ("id", True), "Function": ("function", False)}
-_CALL_FUNCTION_JSON = {"Index": ("index", False), "Name": ("name", False), "Arguments": ("arguments", False)}
 _TOOL_JSON = {"Type": ("type", False), "Items": ("items", True), "Function": ("function", False)}
-_FUNCTION_JSON = {"Name": ("name", False), "Description": ("description", True), "Parameters": ("parameters", False)}
+_FUNCTION_JSON = {"Name": ("name", False), "Description": ("description", False), "Parameters": ("parameters", False)}
 _PARAMETERS_JSON = {
     "Type": ("type", False),
     "Defs": ("$defs", True),
@@ -67,7 +57,7 @@ def _message(message: Message) -> Struct:
         "ToolName": message.tool_name,
         "ToolCallID": message.tool_call_id,
     }
-    return Struct(type="api.Message", fields=fields, json=_MESSAGE_JSON)
+    return Struct(type="api.Message", fields=fields)
 
 
 def _call(call: ToolCall) -> Struct:
@@ -75,9 +65,8 @@ def _call(call: ToolCall) -> Struct:
     function = Struct(
         type="api.ToolCallFunction",
         fields={"Index": call.index, "Name": call.name, "Arguments": arguments},
-        json=_CALL_FUNCTION_JSON,
     )
-    return Struct(type="api.ToolCall", fields={"ID": call.id, "Function": function}, json=_CALL_JSON)
+    return Struct(type="api.ToolCall", fields={"ID": call.id, "Function": function})
 
 
 def _tool(raw: Mapping[str, Any]) -> Struct:
@@ -108,7 +97,8 @@ def _tool(raw: Mapping[str, Any]) -> Struct:
 
 
 def _properties(raw: Any) -> Value:
-    return {str(name): _property(_object(value), depth=0) for name, value in _object(raw).items()}
+    named = {str(name): _property(_object(value), depth=0) for name, value in _object(raw).items()}
+    return JsonMap(items=named, absent=not isinstance(raw, Mapping))
 
 
 def _property(raw: Mapping[str, Any], *, depth: int) -> Struct:

@@ -88,6 +88,11 @@ class Renderer:
         """`go`, `jinja` or `chatml`."""
         return self._template.kind
 
+    @property
+    def family(self) -> str:
+        """The family whose tool calls the template speaks; "" when none is known."""
+        return self._speech[0].name if self._speech[0] is not None else ""
+
     def capabilities(self) -> frozenset[str]:
         """Among `tools`, `tool_results`, `thinking` and `insert`: what the template has places for."""
         syntax, tags = self._speech
@@ -106,10 +111,20 @@ class Renderer:
         syntax, tags = self._speech
         if syntax is not None and syntax.channels:
             return HarmonyReader(offered, prompt_text)
-        inside = tags is not None and self._opened(prompt_text, tags)
+        inside = tags is not None and self._opened(prompt_text, tags, begun)
         if tags is None and not offered:
             return Plain()
         return AnswerReader(offered, syntax=syntax if offered else None, tags=tags, inside=inside, begun=begun)
+
+    def before_answer(self, prompt: Prompt, *, think: Think) -> tuple[str, str]:
+        """What opens and what closes the thinking before the answer itself. No opening: the prompt has it, so there is
+        thinking. No closing: there is none."""
+        _, tags = self._speech
+        if tags is not None and self._opened(prompt.text, tags, prompt.begun):
+            return "", tags[1]
+        if tags is None or not think or prompt.begun or prompt.text.rstrip().endswith(tags[1]):
+            return "", ""
+        return tags
 
     def call_grammar(self, *, tools: Tools, choice: str) -> Constraint | None:
         """What an answer must be that is a call. choice: `required`, or `=` and the name of the tool. None where this
@@ -131,10 +146,12 @@ class Renderer:
         syntax, _ = self._speech
         return "high" if think == "max" and syntax is not None and syntax.channels else think
 
-    def _opened(self, prompt_text: str, tags: Tags) -> bool:
-        """Whether the prompt ends in thinking that is not closed."""
-        tail = self._tokenizer.after_controls(prompt_text, but=tags)
-        return prompt_text.rstrip().endswith(tags[0]) or tail.rfind(tags[0]) > tail.rfind(tags[1])
+    def _opened(self, prompt_text: str, tags: Tags, begun: bool) -> bool:
+        """Whether the prompt ends in thinking that is not closed: in its tag, or in an answer that began with it."""
+        _, tag, tail = prompt_text.rpartition(tags[0])
+        if not tag or tags[1] in tail:
+            return False
+        return not tail.strip() or (begun and not any(isinstance(piece, int) for piece in self._tokenizer.pieces(tail)))
 
     def render_chat(self, messages: Sequence[Message], *, tools: Tools = (), think: Think = None) -> str:
         refuse_images(messages)
@@ -170,8 +187,8 @@ class Renderer:
             kept = [one for one in messages[:start] if one.role == "system"] + list(messages[start:])
             text = self._template.render_chat(kept, tools=tools, think=think)
             dropped = tuple(one for one in messages[:start] if one.role != "system")
-            begun = bool(kept) and kept[-1].role == "assistant" and not kept[-1].tool_calls
-            return Prompt(text=text.replace(SEAM, ""), ids=self.encode(text), dropped=dropped, begun=begun)
+            shown = text.replace(SEAM, "")
+            return Prompt(text=shown, ids=self.encode(text), dropped=dropped, begun=_begun(shown, kept[-1:]))
 
         whole = attempt(0)
         if len(whole.ids) <= limit:
@@ -188,6 +205,12 @@ class Renderer:
         if len(ids) > limit:
             raise PromptTooLongError(tokens=len(ids), limit=limit)
         return Prompt(text=text, ids=ids)
+
+
+def _begun(text: str, last: Sequence[Message]) -> bool:
+    """Whether a prompt ends in the beginning of the answer: not every template leaves a last answer open."""
+    said = [(one.content or one.thinking).replace(SEAM, "").rstrip() for one in last if one.role == "assistant"]
+    return any(one and text.rstrip().endswith(one) for one in said)
 
 
 def _bounded(characters: int) -> None:

@@ -43,7 +43,7 @@ class GoRenderer:
     def speech(self) -> Speech:
         """How the answers of this template's models are written: calls, and tags of thinking."""
         source = self._template.source
-        tag = self._template.tool_tag()
+        tag = self._template.tool_tag() or ("{" if "tools" in self._names else None)
         return family(source) or (of_tag(tag) if tag else None), self._template.thinking_tags()
 
     def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str:
@@ -82,9 +82,10 @@ class JinjaRenderer:
 
     def capabilities(self) -> frozenset[str]:
         names, source = self._template.variables(), self.source
+        switches = {"enable_thinking", "thinking", "reasoning_effort"} & names
         found = {
             "tools": "tools" in names,
-            "thinking": bool({"enable_thinking", "thinking", "reasoning_effort"} & names),
+            "thinking": bool(switches) or thinking(source) is not None,
             "tool_results": "tool_calls" in source,
         }
         return frozenset(ability for ability, there in found.items() if there)

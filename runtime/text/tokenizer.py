@@ -9,7 +9,7 @@ own mistake (IndexError).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from runtime.text import models
@@ -106,14 +106,6 @@ class Tokenizer:
     def pieces(self, text: str) -> Iterator[str | int]:
         """The text as texts and the control tokens among them."""
         return self._framing.split(text)
-
-    def after_controls(self, text: str, *, but: Collection[str] = ()) -> str:
-        """What follows the last control text of a prompt; those of `but` do not count."""
-        tail: list[str] = []
-        for piece in self.pieces(text):
-            name = piece if isinstance(piece, str) else self._vocab.tokens[piece]
-            tail = [*tail, name] if isinstance(piece, str) or name in but else []
-        return "".join(tail)
 
     def encode(self, text: str, *, special: bool, bos: bool | None = None) -> list[int]:
         """Ids of `text`. special: control texts inside it become control tokens. bos: None means what the GGUF says

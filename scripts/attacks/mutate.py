@@ -21,27 +21,20 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bundler import approve, carried, layout, parts, slip, verify_sealift
-from bundler.draft import Options
+from bundler import carried, delta_since, receipts_read, slip, verify_sealift
 from bundler.errors import BundlerError
 from bundler.repair import repair
-from bundler.slip import Slip, Want
 from bundler.verify import Verification, verify
+from manifests.digest import Digest
 from manifests.errors import ManifestsError
-from scripts.attacks import mutations
-from signing.envelope import encode, sign
+from scripts.attacks import mutations, sound
+from scripts.attacks.sound import Bench
 from signing.errors import SigningError
-from signing.hosttrust import HostTrust
-from signing.succession import root_fingerprint
 from signing.trust import TrustStore
-from signing.trustdocument import TRUST_TYPE, encode_document
-from tests.peers.bundles import LEAF, Gap, signer, trusting, volumes
-from tests.peers.forgery import flip, statement_of
-from tests.peers.signers import fixed_signer
+from tests.peers.bundles import volumes
 
 SECONDS = 1.0  # processor time of one case
 MEMORY = 200 << 20  # bytes
@@ -51,60 +44,23 @@ FREE = ("id", "label", "channel", "sequence", "predecessor", "previous", "create
 Tell = Callable[[str], Any]
 
 
-class Bench:
-    """Sound bundles to mutate, in `folder`: one with all that may lie beside volumes, one with damage and a part."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        gap = Gap(folder / "made")
-        gap.model(rows=160)
-        gap.export(options=Options(volume_size=80 << 10, leaf_size=LEAF, parity="1"))
-        self.seen, self.sound = gap.seen, gap.medium
-        self.statement = statement_of(self.sound)
-        self.trust = trusting(signer()).add(signer("bob").public, ["approver"])
-        self.plain = trusting(signer())
-        approve.approve(approve.examine(self.sound, self.trust, seen=self.seen), [signer("bob")])
-        self.host, root = HostTrust(folder / "host"), fixed_signer("root")
-        base = TrustStore.empty().add(root.public, ["root"]).add(signer().public, ["publisher"])
-        first, second = (_signed(store, number, root) for number, store in
-                         enumerate((base, base.add(signer("bob").public, ["approver"])), 1))  # fmt: skip
-        self.host.adopt(first, root_fingerprint(base), "hybrid")
-        carried.write(self.sound, layout.stem(self.statement), second)
-        self.renewed = carried.renew(self.sound, self.host, "hybrid", keep=False).trust
-        self.slip = Slip(id=self.statement.id, wants=(Want(volume=0, ranges=((1, 3), (7, 9))), Want(volume=1)))
-        self.keys = {name: folder / f"{name}.pub" for name in ("alice", "bob")}
-        for name, path in self.keys.items():
-            path.write_bytes(signer(name).public.encode())
-        self.hurt = self._hurt()
-
-    def _hurt(self) -> Path:
-        """A copy with one damaged leaf, the part that mends it, and no parity."""
-        hurt = self.folder / "hurt"
-        shutil.copytree(self.sound, hurt, ignore=shutil.ignore_patterns("*.p*.tar"))
-        last = volumes(hurt)[-1]
-        size = last.stat().st_size
-        name = parts.file_name(last.name, "r", 1)
-        envelope = verify_sealift.open_bundle(str(self.sound))[1]
-        parts.cut(self.sound / last.name, [(0, size)], hurt / name, self.statement.id, envelope)
-        flip(last, size - 6000)
-        return hurt
+def same(report: Verification, sound: Verification) -> bool:
+    """Whether both say the same about content: their statements without the fields that a signer fills as he likes.
+    Evidence is such a claim: it may name any blob of the bundle, and then says what that blob's type is, unless a
+    manifest names it too and that was compared."""
+    evidence = {item.digest for found in (report, sound) for item in found.bundle.statement.evidence}
+    return bool(meaning(report, evidence) == meaning(sound, evidence))
 
 
-def _signed(store: TrustStore, version: int, by: Any) -> bytes:
-    return encode(sign(TRUST_TYPE, encode_document(replace(store, version=version)), [by])) + b"\n"
-
-
-def meaning(report: Verification) -> Any:
-    """What a bundle says about content: the statement without the fields that its signer fills as he likes."""
+def meaning(report: Verification, evidence: set[Digest]) -> Any:
     document = json.loads(report.bundle.statement.encode())
-    predicate = {key: value for key, value in document["predicate"].items() if key != "bundle"}
+    predicate = {key: value for key, value in document["predicate"].items() if key not in ("bundle", "evidence")}
     predicate["bundle"] = {key: value for key, value in document["predicate"]["bundle"].items() if key not in FREE}
     for model in predicate["models"]:
         model.pop("name"), model.pop("source")
-    predicate["evidence"] = sorted({item["digest"] for item in predicate["evidence"]})
     for blob in predicate["blobs"]:
-        if blob["digest"] in predicate["evidence"]:
-            blob.pop("media_type")  # where a manifest names it too, that was compared
+        if Digest.parse(blob["digest"]) in evidence:
+            blob.pop("media_type")
     return {key: value for key, value in predicate.items() if key not in FREE}
 
 
@@ -131,18 +87,20 @@ class Case:
                 path.unlink()
         mutate(self.folder, self.numbers)
 
-    def _judge(self, trust: TrustStore, *, approver: bool = False) -> str:
+    def _judge(self, trust: TrustStore, *, approver: bool = False, delta: bool = False) -> str:
         """`verify` and the one-file verifier, against the meaning of the sound bundle."""
-        bench = self.bench
+        bench, store = self.bench, self.bench.base.far if delta else None
+        source, statement = (bench.delta, bench.delta_statement) if delta else (bench.sound, bench.statement)
+        seen = bench.base.seen if delta else bench.seen
         try:
-            report = verify(self.folder, trust, seen=bench.seen, sums=True)
+            report = verify(self.folder, trust, seen=seen, sums=True, store=store)
         except REFUSALS as error:
             found = error.exit_code
         else:
             found = 0
-            if report.bundle.statement != bench.statement:
-                expected = verify(bench.sound, bench.plain, seen=bench.seen)
-                assert meaning(report) == meaning(expected), "accepted with another meaning"
+            if report.bundle.statement != statement:
+                expected = verify(source, bench.plain, seen=seen, store=store)
+                assert same(report, expected), "accepted with another meaning"
         assert found != 70, "an internal error"
         other = self._one_file(approver)
         assert not (found == 0) ^ (other == 0) or found in (1, 4), f"we say {found}, verify_sealift.py {other}"
@@ -162,6 +120,25 @@ class Case:
     def _statement(self) -> str:
         self.copy(self.bench.sound, mutations.statement, bare=True)
         return self._judge(self.bench.plain)
+
+    def _delta(self) -> str:
+        self.copy(self.bench.delta, mutations.statement, bare=True)
+        return self._judge(self.bench.plain, delta=True)
+
+    def _delta_bytes(self) -> str:
+        self.copy(self.bench.delta, self.numbers.choice((mutations.volume, mutations.header, mutations.lengths)))
+        return self._judge(self.bench.plain, delta=True)
+
+    def _sealed(self) -> str:
+        """age authenticates every byte, so what is accepted is what was written."""
+        self.copy(self.bench.sealed, mutations.beside("*.age"))
+        try:
+            verify(self.folder, self.bench.plain, seen=self.bench.seen, keys=self.bench.opening)
+        except REFUSALS:
+            return "refused"
+        for path in self.bench.sealed.glob("*.age"):
+            assert (self.folder / path.name).read_bytes() == path.read_bytes(), "other encrypted bytes were taken"
+        return "accepted"
 
     def _volume(self) -> str:
         self.copy(self.bench.sound, mutations.volume)
@@ -196,6 +173,40 @@ class Case:
         assert found in (self.bench.renewed, self.bench.host.load()), "another trust was taken"
         return "accepted"
 
+    def _trust_file(self) -> str:
+        """Nobody signs this file, so it may say something else; it must be understood whole, or refused."""
+        try:
+            found = TrustStore.parse(mutations.mangle(self.bench.trust_file, self.numbers))
+        except REFUSALS:
+            return "refused"
+        assert TrustStore.parse(found.encode()) == found, "a trust file that is read in two ways"
+        return "accepted"
+
+    def _receipt(self) -> str:
+        """Full or short: it counts as it was signed, or it does not count."""
+        path = self.numbers.choice(sorted(self.bench.back.iterdir()))
+        raw = mutations.mangle(path.read_bytes(), self.numbers)
+        try:
+            found = receipts_read.read(raw, path.name)
+        except REFUSALS:
+            return "refused"
+        judged = receipts_read.judge(found, self.bench.receiving, "hybrid", sound.TODAY)
+        if judged.signer is None:
+            return "refused"
+        assert found.content == receipts_read.read_file(path).content, "a receipt that says something else counts"
+        return "accepted"
+
+    def _inventory(self) -> str:
+        path = self.folder.with_suffix(".inventory")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(mutations.mangle(self.bench.listed.read_bytes(), self.numbers))
+        try:
+            found = delta_since.read_inventory(path, self.bench.receiving)
+        except REFUSALS:
+            return "refused"
+        assert found == delta_since.read_inventory(self.bench.listed, self.bench.receiving), "another list counts"
+        return "accepted"
+
     def _slip(self) -> str:
         text = mutations.mangle(self.bench.slip.text("x").encode(), self.numbers).decode("latin-1")
         try:
@@ -226,9 +237,16 @@ class Case:
 
 KINDS = (
     "statement", "statement", "statement", "statement", "volume", "header", "lengths", "envelope", "approval",
-    "beside", "trust", "slip", "part", "parity",
+    "beside", "trust", "slip", "part", "parity", "delta", "delta", "delta_bytes", "sealed", "receipt", "inventory",
+    "trust_file",
 )  # fmt: skip
-LOOSER = ("statement", "beside", "lengths")  # rules that the one-file verifier says it does not check
+LOOSER = (
+    "statement",
+    "beside",
+    "lengths",
+    "delta",
+    "delta_bytes",
+)  # rules that the one-file verifier says it does not check
 
 
 def run(folder: Path, cases: Sequence[int], *, tell: Tell) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from bundler import layout
+from bundler.channels import Channels
 from bundler.draft import Options
 from bundler.errors import BundlerError
+from bundler.policy import Policy
+from bundler.verify import verify
 from manifests.errors import ManifestsError
+from scripts.attacks.sound import Bench
 from signing import pure
 from signing.errors import NotTrusted, SigningError
 from tests.peers.bundles import LEAF, Gap, signer, trusting, volumes
@@ -66,6 +71,97 @@ def test_it_needs_only_python_3_8_and_its_library() -> None:
     }
     assert imported <= set(sys.stdlib_module_names)
     assert not imported & {"socket", "urllib", "http", "subprocess", "ctypes", "tarfile"}
+
+
+# -- exit codes, as docs/transfer.md lists them
+
+CASES = {  # what is looked at, keys, approvers, expected code
+    "sound": ("sound", ("alice",), (), 0),
+    "approved": ("sound", ("alice",), ("bob",), 0),
+    "approval missing": ("unapproved", ("alice",), ("bob",), 3),
+    "approval wrong": ("misapproved", ("alice",), ("bob",), 3),
+    "approval damaged": ("cut approval", ("alice",), ("bob",), 1),
+    "another key": ("sound", ("mallory",), (), 3),
+    "delta": ("delta", ("alice",), (), 0),
+    "delta damaged": ("delta damaged", ("alice",), (), 1),
+    "delta by a stranger": ("delta", ("mallory",), (), 3),
+    "damaged": ("hurt", ("alice",), (), 1),
+    "volume missing": ("incomplete", ("alice",), (), 1),
+    "not there": ("nowhere", ("alice",), (), 4),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("codes")
+        patch.setenv("SEALIFT_HOME", str(root / "home"))
+        bench = Bench(root / "bench")
+    found = {"sound": bench.sound, "delta": bench.delta, "hurt": bench.hurt, "nowhere": root / "nowhere"}
+    broken = ("unapproved", "misapproved", "cut approval", "incomplete")
+    for name, of in (dict.fromkeys(broken, "sound") | {"delta damaged": "delta"}).items():
+        found[name] = root / name.replace(" ", "-")
+        shutil.copytree(found[of], found[name])
+    (approval,) = found["unapproved"].glob("*.approval-*")
+    approval.unlink()
+    (approval,) = found["misapproved"].glob("*.approval-*")
+    approval.write_bytes(approval.read_bytes().replace(b'"sig":"', b'"sig":"AAAA', 1))
+    (approval,) = found["cut approval"].glob("*.approval-*")
+    approval.write_bytes(approval.read_bytes()[:-20])
+    volumes(found["incomplete"])[-1].unlink()
+    (*_, last) = volumes(found["delta damaged"])
+    flip(last, last.stat().st_size - 3000)
+    for name in ("alice", "bob", "mallory"):
+        (root / f"{name}.pub").write_bytes(signer(name).public.encode())
+    return {**found, "root": root}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exit_codes_are_those_of_sealift(folders: dict[str, Path], case: str) -> None:
+    folder, keys, approvers, expected = CASES[case]
+    assert code_of(sys.executable, folders, case) == expected
+    trust = trusting(*map(signer, keys))
+    for name in approvers:
+        trust = trust.add(signer(name).public, ["approver"]).with_threshold("approver", 1)
+    try:
+        verify(folders[folder], trust, policy=Policy(roles=("approver",) if approvers else ()),
+               seen=Channels(folders["root"] / "none.json"))  # fmt: skip
+        found = 0
+    except (BundlerError, ManifestsError, SigningError) as error:
+        found = error.exit_code
+    assert found == expected
+
+
+def code_of(python: str, folders: dict[str, Path], case: str) -> int:
+    folder, keys, approvers, _ = CASES[case]
+    words = [word for name in keys for word in ("--pub", str(folders["root"] / f"{name}.pub"))]
+    words += [word for name in approvers for word in ("--approver", str(folders["root"] / f"{name}.pub"))]
+    command = [python, "-I", "-S", str(PROGRAM), str(folders[folder]), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode
+
+
+def interpreters() -> list[str]:
+    """Pythons from 3.8 on that are installed, of pyenv too."""
+    home = Path(os.environ.get("PYENV_ROOT", "/nonexistent")) / "versions"
+    found = []
+    for minor in range(8, 15):
+        names = [shutil.which(f"python3.{minor}"), *sorted(map(str, home.glob(f"3.{minor}.*/bin/python")))]
+        found += [name for name in names if name and _is(name, minor)][:1]
+    return found
+
+
+def _is(python: str, minor: int) -> bool:
+    code = "import sys; print(sys.version_info[1])"
+    done = subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    return done.stdout.strip() == str(minor)  # a name may be a shim that leads nowhere
+
+
+def test_every_python_that_is_installed_gives_the_same_codes(folders: dict[str, Path]) -> None:
+    for python in interpreters() or [sys.executable]:
+        for case in ("approved", "approval missing", "delta", "delta damaged"):
+            assert code_of(python, folders, case) == CASES[case][3], f"{python}: {case}"
 
 
 def test_it_accepts_what_we_accept_in_the_same_words(gap: Gap) -> None:

@@ -9,10 +9,11 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bundler import agefile, approve, conceal, layout, seal
+from bundler import agefile, approve, conceal, layout, seal, slip
 from bundler.approve import examine
 from bundler.draft import Options
 from bundler.errors import (
@@ -29,11 +30,17 @@ from bundler.importer import ImportReport, import_bundle
 from bundler.inspect import inspect
 from bundler.journal import exported
 from bundler.medium import VolumeReader, open_medium
+from bundler.policy import Policy
+from bundler.receipts_keep import Keeper
+from bundler.receive import watch
 from bundler.repair import repair
+from bundler.resend import resend
+from bundler.rooms import Rooms
 from bundler.seal import Keys, Sealing
-from bundler.send import outgoing
-from bundler.verify import Verification, verify
+from bundler.send import outgoing, send
+from bundler.verify import Verification, authenticate, verify
 from manifests.errors import ManifestsError
+from manifests.statement import parse_time
 from signing.errors import SigningError
 from tests.bundler.test_approve import trust
 from tests.peers.bundles import LEAF, Gap, signer, tree, trusting
@@ -376,6 +383,87 @@ def test_the_one_file_verifier_says_that_it_cannot_decrypt(gap: Gap) -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 4 and "is encrypted" in done.stderr and "age -d -i" in done.stderr
+
+
+def test_a_refusal_says_which_bundle_to_who_could_read_it(gap: Gap, keys: Keys) -> None:
+    statement = check(gap, keys, dry_run=True).bundle.statement
+    sealed(gap)[-1].unlink()
+    keeper = Keeper(signer=None, folder=gap.root / "receipts")
+    now = parse_time("2026-11-01T00:00:00Z")
+    with pytest.raises(BundlerError):
+        keeper.attest(
+            lambda: bring_in(gap, keys), gap.medium, gap.far,
+            lambda: authenticate(gap.medium, trusting(signer()), Policy(), now, keys=keys), keys,
+        )  # fmt: skip
+    (kept,) = keeper.kept
+    told = kept.receipt
+    assert (told.reason, told.known, told.id) == ("missing", True, statement.id)
+    assert (told.channel, told.sequence, told.signers) == (statement.channel, statement.sequence, ("alice",))
+
+
+# -- one way: send, receive, resend
+
+
+def receive(gap: Gap, keys: Keys | None, *, collect: Path | None = None) -> tuple[int, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    base, store = collect or gap.far.private / "receiving", None if collect else gap.far
+    with Rooms(base, trusting(signer()), events.append, store=store, seen=gap.seen, repair=True, keys=keys) as rooms:
+        watch(gap.root / "drop", rooms, once=True)
+        return rooms.exit_code(), events
+
+
+def said(events: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
+    return [found for found in events if found["event"] == event]
+
+
+def test_sent_and_received_as_they_are(gap: Gap, keys: Keys) -> None:
+    """The sender needs no identity. What lies in the room stays encrypted."""
+    drop = gap.root / "drop"
+    report = send(gap.medium, drop)
+    assert {path.name: path.read_bytes() for path in drop.iterdir()} == {
+        path.name: path.read_bytes() for path in gap.medium.glob("*.tar*")
+    } and list(report.sent) == sorted(report.sent)
+    code, events = receive(gap, None)
+    assert code == (4 if not is_hidden(gap) else 0) and not gap.far.names(), "nobody here can open it"
+    assert said(events, "encrypted")
+    last = sealed(gap)[-1].name
+    (drop / last).rename(gap.root / last)
+    code, events = receive(gap, keys)
+    (told,) = said(events, "missing")
+    assert code == 4 and told["slip"].startswith("SEALIFT SLIP 1 unheard-of-label")
+    (room,) = (path for path in (gap.far.private / "receiving").iterdir() if path.is_dir())
+    assert all(b"blk.0" not in path.read_bytes() for path in room.glob("*.age"))
+    again = resend(slip.parse(told["slip"]), gap.root / "again", volumes=gap.medium)
+    assert again.source == "encrypted" and [path.name for path in again.written] == [last]
+    shutil.copy(again.written[0], drop)
+    code, events = receive(gap, keys)
+    assert code == 0 and said(events, "imported") and [name.short for name in gap.far.names()] == ["mine:latest"]
+
+
+def test_collected_they_stay_encrypted(gap: Gap, keys: Keys) -> None:
+    send(gap.medium, gap.root / "drop")
+    code, events = receive(gap, keys, collect=gap.root / "kept")
+    (told,) = said(events, "complete")
+    assert code == 0 and told["verified"] and list(Path(told["folder"]).glob("*.tar.age"))
+
+
+def test_a_damaged_one_is_told_and_may_come_again(gap: Gap, keys: Keys) -> None:
+    send(gap.medium, gap.root / "drop")
+    path = gap.root / "drop" / sealed(gap)[-1].name
+    good = path.read_bytes()
+    path.write_bytes(bytes(len(good)))
+    code, events = receive(gap, keys)
+    assert code == 4 and said(events, "damaged") and not gap.far.names()
+    path.write_bytes(good)
+    assert receive(gap, keys)[0] == 0
+
+
+def test_what_cannot_be_cut_or_named_is_refused(gap: Gap, keys: Keys) -> None:
+    with pytest.raises(BadRequest, match="cannot be cut"):
+        send(gap.medium, gap.root / "drop", max_part=30_000)
+    wanted = slip.Slip(id=check(gap, keys).bundle.statement.id, wants=(slip.Want(volume=77),))
+    with pytest.raises(VolumeMissing, match="volume 77"):
+        resend(wanted, gap.root / "again", volumes=gap.medium)
 
 
 @pytest.mark.skipif(not shutil.which("age"), reason="needs the program age (Debian: age)")

@@ -215,6 +215,6 @@ def test_the_verbs(gap: Gap, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("resend", str(gap.root / "none.txt"), "-o", str(gap.root / "x"))[0] == 4
     file.write_text("SEALIFT SLIP 1\n001 AAAAA AA\n")
     code, out, err = run("resend", str(file), "-o", str(gap.root / "x"))
-    assert code == 1 and "line 1 of the slip has a mistake" in err and not out
+    assert code == 1 and "the slip: line 1 has a mistake" in err and not out
     with pytest.raises(RepairImpossible):
         survey(gap.medium)

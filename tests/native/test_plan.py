@@ -119,7 +119,7 @@ WRONG: dict[str, tuple[int, dict[str, object], str]] = {
     "score cap": (8, {"softcap": -2.0}, "op 8 .*: softcap is -2.0"),
     "cache layer": (8, {"layer": 1}, r"cache layers are \[1\], expected 0, 1"),
     "glu": (13, {"up": 10}, "op 13 .*: %11 is 12 wide, %10 is 8"),
-    "act": (13, {"act": "relu"}, "op 13 .*: act is neither"),
+    "act": (13, {"act": "relu"}, "op 13 .*: act is none of"),
     "add": (15, {"b": 12}, "op 15 .*: %10 is 8 wide, %12 is 12"),
     "mixed rows": (18, {"x": 15}, "op 18 .*: the logits are not picked"),
     "picked twice": (16, {"x": 17}, "op 16 .*: %17 is read before"),
@@ -173,7 +173,26 @@ def test_codes_are_those_of_the_header() -> None:
     assert {kind.NAME.upper(): str(kind.CODE) for kind in p.KINDS} == {
         name: code for name, code in codes.items() if name.lower() in {kind.NAME for kind in p.KINDS}
     }
-    assert len(p.KINDS) == 9
+    assert len(p.KINDS) == 15
+
+
+def test_encoding_of_what_encoders_need() -> None:
+    b = p.PlanBuilder()
+    x = b.shift(b.add(b.embed("e"), b.place("places")), "types")
+    x = b.layer_norm(x, "w", "b", eps=1e-12)
+    x = b.activate(b.attend_all(x, x, x, heads=4, kv_heads=2, head_dim=8, scale=0.5), act="gelu_erf")
+    b.pool(x, how="first")
+    plan = b.build()
+    rows = [(*(int(op[name]) for name in ("kind", "out", "a", "b", "c", "weight", "bias")), *op["i"].tolist()[:3],
+             float(op["f"][0])) for op in plan.encode()]  # fmt: skip
+    eps = float(np.float32(1e-12))
+    assert plan.tensors == ("e", "places", "types", "w", "b") and plan.whole and plan.layers == 0
+    assert rows[1] == (12, 1, -1, -1, -1, 1, -1, 0, 0, 0, 0.0)
+    assert rows[3] == (13, 3, 2, -1, -1, 2, -1, 0, 0, 0, 0.0)
+    assert rows[4] == (10, 4, 3, -1, -1, 3, 4, 0, 0, 0, eps)
+    assert rows[5] == (14, 5, 4, 4, 4, -1, -1, 4, 2, 8, 0.5)
+    assert rows[6] == (11, 6, 5, -1, -1, -1, -1, 2, 0, 0, 0.0)
+    assert rows[7] == (15, 7, 6, -1, -1, -1, -1, 1, 0, 0, 0.0)
 
 
 def test_encoding_holds_every_field() -> None:

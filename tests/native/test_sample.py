@@ -310,3 +310,53 @@ def test_a_step_samples_as_sample_does() -> None:
             (int(i), float(p)) for i, p in zip(result.top_ids[place], result.top_logprobs[place], strict=True) if i >= 0
         ] == alternatives
     assert all(0 <= token < VOCAB for token in result.tokens)
+
+
+def test_a_step_in_two_halves_is_a_step() -> None:
+    """Tokens, log probabilities and alternatives are those of a step with the same samplings; masks come in between."""
+    model = tiny(Shape(layers=1))
+    allowed = [3, 31, 32, VOCAB - 1]
+    way = Sampling(temperature=1.2, top_p=0.95, seed=77, top_logprobs=3)
+    ways = [way, Sampling(mask=mask_of(allowed, VOCAB)), dataclasses.replace(way, mask=mask_of(allowed, VOCAB))]
+    batch = Batch(
+        tokens=[5, 6, 7, 8, 9, 10], row_start=[0, 4, 6], start_pos=[0, 0], blocks=[[3], [1]], out_rows=[0, 3, 5],
+    )  # fmt: skip
+    with model.engine(threads=2) as engine:
+        whole = engine.step(dataclasses.replace(batch, sampling=ways))
+        assert len(engine.step(batch).tokens) == 0
+        with pytest.raises(InputError, match="seed -1"):
+            engine.choose([dataclasses.replace(way, seed=-1)] * 3)
+        with pytest.raises(InputError, match="n_outputs is 2, the step had 3"):
+            engine.choose(ways[:2])
+        with pytest.raises(InputError, match="output 1: the mask allows no token"):
+            engine.choose([way, Sampling(mask=mask_of([], VOCAB)), way])
+        halves = engine.choose(ways)
+        for name in ("tokens", "logprobs", "top_ids", "top_logprobs"):
+            assert getattr(halves, name).tobytes() == getattr(whole, name).tobytes()
+        assert set(halves.tokens[1:].tolist()) <= set(allowed)
+        with pytest.raises(InputError, match="no step has left logits"):
+            engine.choose(ways)
+        engine.step(dataclasses.replace(batch, sampling=ways))
+        with pytest.raises(InputError, match="no step has left logits"):
+            engine.choose(ways)
+
+
+@pytest.mark.parametrize("vocab", [1, 31, 32, 33, 64, 97])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_mask_allows_what_it_says_at_every_width(vocab: int, temperature: float) -> None:
+    """Also where its last word has bits past the vocabulary, and whatever the other options want."""
+    rng = np.random.default_rng(vocab)
+    for seed in range(40):
+        logits = rng.normal(0, 3, vocab).astype(np.float32)
+        allowed = sorted(set(rng.integers(0, vocab, rng.integers(1, vocab + 1)).tolist()))
+        mask = mask_of(allowed, vocab)
+        mask[-1] |= np.uint32(0xFFFFFFFF << (vocab % 32) & 0xFFFFFFFF) if vocab % 32 else np.uint32(0)
+        for way in (
+            Sampling(temperature=temperature, mask=mask, seed=seed),
+            Sampling(temperature=temperature, mask=mask, seed=seed, top_k=2, min_p=0.1),
+            Sampling(temperature=temperature, mask=mask, seed=seed, bias=dict.fromkeys(range(vocab), 50.0)),
+            Sampling(temperature=temperature, mask=mask, seed=seed, repeat_penalty=9.0, history=allowed),
+        ):
+            token, logprob, _ = sample(logits, way, seed)
+            assert token in allowed
+            assert logprob == pytest.approx(float(logits[token]) - np.logaddexp.reduce(logits.astype(float)), abs=1e-4)

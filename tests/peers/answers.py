@@ -287,6 +287,11 @@ LFM2 = _samples(
     ),
     ("no call", "<|tool_call_start|>[now()<|tool_call_end|>", [say("<|tool_call_start|>[now()<|tool_call_end|>")]),
 )  # fmt: skip
+OLMO = _samples(
+    "olmo",
+    ("two lines", '<function_calls>\nget_weather(city="Paris")\nnow()\n</function_calls>', [PARIS, call("now")]),
+    ("none", "<function_calls>\n</function_calls>", [say("<function_calls>\n</function_calls>")]),
+)
 GEMMA = _samples(
     "gemma-function",
     (
@@ -354,5 +359,5 @@ HARMONY = _samples(
 
 SAMPLES = [
     *HERMES, *THINKING, *OPENED, *LLAMAS, *MISTRAL, *XML, *DEEPSEEK, *COMMAND_R, *COMMAND_R7B, *KIMI, *GLM, *LFM2,
-    *GEMMA, *OTHERS, *HARMONY,
+    *OLMO, *GEMMA, *OTHERS, *HARMONY,
 ]  # fmt: skip

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 
 from runtime.engine.batch import Rows
 from runtime.engine.blocks import BLOCK
-from runtime.engine.scheduler import Chosen
+from runtime.engine.sampling import MAX_BIAS_VALUE
+from runtime.engine.scheduler import Chosen, Vector
 
 VOCAB = 1000
 
@@ -37,6 +39,20 @@ def answer(prompt: Sequence[int], seed: int, count: int, ends: frozenset[int] = 
         if tokens[-1] in ends:
             break
     return tokens[len(prompt) :]
+
+
+def score(tokens: Sequence[int]) -> float:
+    """The log probability of the last token after all others."""
+    return -next_token(tokens, 0) / VOCAB
+
+
+WIDTH = 5
+
+
+def vector_of(tokens: Sequence[int]) -> bytes:
+    """What a text alone must give: WIDTH float32."""
+    name = hashlib.blake2b(array("q", tokens).tobytes(), digest_size=2 * WIDTH).digest()
+    return struct.pack(f"<{WIDTH}f", *(value / 100 for value in struct.unpack(f"<{WIDTH}h", name)))
 
 
 class FakeEngine:
@@ -80,6 +96,9 @@ class FakeEngine:
             raise ContractBroken(f"sequence {index} sees a position nobody wrote")
         sampling = rows.sampling[number]
         assert sampling.seed is not None
+        for token, bias in sampling.logit_bias.items():
+            if bias == MAX_BIAS_VALUE:  # the token of a prompt that is scored
+                return Chosen(token=token, logprob=score([*tokens, token]))
         token = next_token(tokens, sampling.seed, self.vocab)
         top = tuple(((token + i) % self.vocab, -0.5 - i) for i in range(sampling.top_logprobs))
         return Chosen(token=token, logprob=math.nan if token == self.nan_at else -0.5, top=top)
@@ -96,6 +115,7 @@ class FakeEngine:
             and all(a < b for a, b in pairwise(rows.row_start))
             and all(a < b for a, b in pairwise(rows.out_rows))
             and all(0 <= row < len(rows.tokens) for row in rows.out_rows)
+            and len(rows.out_rows) <= self.max_seqs
             and len(rows.sampling) == len(rows.out_rows) == len(rows.histories)
             and all(0 <= token < self.vocab for token in rows.tokens)
         )
@@ -119,3 +139,20 @@ class FakeEngine:
 
     def _tokens(self, rows: Rows, index: int) -> list[int]:
         return rows.tokens[rows.row_start[index] : rows.row_start[index + 1]]
+
+
+class FakeEmbedder(FakeEngine):
+    """Takes whole texts only; `nan_at`: a text that begins with this token has a vector with a value that is none."""
+
+    def run(self, rows: Rows) -> list[Vector]:  # type: ignore[override]
+        self._check_shape(rows)
+        self._check_blocks(rows)
+        if any(rows.start_pos) or rows.out_rows != [end - 1 for end in rows.row_start[1:]]:
+            raise ContractBroken(f"texts that are not whole: {rows}")
+        self.steps += 1
+        self.rows += len(rows.tokens)
+        return [self._vector(self._tokens(rows, index)) for index in range(len(rows.tables))]
+
+    def _vector(self, tokens: list[int]) -> Vector:
+        values = vector_of(tokens)
+        return Vector(values=struct.pack("<f", math.nan) + values[4:] if tokens[0] == self.nan_at else values)

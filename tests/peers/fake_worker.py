@@ -5,6 +5,8 @@ The path in `load` says how it behaves: words after the last "/" separated by "-
     die       it dies while loading         hang      it never answers
     slow      each step takes 2 ms          long      the first step ends at SIGUSR1
     nan       the first token's log probability is no number
+    embed     it gives vectors, of whole texts; a text that begins with token 13 has one with a value that is no number
+    short     and they have a value less than was said
     garbage   it answers with a frame that is not JSON
 """
 
@@ -20,9 +22,9 @@ from runtime.engine import protocol, worker
 from runtime.engine.batch import Opened, Rows
 from runtime.engine.blocks import blocks_for
 from runtime.engine.link import Load
-from runtime.engine.scheduler import Chosen
+from runtime.engine.scheduler import Chosen, Vector
 from runtime.errors import ModelRefused, OutOfMemory
-from tests.peers.fake_engine import VOCAB, FakeEngine
+from tests.peers.fake_engine import VOCAB, WIDTH, FakeEmbedder, FakeEngine
 
 STEP_NS = 2_000_000  # of a slow worker
 BYTES = {"weight_bytes": 1000, "kv_bytes": 200, "scratch_bytes": 30}
@@ -51,6 +53,11 @@ class Broken(FakeEngine):
         return super()._choose(rows, number)
 
 
+class Short(FakeEmbedder):
+    def run(self, rows: Rows) -> list[Vector]:  # type: ignore[override]
+        return [Vector(values=vector.values[:-4]) for vector in super().run(rows)]
+
+
 def opener(load: Load) -> Opened:
     words = Path(load.path).name.split("-")
     if "refuse" in words:
@@ -64,12 +71,16 @@ def opener(load: Load) -> Opened:
     if "garbage" in words:
         setattr(worker, "encode", lambda message: protocol.HEADER.pack(1) + b"]")  # noqa: B010
     kinds: dict[str, type[FakeEngine]] = {"slow": Slow, "long": Long, "nan": Broken}
+    kinds |= {"short": Short, "embed": FakeEmbedder}
     kind = next((kinds[word] for word in words if word in kinds), FakeEngine)
     n_ctx = load.n_ctx or 256
+    embeds = issubclass(kind, FakeEmbedder)
+    max_rows = max(load.max_rows, n_ctx) if embeds else load.max_rows
     n_blocks = blocks_for(n_ctx) * max(1, load.parallel)
-    engine = kind(n_blocks=n_blocks, max_rows=load.max_rows, max_seqs=load.max_seqs)
+    engine = kind(n_blocks=n_blocks, max_rows=max_rows, max_seqs=load.max_seqs, nan_at=13 if embeds else -1)
     return Opened(
-        runner=engine, n_ctx=n_ctx, n_blocks=n_blocks, vocab=VOCAB, max_seqs=load.max_seqs, max_rows=load.max_rows,
+        runner=engine, n_ctx=n_ctx, n_blocks=n_blocks, vocab=VOCAB, max_seqs=load.max_seqs, max_rows=max_rows,
+        vector=WIDTH if embeds else 0, whole=embeds,
         facts={**BYTES, "threads": 1, "isa": "fake", "pack": "absent"},
     )  # fmt: skip
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.link import Load
 from runtime.engine.native_runner import open_native
-from runtime.engine.protocol import Frames, Message, sampling_to_json
+from runtime.engine.protocol import Frames, Message, constraint_to_json, sampling_to_json
 from runtime.engine.sampling import Sampling
 from runtime.engine.worker import Inbox, Loop
+from runtime.loaded import read_text_side, vocabulary_of
 
 N_CTX = 256
 Bits = list[tuple[int, float]]
@@ -22,6 +25,7 @@ class Ask:
     prompt: list[int]
     count: int
     sampling: Sampling
+    constraint: Constraint | None = None
 
 
 def asks(seed: int, number: int = 8, vocab: int = 256) -> list[Ask]:
@@ -40,8 +44,12 @@ def asks(seed: int, number: int = 8, vocab: int = 256) -> list[Ask]:
     return found
 
 
+class NothingLeft(Exception):
+    pass
+
+
 class House:
-    """What each request got is in `out`: tokens with the bits of their log probabilities."""
+    """What each request got is in `out`: tokens with the bits of their log probabilities; how it ended in `ended`."""
 
     def __init__(
         self,
@@ -59,30 +67,50 @@ class House:
         )  # fmt: skip
         self.inbox: Inbox = queue.SimpleQueue()
         self.out: dict[int, Bits] = {}
+        self.ended: dict[int, str] = {}
+        self.ends: list[int] = []  # once a constraint has come
+        self.path = path
         self.open: set[int] = set()
         self.loop = Loop(open_native(load), self.inbox, self.said)
 
     def said(self, frame: bytes) -> None:
         for message in Frames().feed(frame):
+            if message["op"] == "refused":
+                self.open.remove(message["id"])
+                self.ended[message["id"]] = message["error"]
+                if not self.open:
+                    raise NothingLeft
+                continue
             assert message["op"] == "step"
             for id, token, logprob, _, finish, *_ in message["out"]:
                 if token is not None:
                     self.out[id].append((token, logprob))
                 if finish is not None:
                     self.open.remove(id)
+                    self.ended[id] = finish
 
     def add(self, id: int, ask: Ask) -> None:
         self.out[id] = []
         self.open.add(id)
+        if ask.constraint is not None and not self.ends:
+            vocabulary = vocabulary_of(read_text_side(self.path)[0])
+            self.ends = sorted(vocabulary.ends)
+            self.inbox.put((0, {"op": "vocabulary", **vocabulary.to_json()}))
+        constraint = None if ask.constraint is None else constraint_to_json(prepared(ask.constraint))
         message: Message = {
             "op": "add", "id": id, "tokens": list(ask.prompt), "sampling": sampling_to_json(ask.sampling),
-            "max_tokens": ask.count, "ends": [], "client": "",
+            "max_tokens": ask.count, "ends": self.ends if constraint else [], "client": "", "constraint": constraint,
         }  # fmt: skip
         self.inbox.put((0, message))
 
+    def turn(self) -> None:
+        """One step; a loop that has refused all there was would wait for more."""
+        with contextlib.suppress(NothingLeft):
+            self.loop.turn()
+
     def drain(self) -> None:
         while self.open:
-            self.loop.turn()
+            self.turn()
         assert self.loop.scheduler.idle and self.loop.scheduler.pool.n_used == 0
 
     def come(self, wanted: list[Ask], seed: int) -> list[Bits]:
@@ -92,7 +120,7 @@ class House:
             self.add(id, ask)
             for _ in range(rng.randint(0, 6)):
                 if self.open:
-                    self.loop.turn()
+                    self.turn()
         self.drain()
         return [self.out[id] for id in range(len(wanted))]
 

@@ -7,6 +7,7 @@ over halves of a head, norms of 1 + w in the gemmas, repeated key heads) and sha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def tensors_of(kind: str, config: Mapping[str, Any], seed: int = 0) -> dict[str,
     q, kv = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
 
     def matrix(rows: int, cols: int) -> Floats:
-        return rng.standard_normal((rows, cols), np.float32) / np.float32(np.sqrt(cols))
+        return np.asarray(rng.standard_normal((rows, cols), np.float32) / np.float32(np.sqrt(cols)))
 
     def vector(count: int, mean: float) -> Floats:
         return (mean + 0.2 * rng.standard_normal(count)).astype(np.float32)
@@ -182,7 +183,7 @@ def _frequencies(kind: str, config: Mapping[str, Any], head: int, local: bool) -
         smooth = (old / length - low) / (high - low)
         blend = (1 - smooth) * frequencies / scaling["factor"] + smooth * frequencies
         long = np.where(length > old / low, frequencies / scaling["factor"], blend)
-        return np.where(length < old / high, frequencies, long)
+        return np.asarray(np.where(length < old / high, frequencies, long))
     return np.asarray(frequencies)
 
 
@@ -193,18 +194,119 @@ def _rotate(x: Doubles, frequencies: Doubles) -> Doubles:
     return np.asarray(x * np.cos(angles) + turned * np.sin(angles))
 
 
+# -- an encoder
+
+
+def bert_config(**more: Any) -> dict[str, Any]:
+    return {
+        "architectures": ["BertModel"], "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 48, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+        "vocab_size": 40, "hidden_act": "gelu", "position_embedding_type": "absolute",
+    } | more  # fmt: skip
+
+
+def bert_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, Floats]:
+    rng = np.random.default_rng(seed)
+    width, ff = config["hidden_size"], config["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (config["vocab_size"], width),
+        "embeddings.position_embeddings.weight": (config["max_position_embeddings"], width),
+        "embeddings.token_type_embeddings.weight": (config["type_vocab_size"], width),
+    }
+    linear = {"attention.self.query": (width, width), "attention.self.key": (width, width),
+              "attention.self.value": (width, width), "attention.output.dense": (width, width),
+              "intermediate.dense": (ff, width), "output.dense": (width, ff)}  # fmt: skip
+    norms = ["embeddings.LayerNorm"]
+    for layer in range(config["num_hidden_layers"]):
+        at = f"encoder.layer.{layer}."
+        norms += [f"{at}attention.output.LayerNorm", f"{at}output.LayerNorm"]
+        shapes |= {f"{at}{name}.weight": shape for name, shape in linear.items()}
+        shapes |= {f"{at}{name}.bias": shape[:1] for name, shape in linear.items()}
+    shapes |= {f"{name}.{part}": (width,) for name in norms for part in ("weight", "bias")}
+    shapes |= {"pooler.dense.weight": (width, width), "pooler.dense.bias": (width,)}
+    found = {name: rng.standard_normal(shape).astype(np.float32) / np.sqrt(shape[-1]) for name, shape in shapes.items()}
+    return {name: (x + ("LayerNorm.weight" in name)).astype(np.float32) for name, x in found.items()}
+
+
+def bert_vector(config: Mapping[str, Any], weights: Mapping[str, npt.NDArray[Any]], tokens: list[int]) -> Doubles:
+    """[width]: the mean of all tokens' last states, in float64."""
+    one = {name: array.astype(np.float64) for name, array in weights.items()}
+    heads = config["num_attention_heads"]
+    erf = np.vectorize(math.erf)
+
+    def norm(x: Doubles, at: str) -> Doubles:
+        spread = np.sqrt(x.var(axis=-1, keepdims=True) + config["layer_norm_eps"])
+        return np.asarray((x - x.mean(axis=-1, keepdims=True)) / spread * one[f"{at}.weight"] + one[f"{at}.bias"])
+
+    def linear(x: Doubles, at: str) -> Doubles:
+        return np.asarray(x @ one[f"{at}.weight"].T + one[f"{at}.bias"])
+
+    x = one["embeddings.word_embeddings.weight"][tokens] + one["embeddings.token_type_embeddings.weight"][0]
+    x = norm(x + one["embeddings.position_embeddings.weight"][: len(tokens)], "embeddings.LayerNorm")
+    for layer in range(config["num_hidden_layers"]):
+        at = f"encoder.layer.{layer}."
+        q, k, v = (
+            linear(x, f"{at}attention.self.{name}").reshape(len(x), heads, -1).transpose(1, 0, 2)
+            for name in ("query", "key", "value")
+        )
+        scores = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1])
+        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        mixed = (shares / shares.sum(axis=-1, keepdims=True) @ v).transpose(1, 0, 2).reshape(len(x), -1)
+        x = norm(x + linear(mixed, f"{at}attention.output.dense"), f"{at}attention.output.LayerNorm")
+        h = linear(x, f"{at}intermediate.dense")
+        h = h * 0.5 * (1 + erf(h / np.sqrt(2)))
+        x = norm(x + linear(h, f"{at}output.dense"), f"{at}output.LayerNorm")
+    return np.asarray(x.mean(axis=0))
+
+
+def word_piece_tokenizer(size: int = 40) -> dict[str, Any]:
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "the",
+        "hen",
+        "##s",
+        "an",
+        "inn",
+        "##er",
+        ",",
+        "a",
+        "h",
+        "##e",
+    ]
+    vocab = {word: index for index, word in enumerate(words)}
+    vocab |= {f"[unused{index}]": index for index in range(len(words), size)}
+    special = {name: {"id": name, "ids": [vocab[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")}
+    cls, sep = ({"SpecialToken": {"id": name, "type_id": 0}} for name in special)
+    one, two = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    return {
+        "version": "1.0",
+        "added_tokens": [added(vocab[word], word) for word in words[:5]],
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+                       "strip_accents": None, "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "TemplateProcessing", "single": [cls, one, sep], "pair": [cls, one, sep, two, sep],
+                           "special_tokens": special},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100, "vocab": vocab},
+    }  # fmt: skip
+
+
 # -- files
 
 
 def safetensors(tensors: Mapping[str, npt.NDArray[Any]], dtype: str = "F32") -> bytes:
     header: dict[str, Any] = {}
-    body = b""
+    body = bytearray()
     for name, array in tensors.items():
         raw = _raw(array, dtype)
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(body), len(body) + len(raw)]}
         body += raw
     head = json.dumps(header).encode()
-    return len(head).to_bytes(8, "little") + head + body
+    return len(head).to_bytes(8, "little") + head + bytes(body)
 
 
 def _raw(array: npt.NDArray[Any], dtype: str) -> bytes:
@@ -296,9 +398,11 @@ def write_tree(
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     plain = "<|end|>" in json.dumps(tokenizer)
     words = {"eos_token": "<|end|>"} if plain else {"bos_token": "<s>", "eos_token": "</s>"}
+    if "[CLS]" in json.dumps(tokenizer):
+        words = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
     (folder / "tokenizer_config.json").write_text(json.dumps({**words, "chat_template": "{{ messages[0].content }}"}))
     names = list(tensors)
-    index = {}
+    index: dict[str, str] = {}
     for shard in range(shards):
         name = "model.safetensors" if shards == 1 else f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         part = {tensor: tensors[tensor] for tensor in names[shard::shards]}

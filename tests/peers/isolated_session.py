@@ -161,6 +161,9 @@ def live(session: Session) -> dict[str, Any]:
     run("bench", "mine", "--quick")
     run("eval", "mine", "Modelfile", "--context", "16")
     run("prepare", "mine")
+    run("access", "add", "wiki")
+    run("access", "list")
+    run("access", "revoke", "wiki")
     answers: dict[str, Any] = {}
     message = {"model": "mine", "stream": False, "messages": [{"role": "user", "content": "Hello"}]}
     with session.serving() as port:

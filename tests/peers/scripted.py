@@ -8,7 +8,8 @@ every answer waits for after its first piece. `Script.begun` and `Script.ended` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from array import array
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +20,7 @@ from manifests.create import CreateRequest, create
 from manifests.gguf import Gguf
 from manifests.name import ModelName
 from manifests.store import Store
-from runtime.errors import RuntimeFailure, WorkerDied
+from runtime.errors import RequestRefused, RuntimeFailure, WorkerDied
 from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.loaded import GenerateRequest, ModelSource
 from runtime.manager import Manager
@@ -39,6 +40,7 @@ class Script:
     gate: asyncio.Event | None = None
     load_error: RuntimeFailure | None = None
     requests: list[GenerateRequest] = field(default_factory=list)
+    embedded: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
     sources: list[ModelSource] = field(default_factory=list)
     begun: int = 0
     ended: int = 0
@@ -103,6 +105,16 @@ class ScriptedModel:
         finally:
             script.ended += 1
 
+    async def embed(self, tokens: Sequence[int], *, client: str = "") -> array[float]:
+        """Three values that tell the text's length and ends."""
+        if not tokens:
+            raise RequestRefused("the input is empty")
+        self.script.embedded.append((tuple(tokens), client))
+        if self.script.gate is not None:
+            await self.script.gate.wait()
+        await asyncio.sleep(0)
+        return array("f", (len(tokens), tokens[0], tokens[-1]))
+
     def _finish(
         self, request: GenerateRequest, generated: int, reason: Reason, error: RuntimeFailure | None = None
     ) -> Finish:
@@ -151,7 +163,7 @@ TEMPLATE = (
 
 def small_store(root: Path) -> Store:
     """`demo:latest` (Jinja of chatml), `acme/tuned:v1` (Go template, system, parameters, messages, two licences), and
-    `embedder:latest`, which cannot answer."""
+    `embedder:latest`, which gives vectors and cannot answer."""
     store = Store(root / "models")
     plain = store.put_file(make_model(root / "plain.gguf", metadata={"tokenizer.chat_template": CHATML}))
     embedder = store.put_file(make_model(root / "embedder.gguf", seed=1, metadata={"llama.pooling_type": 1}))

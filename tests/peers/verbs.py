@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import typer.main
@@ -13,13 +12,7 @@ import sealift
 
 def tree(app: typer.Typer | None = None) -> Any:
     """The group of all verbs, as typer builds it."""
-    return typer.main.get_command(app or _door())
-
-
-@lru_cache(maxsize=1)
-def _door() -> typer.Typer:
-    """Built once: tests ask for the same verbs hundreds of times."""
-    return sealift.build()
+    return typer.main.get_command(app or sealift.build())
 
 
 def leaves(app: typer.Typer | None = None) -> Iterator[tuple[str, Any]]:

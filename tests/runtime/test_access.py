@@ -315,7 +315,13 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "wiki" in out and "60/m" in out and "acme/*" in out and "3000-01-01" in out and "slft_" not in out
     assert sealift.run(["access", "add", "wiki"]) == 1
     assert "wiki has access already" in capsys.readouterr().err
-    for wrong in (["a b"], ["a", "--scope", "root"], ["a", "--rate", "often"], ["a", "--model", "../x"]):
+    for wrong in (
+        ["a b"],
+        ["a", "--scope", "root"],
+        ["a", "--scope", "read,"],
+        ["a", "--rate", "often"],
+        ["a", "--model", "../x"],
+    ):
         assert sealift.run(["access", "add", *wrong]) == 1
     assert sealift.run(["access", "add", "--", "-x"]) == 1
     assert sealift.run(["access", "revoke", "nobody"]) == 1

@@ -59,6 +59,9 @@ KEYS = [
     "reasoning_effort",
     "reasoning",
     "echo",
+    "dimensions",
+    "encoding_format",
+    "truncate",
     "best_of",
     "input",
     "instructions",
@@ -103,10 +106,10 @@ VALUES = st.recursive(
 )
 SOUND: dict[str, Any] = {
     "prompt": "x",
+    "input": "x",
     "messages": [{"role": "user", "content": "x"}],
     "source": "demo",
     "destination": "d",
-    "input": "x",
     "max_tokens": 5,
 }
 ODD = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3)

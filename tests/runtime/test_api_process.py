@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import ssl
 import subprocess
@@ -310,3 +311,18 @@ def test_a_read_only_server_makes_no_pack_either(store: Store) -> None:
     assert "read-only: no request changes the store" in output
     assert "the log holds the text of every request" in output and "what I say" in output
     assert state() == before
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_unit_in_the_docs_is_one(place: Path) -> None:
+    text = (ROOT / "docs/serving.md").read_text()
+    unit = text.partition("```ini\n")[2].partition("```")[0]
+    program = "/opt/sealift/bin/sealift"
+    assert f"ExecStart={program} serve" in unit
+    path = place / "sealift.service"
+    path.write_text(unit.replace(program, sys.executable))  # that it is there is checked too
+    done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "sealift.service" not in done.stderr, done.stderr
+    path.write_text(path.read_text() + "NoNewPrivilege=yes\n")
+    done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=60)
+    assert "sealift.service" in done.stderr, "this test sees a mistake"

@@ -23,6 +23,7 @@ from runtime.chat.repl import chat
 from runtime.chat.session import Session
 from runtime.client import Client
 from runtime.errors import ServerRefused
+from runtime.events import TextDelta, ThinkingDelta
 from tests.peers.live import Live, live
 from tests.peers.scripted import Script, small_store
 
@@ -90,6 +91,15 @@ def test_an_interrupted_answer_is_kept_and_a_failed_one_is_not(session: Session)
     with pytest.raises(ServerRefused, match="model 'gone' not found"):
         list(session.ask("again"))
     assert len(session.messages) == 2
+
+
+def test_thinking_is_shown_apart_and_not_kept_as_said(session: Session, script: Script) -> None:
+    script.events = (ThinkingDelta(text="Hm"), ThinkingDelta(text="m"), TextDelta(text="Yes"), TextDelta(text="."))
+    assert "".join(session.ask("Why?")) == "Thinking...\nHmm\n...done thinking.\n\nYes."
+    assert session.messages[-1] == {"role": "assistant", "content": "Yes."}
+    script.events = (ThinkingDelta(text="Hm"),)
+    assert "".join(session.ask("Why?")) == "Thinking...\nHm\n...done thinking.\n\n"
+    script.events = None
 
 
 def test_settings_reach_the_server(session: Session, script: Script) -> None:

@@ -25,7 +25,9 @@ KEYS: dict[str, tuple[str, dict[str, Any], str]] = {
     "parallel": ("llama", {"llama.use_parallel_residual": True}, "llama.use_parallel_residual: found True"),
     "unknown key": ("llama", {"llama.attention.scale": 0.1}, "llama.attention.scale: unknown to this version"),
     "images": ("gemma3", {"gemma3.vision.block_count": 27}, "gemma3.vision.block_count: unknown to this version"),
-    "pooling": ("qwen3", {"qwen3.pooling_type": 3}, "qwen3.pooling_type: unknown to this version"),
+    "pooling": ("qwen3", {"qwen3.pooling_type": 4}, "qwen3.pooling_type: found 4, expected 1"),
+    "no pooling": ("qwen3", {"qwen3.pooling_type": 0}, "qwen3.pooling_type: found 0, expected 1"),
+    "true pooling": ("qwen3", {"qwen3.pooling_type": True}, "qwen3.pooling_type: found True, expected 1"),
     "other's key": ("llama", {"llama.final_logit_softcapping": 30.0}, "llama.final_logit_softcapping: unknown"),
     "no layers": ("llama", {"llama.block_count": None}, "llama.block_count: missing, expected an integer"),
     "zero layers": (
@@ -174,7 +176,7 @@ def test_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
     raw = make_model(tmp_path / "m.gguf", "llama").read_bytes().replace(b"llama", b"mamba")
     with pytest.raises(ArchitectureRefused, match="unknown architecture 'mamba'") as caught:
         load(Gguf.parse(raw))
-    assert "gemma, gemma2, gemma3, llama, phi3, qwen2, qwen3" in (caught.value.hint or "")
+    assert "bert, gemma, gemma2, gemma3, llama, nomic-bert, phi3, qwen2, qwen3" in (caught.value.hint or "")
 
 
 def test_file_without_architecture_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -268,6 +269,18 @@ def test_the_verb_says_what_it_did(store: Store, capsys: pytest.CaptureFixture[s
     assert sealift.run(["prepare", "--json"]) == 0
     out = capsys.readouterr().out
     assert "made:latest: packed" in out and '"made": false' in out
+
+
+def test_a_model_that_cannot_run_does_not_stop_the_others(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_model(tmp_path / "m.gguf", leave_out=("output_norm.weight",))
+    create(store, ModelName.parse("a-broken-one"), CreateRequest(files={"m.gguf": store.put_file(path)}))
+    assert sealift.run(["prepare"]) == 1
+    out, err = capsys.readouterr()
+    assert "made:latest: packed" in out and "a-broken-one:latest: not packed" in err and "output_norm.weight" in err
+    assert sealift.run(["prepare", "--json"]) == 1
+    assert {bool(item.get("error")) for item in json.loads(capsys.readouterr().out)} == {True, False}
 
 
 def test_a_model_that_cannot_run_is_refused_by_name(tmp_path: Path) -> None:

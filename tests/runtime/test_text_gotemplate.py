@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.text.errors import TemplateError, TemplateLimitError, TemplateSyntaxError
+from runtime.text.godata import tools_value
 from runtime.text.gotemplate import GoTemplate
 from runtime.text.gotemplate.executor import Limits
 from runtime.text.gotemplate.values import Struct, to_json
@@ -57,6 +58,44 @@ def test_functions_of_the_dialect() -> None:
     either = Struct(type="p", fields={"AnyOf": [kind, Struct(type="p", fields={"AnyOf": [], "Type": "array"})]})
     template = GoTemplate("{{ toTypeScriptType .P }}|{{ toTypeScriptType .Q }}")
     assert template.execute({"P": kind, "Q": either, "Response": ""}) == "string | number|string | number | any[]"
+
+
+PRINTF = {  # by the documentation of Go's fmt: explicit argument indexes
+    '{{ printf "%[2]s-%[1]s" "a" "b" }}': "b-a",
+    '{{ printf "%[1]d %[1]v %[1]q" 65 }}': "65 65 'A'",
+    '{{ printf "%[3]d" 1 }}': "%!d(BADINDEX)",
+    '{{ printf "%[x]d" 1 }}': "%!d(BADINDEX)",
+    '{{ printf "%[1]s" "a" "b" }}': "a",
+}
+
+
+@pytest.mark.parametrize("source", PRINTF)
+def test_printf_takes_arguments_by_their_place(source: str) -> None:
+    assert GoTemplate(source).execute({"Response": ""}) == PRINTF[source]
+
+
+def test_methods_of_the_values_that_ollama_gives() -> None:
+    field = {"type": ["string", "null"]}
+    tools = tools_value([{"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": field}}}}])
+    source = (
+        "{{ .Tools.String }}|{{ range .Tools }}{{ .String }}|{{ .Function.Parameters.Properties }}|"
+        "{{ range $name, $p := .Function.Parameters.Properties }}{{ $name }} {{ $p.ToTypeScriptType }} "
+        "{{ toTypeScriptType $p }} {{ toTypeScriptType 1 }}{{ end }}{{ end }}"
+    )
+    one = (
+        '{"type":"function","function":{"name":"f","description":"","parameters":{"type":"","properties":'
+        '{"a":{"type":["string","null"]}}}}}'
+    )
+    expected = f'[{one}]|{one}|{{"a":{{"type":["string","null"]}}}}|a string | null string | null any'
+    assert GoTemplate(source).execute({"Tools": tools, "Response": ""}) == expected
+
+
+def test_what_is_absent_is_null_as_json() -> None:
+    tools = tools_value([{"type": "function", "function": {"name": "f"}}])
+    source = (
+        "{{ range .Tools }}{{ with .Function.Parameters }}{{ .Properties }} {{ json .Properties }}{{ end }}{{ end }}"
+    )
+    assert GoTemplate(source).execute({"Tools": tools, "Response": ""}) == "{} null"
 
 
 def test_json_escapes_as_go_does() -> None:

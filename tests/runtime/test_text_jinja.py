@@ -59,6 +59,51 @@ def test_as_hugging_face(source: str, expected: str) -> None:
     assert render(source, messages=[{"content": ""}]) == expected
 
 
+def test_arguments_of_a_call_are_an_object_and_their_json_as_text() -> None:
+    """Some templates take arguments as an object, some as JSON text; Hugging Face hands over what the client sent."""
+    forms = {
+        "{{ a | tojson }}": '{"c": "é", "n": 1}',
+        "{{ a }}": '{"c": "é", "n": 1}',
+        "{{ 'x' + a + 'y' }}": 'x{"c": "é", "n": 1}y',
+        "{{ 'x' ~ a }}": 'x{"c": "é", "n": 1}',
+        "{{ a | string }}": '{"c": "é", "n": 1}',
+        "{{ a.c }}{{ a['n'] }}{{ a is mapping }}{{ a is string }}": "é1TrueFalse",
+        "{% for k, v in a | items %}{{ k }}={{ v }};{% endfor %}": "c=é;n=1;",
+        "{% for k, v in a.items() %}{{ k }}{% endfor %}": "cn",
+    }
+    for source, expected in forms.items():
+        assert render(source, a=jinja.JsonObject({"c": "é", "n": 1})) == expected, source
+    with pytest.raises(TemplateError):
+        render("{{ a.update({}) }}", a=jinja.JsonObject({}))
+
+
+def test_what_templates_ask_of_jinja() -> None:
+    """Constructs found in the templates of many models."""
+    forms = {
+        "{{ tools is defined and tools is not none }}": "True",
+        "{%- for m in messages | selectattr('role', 'equalto', 'user') | list %}{{ m.content }}{% endfor %}": "ab",
+        "{{ messages | map(attribute='role') | unique | join(',') }}": "user,tool",
+        "{{ messages | rejectattr('content', 'none') | list | length }}": "2",
+        "{%- set a, b = 'x-y'.split('-') %}{{ b }}{{ a }}": "yx",
+        "{{ messages[-1].content is none }}{{ messages[::-1][0].role }}": "Truetool",
+        "{{ 'abc'.startswith('ab') }}{{ 'abc'[1:] }}{{ 'a b'.title() }}{{ 'xax'.strip('x') }}": "TruebcA Ba",
+        "{{ ('a' in 'abc') and ('role' in messages[0]) }}": "True",
+        "{%- macro m(x, y='d') -%}{{ x }}{{ y }}{{ caller is defined }}{%- endmacro -%}{{ m(1) }}": "1dFalse",
+        "{%- set x = 1 if false else 2 %}{{ x }}{{ 'n' if x is divisibleby(2) }}": "2n",
+        "{{ {'b': 1, 'a': 2} | dictsort | first | last }}{{ [3, 1] | sort | string }}": "2[1, 3]",
+        "{{ 'a\nb' | indent(2) }}": "a\n  b",
+        "{{ tools[0] | tojson(separators=(',', ':'), sort_keys=true) }}": '{"a":1,"b":"é"}',
+        "{{ tools[0] | tojson(ensure_ascii=true) }}": '{"b": "\\u00e9", "a": 1}',
+        "{{ date_string | default('none') }}{{ custom.x | default('d') if custom is defined }}": "none",
+        "{%- filter trim %}  x {% endfilter %}{% raw %}{{ y }}{% endraw %}": "x{{ y }}",
+        "{%- set ns = namespace(found=false) %}{% for m in messages %}{% if loop.last %}{% set ns.found = m.role %}"
+        "{% endif %}{% endfor %}{{ ns.found }}{{ loop is defined }}": "toolFalse",
+    }
+    messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}, {"role": "tool", "content": None}]
+    for source, expected in forms.items():
+        assert render(source, messages=messages, tools=[{"b": "é", "a": 1}]) == expected, source
+
+
 def test_strftime_now() -> None:
     assert render("{{ strftime_now('%Y') }}") in {str(datetime.date.today().year + more) for more in (0, 1)}
 

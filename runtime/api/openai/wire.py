@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections.abc import Sequence
@@ -112,23 +113,31 @@ def text_logprobs(
 ) -> dict[str, Any]:
     """Completions' form. `ids`: the tokens, `tokens` what is known of each (nothing of a prompt's first one);
     `text_offset` counts characters from `offset`."""
-    texts = [text_of(model, token) for token in ids]
     starts = []
-    for text in texts:
+    characters = codecs.getincrementaldecoder("utf-8")("replace")
+    for token in ids:
         starts.append(offset)
-        offset += len(text)
-    tops = [_top_texts(model, info, top) if info else None for info in tokens] if top else None
+        offset += len(characters.decode(model.tokenizer.token_bytes(token)))
     return {
-        "tokens": texts,
+        "tokens": [_name(model, token) for token in ids],
         "token_logprobs": [max(info.logprob, LEAST) if info else None for info in tokens],
-        "top_logprobs": tops,
+        "top_logprobs": [_top_names(model, info, top) if info else None for info in tokens] if top else None,
         "text_offset": starts,
     }
 
 
-def _top_texts(model: LoadedModel, info: TokenInfo, top: int) -> dict[str, float]:
-    return {text_of(model, other.id): max(other.logprob, LEAST) for other in info.top[:top]}
+def _top_names(model: LoadedModel, info: TokenInfo, top: int) -> dict[str, float]:
+    """Two tokens may have one text: the likelier one stands."""
+    found: dict[str, float] = {}
+    for other in info.top[:top]:
+        found.setdefault(_name(model, other.id), max(other.logprob, LEAST))
+    return found
 
 
-def text_of(model: LoadedModel, token: int) -> str:
-    return model.tokenizer.token_bytes(token).decode("utf-8", "replace")
+def _name(model: LoadedModel, token: int) -> str:
+    """A token's text, or as OpenAI has it its bytes, where they are no whole characters."""
+    raw = model.tokenizer.token_bytes(token)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)

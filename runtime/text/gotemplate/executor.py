@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 from runtime.text.errors import TemplateError, TemplateLimitError
 from runtime.text.gotemplate import nodes
-from runtime.text.gotemplate.functions import FUNCTIONS, SHORT_CIRCUIT
-from runtime.text.gotemplate.values import Struct, Value, mapping, sequence, shown, truth, type_name
+from runtime.text.gotemplate.functions import FUNCTIONS, SHORT_CIRCUIT, typescript_type
+from runtime.text.gotemplate.values import JsonList, JsonMap, Struct, Value, mapping, sequence, shown, truth, type_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,7 +211,13 @@ class _Run:
     def _field(self, value: Value, name: str) -> Value:
         if value is None:
             raise TemplateError(f"nil data; no entry for key {name!r}: <.{name}> of a missing value")
+        if name == "String" and (
+            isinstance(value, (JsonMap, JsonList)) or (isinstance(value, Struct) and value.as_json)
+        ):
+            return shown(value)
         if isinstance(value, Struct):
+            if name == "ToTypeScriptType" and "AnyOf" in value.fields:
+                return typescript_type(value)
             if name not in value.fields:
                 raise TemplateError(f"can't evaluate field {name} in type {value.type}")
             return value.fields[name]

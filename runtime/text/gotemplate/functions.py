@@ -190,8 +190,8 @@ _TYPESCRIPT = {
 
 def typescript_type(value: Value) -> str:
     """A tool parameter's type as TypeScript writes it."""
-    if not isinstance(value, Struct):
-        raise _fail("toTypeScriptType", f"expected a property, got {type_name(value)}")
+    if not isinstance(value, Struct) or "AnyOf" not in value.fields:
+        return "any"
     any_of = sequence(value.fields.get("AnyOf")) or ()
     if any_of:
         return " | ".join(typescript_type(one) for one in any_of)

@@ -13,7 +13,7 @@ from runtime.text.errors import TemplateLimitError
 from runtime.text.gotemplate.values import Struct, Value, float_text, shown, type_name
 
 MAX_WIDTH = 10_000
-_VERB = re.compile(r"%([+\-# 0]*)(\*|\d+)?(?:\.(\*|\d*))?(.)?", re.DOTALL)
+_VERB = re.compile(r"%([+\-# 0]*)(\*|\d+)?(?:\.(\*|\d*))?(?:\[([^\]]*)\])?(.)?", re.DOTALL)
 
 
 def sprint(values: Sequence[Value]) -> str:
@@ -39,6 +39,7 @@ class _Arguments:
     def __init__(self, values: Sequence[Value]) -> None:
         self._values = values
         self._next = 0
+        self._reordered = False
 
     def take(self) -> tuple[bool, Value]:
         if self._next >= len(self._values):
@@ -46,12 +47,20 @@ class _Arguments:
         self._next += 1
         return True, self._values[self._next - 1]
 
+    def go_to(self, place: str) -> bool:
+        """The argument of an explicit place, from 1, is the next."""
+        self._reordered = True
+        if not place.isascii() or not place.isdigit() or not 0 < int(place[:9]) <= len(self._values):
+            return False
+        self._next = int(place) - 1
+        return True
+
     def rest(self) -> Sequence[Value]:
-        return self._values[self._next :]
+        return [] if self._reordered else self._values[self._next :]
 
 
 def _one(match: re.Match[str], queue: _Arguments) -> str:
-    flags, width, precision, verb = match.groups()
+    flags, width, precision, place, verb = match.groups()
     if verb is None:
         return "%!(NOVERB)"
     wide, minus = _size(width, queue, "WIDTH")
@@ -60,6 +69,8 @@ def _one(match: re.Match[str], queue: _Arguments) -> str:
         return f"{wide if isinstance(wide, str) else ''}{exact if isinstance(exact, str) else ''}"
     if verb == "%":
         return "%"
+    if place is not None and not queue.go_to(place):
+        return f"%!{verb}(BADINDEX)"
     there, value = queue.take()
     if not there:
         return f"%!{verb}(MISSING)"

@@ -52,8 +52,7 @@ class GoTemplate:
         there is none; None without .ToolCalls."""
         for branch in _branches(self._root):
             if "ToolCalls" in set(_pipe_names(branch.pipe)):
-                text = next((one for one in _texts(branch.body) if one.strip()), "")
-                return text.split("{", 1)[0].strip() or "{"
+                return _first_text(branch.body).split("{", 1)[0].strip() or "{"
         return None
 
     def execute(self, data: Mapping[str, Value]) -> str:
@@ -106,13 +105,15 @@ def _branches(body: nodes.Nodes) -> Iterator[nodes.Branch]:
             yield from _branches(node.orelse or ())
 
 
-def _texts(body: nodes.Nodes) -> Iterator[str]:
+def _first_text(body: nodes.Nodes) -> str:
+    """The first text that is not blank, unless a value is printed or another block ends before it."""
     for node in body:
-        if isinstance(node, nodes.Text):
-            yield node.text
-        elif isinstance(node, nodes.Branch):
-            yield from _texts(node.body)
-            yield from _texts(node.orelse or ())
+        if isinstance(node, nodes.Text) and not node.text.strip():
+            continue
+        if isinstance(node, nodes.Branch):
+            return _first_text(node.body) or _first_text(node.orelse or ())
+        return node.text if isinstance(node, nodes.Text) else ""
+    return ""
 
 
 def _around(body: nodes.Nodes, name: str) -> tuple[str, str] | None:

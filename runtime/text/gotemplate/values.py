@@ -26,9 +26,10 @@ class Struct:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JsonMap:
-    """A map that prints as its JSON (tool call arguments)."""
+    """A map that prints as its JSON (a call's arguments, a tool's properties). absent: Go's nil map, `null` in JSON."""
 
     items: Mapping[str, Value]
+    absent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +90,8 @@ def shown(value: Value, *, top: bool = True) -> str:
         return str(value)
     if isinstance(value, float):
         return float_text(value)
+    if isinstance(value, JsonMap) and value.absent:
+        return "{}"
     if isinstance(value, (JsonMap, JsonList)) or (isinstance(value, Struct) and value.as_json):
         return to_json(value)
     if isinstance(value, Struct):
@@ -146,7 +149,7 @@ def to_json(value: Value) -> str:
             if not (omit and _empty(value.fields[name]))
         ]
         return "{" + ",".join(pairs) + "}"
-    if isinstance(value, JsonList) and value.absent:
+    if isinstance(value, (JsonList, JsonMap)) and value.absent:
         return "null"
     items = sequence(value)
     if items is not None:

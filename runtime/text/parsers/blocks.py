@@ -51,15 +51,15 @@ def _unframed(text: str) -> str:
 
 
 def python_calls(text: str, offered: Offered) -> list[ToolCall] | None:
-    """`[name(key=value, …), …]`, brackets or not, values as Python writes them."""
+    """`[name(key=value, …), …]`, or one in a line without brackets; values as Python writes them."""
     reader = _Literals(text)
     try:
-        wrapped = reader.taken("[")
+        close = "]" if reader.taken("[") else ""
         found = [reader.python_call()]
-        while reader.taken(",") or reader.taken(";"):
+        while not reader.done(close):
+            if close:
+                reader.need(",")
             found.append(reader.python_call())
-        if wrapped:
-            reader.need("]")
         reader.end()
     except ValueError:
         return None
@@ -122,6 +122,11 @@ class _Literals:
     def need(self, mark: str) -> None:
         if not self.taken(mark):
             raise ValueError(mark)
+
+    def done(self, close: str) -> bool:
+        """At the closing mark, which is taken, or without one at the end."""
+        self._match(_BLANK)
+        return self.taken(close) if close else self._at == len(self._text)
 
     def end(self) -> None:
         self._match(_BLANK)

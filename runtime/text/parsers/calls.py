@@ -17,6 +17,7 @@ from runtime.text.parsers.feed import MAX_DEPTH
 
 NAME_KEYS = ("name", "tool_name", "tool", "function")
 ARGUMENT_KEYS = ("arguments", "parameters")
+_FIRST_KEYS = {*NAME_KEYS, *ARGUMENT_KEYS, "type", "id", "tool_call_id", "index"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -43,6 +44,10 @@ class Offered:
         if not isinstance(name, str):
             return None
         return name if name in self.schemas else self._plain.get(name.strip())
+
+    def may_begin(self, key: str) -> bool:
+        """Whether a call that is one JSON object may begin with this key."""
+        return key in _FIRST_KEYS or self.known(key) is not None
 
     def named_in(self, text: str) -> str | None:
         """The first tool named anywhere in the text, the longest where several begin."""

@@ -13,6 +13,8 @@ MAX_CALL_CHARS = 1 << 20  # of one tool call; a longer one is text
 MAX_DEPTH = 64  # arrays and objects within each other
 
 _OUTSIDE = re.compile(r'["{}\[\]]')
+_FIRST_KEY = re.compile(r'\{\s{0,64}"([^"\\]{0,128})"')
+_TO_A_KEY = re.compile(r'\{\s{0,64}(?:"[^"\\]{0,128})?')
 _INSIDE = re.compile(r'["\\]')
 
 Steps = Generator[None, None, str]
@@ -64,6 +66,14 @@ class Feed:
             self.text = rest
             if rest or self.ended:
                 return ""
+            yield
+
+    def first_key(self) -> Steps:
+        """The first key of the object that is next; "" when it has none, or a long one. Takes nothing."""
+        while True:
+            match = _FIRST_KEY.match(self.text)
+            if match is not None or self.ended or not _TO_A_KEY.fullmatch(self.text):
+                return match[1] if match else ""
             yield
 
     def balanced(self, show: Callable[[str], None]) -> Steps:

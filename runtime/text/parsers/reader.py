@@ -91,11 +91,12 @@ class AnswerReader:
 
     def _answer(self, inside: bool, begun: bool) -> Generator[None, None, None]:
         content = _Writer(Content, self._out)
-        if not inside:
+        if self._tags is not None and (inside or not begun):
             yield from self._feed.run(_BLANKS, content.show)
-        if self._tags is not None and not begun and (inside or (yield from self._feed.option((self._tags[0],)))):
-            content.tag()
-            yield from self._thought(self._tags[1])
+            opened = yield from self._feed.option((self._tags[0],))  # some open it once more
+            if inside or opened:
+                content.tag()
+                yield from self._thought(self._tags[1])
         if self._syntax is None:
             yield from self._plain(content)
             return
@@ -183,6 +184,9 @@ class AnswerReader:
             return
         self._feed.text = "{" + self._feed.text
         while True:
+            if opening in syntax.leads and not self._offered.may_begin((yield from self._feed.first_key())):
+                writer.show("".join(raw))  # other JSON: it need not wait for its end
+                return
             text: list[str] = []
             yield from self._feed.balanced(text.append)
             call = self._read("".join(text), named, syntax)

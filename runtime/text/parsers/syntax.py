@@ -19,10 +19,10 @@ THINKING: tuple[Tags, ...] = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|channel>thought", "<channel|>"),
     ("<seed:think>", "</seed:think>"),
+    THINK,
     ("<thinking>", "</thinking>"),
     ("<reasoning>", "</reasoning>"),
     ("Here is my thought process:", "Here is my response:"),
-    THINK,
 )
 
 _SEP = "<｜tool▁sep｜>"
@@ -129,7 +129,7 @@ FAMILIES: tuple[Syntax, ...] = (
     ),
     Syntax(
         name="lfm2",
-        marks=(("<|tool_call_start|>",),),
+        marks=(("<|tool_call_start|>",), ("<|tool_list_start|>",)),
         opens=("<|tool_call_start|>",),
         closes=("<|tool_call_end|>",),
         block=blocks.python_calls,
@@ -168,6 +168,13 @@ FAMILIES: tuple[Syntax, ...] = (
         closes=("```",),
         head=r"\s*(?:```json)?" + _LIST,
         written='Action: ```json\n[{{"tool_name": {name}, "parameters": {arguments}}}]\n```',
+    ),
+    Syntax(
+        name="olmo",
+        marks=(("<function_calls>",),),
+        opens=("<function_calls>",),
+        closes=("</function_calls>",),
+        block=blocks.python_calls,
     ),
     Syntax(
         name="nemotron",
@@ -209,7 +216,7 @@ FAMILIES: tuple[Syntax, ...] = (
 )
 _BY_NAME = {one.name: one for one in FAMILIES}
 
-# Ollama's names of parsers (config `parser`): family, and tags where the model thinks.
+# Ollama's names of parsers (config `parser`): family ("" for none), and tags where the model thinks.
 NAMED: dict[str, tuple[str, Tags | None]] = {
     "qwen3": ("hermes", THINK),
     "qwen3-thinking": ("hermes", THINK),
@@ -230,14 +237,18 @@ NAMED: dict[str, tuple[str, Tags | None]] = {
     "glm-ocr": ("glm", THINK),
     "lfm2": ("lfm2", None),
     "lfm2-thinking": ("lfm2", THINK),
+    "laguna": ("glm", THINK),
+    "olmo3": ("olmo", None),
+    "olmo3-think": ("olmo", THINK),
+    "passthrough": ("", None),
     "cohere": ("command-r7b", ("<|START_THINKING|>", "<|END_THINKING|>")),
 }
 
 
-def named(parser: str) -> tuple[Syntax, Tags | None] | None:
+def named(parser: str) -> tuple[Syntax | None, Tags | None] | None:
     """What a config's parser stands for; None for a name we do not know, as Ollama does: then the template decides."""
     known = NAMED.get(parser)
-    return None if known is None else (_BY_NAME[known[0]], known[1])
+    return None if known is None else (_BY_NAME.get(known[0]), known[1])
 
 
 def family(source: str) -> Syntax | None:
