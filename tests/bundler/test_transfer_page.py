@@ -142,7 +142,7 @@ def missing(c: Crossing) -> None:
     c.block("near")
     carry(c.place("/media/again"), c.place("/media/usb"))
     c.block("far")
-    assert "imported" in c.run("far", "sealift bundle import mended")
+    assert "imported" in c.run("far", "sealift bundle import /media/usb")
 
 
 def arrived(c: Crossing) -> None:
