@@ -18,6 +18,9 @@ namespace {
 
 // 12: eight code vectors, twelve accumulators and three scale vectors leave nine of 32 registers for sums in flight.
 constexpr int TOKENS[] = {1, 2, 3, 4, 6, 8, 12};
+// Zen 4 does one 512-bit vpdpbusd or one float multiply a cycle, so a kernel with 8 of them in 10 (with minima 11) reaches
+// 80 % (73 %) of the limit at most. Bytes are added in other units too: in pairs a kernel needs 6 in 8 (9).
+constexpr int PAIRED = 6;
 
 #include "linear_avx512.inc"
 #include "linear_body.inc"
