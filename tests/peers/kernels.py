@@ -161,7 +161,8 @@ def used_x(kind: str, x: NDArray[np.float32], isa: int) -> NDArray[np.float64]:
         high = (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
         rest = gguf.quants.quantize(x - high, gguf.GGMLQuantizationType.BF16)
         low = gguf.quants.dequantize(rest, gguf.GGMLQuantizationType.BF16).reshape(x.shape)
-        return high.astype(np.float64) + low.astype(np.float64)
+        both: NDArray[np.float64] = high.astype(np.float64) + low.astype(np.float64)
+        return both
     return x.astype(np.float64) if kind in PLAIN else rounded(x, kind)
 
 
