@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bundler.commands_bundle import (
-    FOLDER,
-    IDENTITY,
-    JSON,
-    TRUST,
-    bar,
-    counted,
-    load_identity,
-    load_policy,
-    load_trust,
-    print_json,
-    say,
-)
+from bundler.inputs import FOLDER, IDENTITY, JSON, TRUST, load_identity, load_policy, load_trust
+from bundler.printing import bar, counted, print_json, say
 
 if TYPE_CHECKING:
     from bundler.rooms import Rooms
