@@ -120,7 +120,7 @@ def receive_(
     and the drop folder is never changed. Stop it at any time: the next run remembers.
 
     Exit codes of --once: 0 all that was seen is in, 1 something was refused or damaged, 3 a bundle is not trusted,
-    4 something is still missing.
+    4 something is still missing, or encrypted for others.
     """
     from bundler.errors import BadRequest
     from bundler.receive import watch as run
