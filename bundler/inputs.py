@@ -85,9 +85,14 @@ def sealing_of(encrypt: list[str], index: str, *, with_trust: bool, passphrase: 
 
 
 def _bundle_passphrase(what: str, *, confirm: bool = False) -> bytes:
+    from signing.errors import PassphraseNeeded
     from signing.passphrase import find_passphrase
 
-    return find_passphrase(what, confirm=confirm, variable=BUNDLE_PASSPHRASE)
+    try:
+        return find_passphrase(what, confirm=confirm, variable=BUNDLE_PASSPHRASE)
+    except PassphraseNeeded as error:
+        error.hint = f"run it on a terminal, or set {BUNDLE_PASSPHRASE}"
+        raise
 
 
 def renewed_trust(folder: Path, given: Path | None, policy: Policy, *, keep: bool) -> TrustStore:
