@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import sealift
 from manifests.create import CreateRequest, create, read_config
 from manifests.create_request import request_from_modelfile
 from manifests.digest import Digest
@@ -173,6 +174,24 @@ def test_an_adapter_must_fit_its_base(tmp_path: Path) -> None:
     make(tmp_path, "FROM m.gguf\nADAPTER a.gguf\n")
     with pytest.raises(CreateError, match="only one adapter"):
         make(tmp_path, "FROM mine\nADAPTER a.gguf\n", ModelName.parse("twice"))
+
+
+def test_the_command_line_prints_ollamas_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hf.write_tree(tmp_path / "tree", "phi3", dtype="F16")
+    (tmp_path / "Modelfile").write_text("FROM ./tree\nSYSTEM brief\n")
+    monkeypatch.setenv("SEALIFT_MODELS", str(tmp_path / "store"))
+    assert sealift.run(["create", "mine", "-f", str(tmp_path / "Modelfile"), "-q", "q4_0"]) == 0
+    told = capsys.readouterr()
+    lines = [line.removeprefix("sealift: ").partition(" sha256:")[0] for line in told.err.splitlines()]
+    assert lines == [
+        "gathering model components", "converting model", "verifying conversion", "quantizing F16 model to Q4_0",
+        "creating new layer", "creating new layer", "writing manifest", "success",
+    ]  # fmt: skip
+    assert told.out.startswith("created 'mine:latest'")
+    assert sealift.run(["create", "mine", "-f", str(tmp_path / "Modelfile"), "-q", "q2_K"]) == 1
+    assert "unsupported quantization type q2_K" in capsys.readouterr().err
 
 
 # -- what is refused of a tree
