@@ -27,6 +27,7 @@ from manifests.store import Store
 from native.library import KV_TYPES
 from runtime import told as settings
 from runtime.address import parse_address
+from runtime.api.state import Settings
 from runtime.chat.asking import form_of
 from runtime.client import Client
 from runtime.commands import serve as serve_verb
@@ -281,17 +282,19 @@ def stranger() -> Iterator[str]:
         thread.join()
 
 
-def test_version_tells_what_the_server_is(server: Live, stranger: str) -> None:
-    own = f"sealift version is {own_version()}\n"
-    same = sealift("--version", host=server.url)
-    assert (same.returncode, same.stdout, same.stderr) == (0, own, "")
-    other = sealift("-v", host=stranger)
-    assert (other.returncode, other.stdout) == (
-        0,
-        own,
-    ) and f"http://{stranger} is Ollama 0.9.9�[2J, this" in other.stderr
-    nobody = sealift("--version", host="127.0.0.1:9")
-    assert (nobody.returncode, nobody.stdout) == (0, own) and "warning: could not connect" in nobody.stderr
+def test_version_tells_what_the_server_is(server: Live, store: Store, stranger: str) -> None:
+    own = own_version()
+
+    def told(host: str) -> str:
+        done = sealift("--version", host=host)
+        assert (done.returncode, done.stdout) == (0, f"sealift version is {own}\n")
+        return done.stderr
+
+    assert told(server.url).endswith(f"{server.url} is sealift 0, this program is sealift {own}\n")
+    assert f"http://{stranger} is Ollama 0.9.9\ufffd[2J, this" in told(stranger)
+    assert "warning: could not connect" in told("127.0.0.1:9")
+    with live(store, Script(), settings=Settings(version=own)) as same:
+        assert told(same.url) == ""
 
 
 def test_a_connection_that_fails_says_the_next_step(server: Live, stranger: str) -> None:

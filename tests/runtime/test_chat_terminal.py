@@ -46,9 +46,6 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(store: Store, tmp_path: Pat
         terminal.type("tell me\r")
         at = terminal.wait_for("Hel", terminal.wait_for("tell me"))
         terminal.type(CTRL_C)
-        at = terminal.wait_for(PROMPT, at)
-        terminal.type(CTRL_C)
-        at = terminal.wait_for("Use Ctrl + d or /bye to exit.", at)
         terminal.wait_for(PROMPT, at)
         terminal.type("/bye\r")
         assert terminal.process.wait(60) == 0
@@ -62,8 +59,10 @@ def test_a_drawn_prompt_pastes_wraps_fails_and_goes_on(server: Live, script: Scr
         terminal.type("a line to drop")
         terminal.wait_for("drop", at)
         terminal.type(CTRL_C)
-        terminal.wait_for("Send a message", at)
+        at = terminal.wait_for("Send a message", at)
         assert "Use Ctrl" not in terminal.seen
+        terminal.type(CTRL_C)
+        terminal.wait_for("Send a message", terminal.wait_for("Use Ctrl + d or /bye to exit.", at))
         terminal.type(f"{PASTE}/bye is no command here\rsecond line{PASTED}\r")
         at = terminal.wait_for("␛[2J␛]0;owned␇ word")
         at = terminal.wait_for("Send a message", at)
