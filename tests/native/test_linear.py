@@ -9,6 +9,7 @@ Tolerances. eps = 2^-24. Integer formats compute sum_k W[r,k] x'[k], x' = x roun
   themselves; top is the largest |q|, 120 for weights of 4 bits and 127 for others.
 Fixed point (F16 and BF16 where is_fixed): as the integer formats, with both rounded: an x by at most largest / 16382
 (1 + 2^-10) of its 32, a weight by half a step, at most 2^-13 of the largest of its 32.
+BF16 through AMX: x is split in two bfloat16, 16 bits of it; a product's 36 roundings in a block are within those of
 Other plain formats: at most one rounding per product and addition of a block of 32, one per block:
 (64 + cols / 32) eps A.
 """
@@ -21,6 +22,7 @@ import pytest
 from numpy.typing import NDArray
 
 from native.errors import InputError, UnsupportedError
+from native.library import ISAS
 from tests.peers.kernels import (
     INTEGER,
     PLAIN,
@@ -39,7 +41,7 @@ from tests.peers.kernels import (
 )
 
 EPS = 2.0**-24
-COUNTS = (1, 2, 3, 7, 8, 12, 13, 16, 33)
+COUNTS = (1, 2, 3, 7, 8, 12, 13, 16, 33, 93)  # 93 = 64 + 16 + 12 + 1, the tallest tiles of any body
 KINDS = PLAIN + INTEGER
 
 
@@ -185,12 +187,27 @@ def test_a_row_has_the_same_bits_in_any_company(kind: str, isa: int) -> None:
     x = rng.standard_normal((max(COUNTS), 768)).astype(np.float32)
     alone = np.concatenate([linear(tensor, row[None], isa=isa) for row in x])
     for n in COUNTS:
-        for threads in (1, 2, 3, 4) if n in (1, 13, 33) else (2,):
+        for threads in (1, 2, 3, 4) if n in (1, 13, 93) else (2,):
             together = linear(tensor, x[:n], isa=isa, threads=threads)
             assert np.array_equal(together.view(np.uint32), alone[:n].view(np.uint32)), (n, threads)
     shuffled = rng.permutation(len(x))
     moved = linear(tensor, x[shuffled], isa=isa, threads=2)
     assert np.array_equal(moved.view(np.uint32), alone[shuffled].view(np.uint32))
+
+
+@pytest.mark.skipif(ISAS["avx512-amx"] not in isas(), reason="needs a processor with AMX and a system that lends it")
+@pytest.mark.parametrize("fill", [None, 0x00, 0xFF, 0x80])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "BF16"])
+def test_amx_gives_the_bits_of_avx512_vnni(kind: str, fill: int | None) -> None:
+    """Every tile height, chunks that are not whole, rows that do not fill a panel; codes and x at their extremes."""
+    rng = np.random.default_rng(53)
+    for rows, cols in zip((1, 16, 37), columns(kind)[-3:], strict=True):
+        tensor = random_tensor(kind, rows, cols, rng, fill=fill)
+        x = rng.standard_normal((93, cols)).astype(np.float32)
+        if fill is not None:
+            x = np.sign(x) * np.where(np.arange(93) % 2 == 0, 1, -3)[:, None].astype(np.float32)
+        one, other = (linear(tensor, x, isa=ISAS[name], threads=2) for name in ("avx512-vnni", "avx512-amx"))
+        assert np.array_equal(one.view(np.uint32), other.view(np.uint32)), (rows, cols)
 
 
 @pytest.mark.parametrize("isa", isas())
