@@ -176,6 +176,7 @@ class CardBox:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._cards: OrderedDict[Digest, ModelCard] = OrderedDict()
+        self._facts: dict[Digest, GgufFacts] = {}  # of the weights of these cards: models of one base share them
         self._lock = threading.Lock()
 
     def through(self, store: Store) -> CardBox:
@@ -191,19 +192,26 @@ class CardBox:
             if manifest.digest in self._cards:
                 self._cards.move_to_end(manifest.digest)
                 return self._cards[manifest.digest]
-        card = read_card(self.store, manifest)
+        card = read_card(self.store, manifest, self._facts)
         with self._lock:
+            if card.gguf is not None:
+                self._facts[card.weights.digest] = card.gguf
             self._cards[manifest.digest] = card
             while len(self._cards) > CACHED:
-                self._cards.popitem(last=False)
+                self._forget(self._cards.popitem(last=False)[1])
         return card
 
+    def _forget(self, card: ModelCard) -> None:
+        if card.gguf is not None and all(card.gguf is not other.gguf for other in self._cards.values()):
+            self._facts.pop(card.weights.digest, None)
 
-def read_card(store: Store, manifest: Manifest) -> ModelCard:
+
+def read_card(store: Store, manifest: Manifest, known: Mapping[Digest, GgufFacts]) -> ModelCard:
+    """`known`: facts of files, by digest, that need not be read again."""
     config = _json_layer(store, manifest.config, dict)
     template = _last_text(store, manifest, "template", "prompt")
     models = manifest.of_kind("model")
-    gguf = _facts(store, models[-1]) if models else None
+    gguf = (known.get(models[-1].digest) or _facts(store, models[-1])) if models else None
     params = _last(manifest, "params")
     messages = _last(manifest, "messages")
     return ModelCard(
