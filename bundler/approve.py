@@ -96,6 +96,7 @@ def examine(
     seen = seen or Channels.imported()
     bundle = verify.authenticate(path, one_publisher(trust), policy, seen.moment(now), extra, roles=roles, keys=keys)
     notes, not_checked = verify.admit(bundle, policy, seen, now, partial=statement_only)
+    not_checked += verify.supposed(bundle.statement)
     if statement_only:
         not_checked.append(DRY_RUN)
     else:

@@ -301,7 +301,7 @@ def import_(
             )
 
         again = partial(authenticated, folder, trust, policy, approval or (), keys)
-        report, kept = keeper.attest(run, folder, store, None if dry_run else again)
+        report, kept = keeper.attest(run, folder, store, None if dry_run else again, keys)
     if as_json:
         print_json(report.as_dict() | {"receipt": kept.as_dict() if kept else None})
     else:

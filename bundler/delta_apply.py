@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from bundler import tar
 from bundler.errors import BaseWanting, BundleRefused
 from bundler.layout import Member
-from bundler.medium import VolumeReader
+from bundler.medium import Medium, VolumeReader
 from bundler.staging import Staging
 from manifests.digest import Digest
 from manifests.errors import DigestMismatch
@@ -120,7 +119,7 @@ def build(
 
 
 def try_out(
-    store: Store, folder: Path, heads: Sequence[int], payloads: Sequence[Sequence[Member]], names: Sequence[str],
+    store: Store, medium: Medium, heads: Sequence[int], payloads: Sequence[Sequence[Member]], names: Sequence[str],
     statement: Statement, held: frozenset[Digest],
 ) -> None:  # fmt: skip
     """Builds all that `build` would, and keeps nothing. `heads`: bytes before the payload of each volume. The patches
@@ -133,27 +132,39 @@ def try_out(
             at = head
             for member in members:
                 if member.blob and member.blob.digest == blob.built.patch:
-                    places.append((folder / name, at + tar.BLOCK, member.size))
+                    places.append((name, at + tar.BLOCK, member.size))
                 at += tar.member_size(member.size)
-        for _ in _rebuilt(store, _Carried(places), blob):
-            pass
+        with _Carried(medium, places) as carried:
+            for _ in _rebuilt(store, carried, blob):
+                pass
 
 
 class _Carried:
-    """A blob where it lies in the volumes: for each segment, in order, file, offset and size."""
+    """A blob where it lies in the volumes, read in order. `places`: for each segment its volume, offset and size."""
 
-    def __init__(self, places: Sequence[tuple[Path, int, int]]) -> None:
-        self._places = list(places)
+    def __init__(self, medium: Medium, places: Sequence[tuple[str, int, int]]) -> None:
+        self._medium, self._places = medium, list(places)
+        self._volume: VolumeReader | None = None
+        self._left = 0
+
+    def __enter__(self) -> _Carried:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._volume is not None:
+            self._volume.__exit__()
 
     def read(self, size: int, /) -> bytes:
-        if not self._places:
-            return b""
-        path, offset, left = self._places[0]
-        count = min(size, left)
-        with VolumeReader(path) as volume:
-            volume.skip(offset)
-            data = volume.read(count, "a patch")
-        self._places[:1] = [(path, offset + count, left - count)] if count < left else []
+        if not self._left:
+            if not self._places:
+                return b""
+            self.__exit__()
+            name, offset, self._left = self._places.pop(0)
+            self._volume = self._medium.open(name)
+            self._volume.skip(offset)
+        assert self._volume is not None
+        data = self._volume.read(min(size, self._left), "a patch")
+        self._left -= len(data)
         return data
 
 

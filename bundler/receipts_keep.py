@@ -35,6 +35,7 @@ from bundler.errors import (
 from bundler.importer import ImportReport
 from bundler.receipts import Arrival, GateResult, Receipt
 from bundler.receipts_compact import Short
+from bundler.seal import Keys
 from bundler.verify import VerifiedBundle
 from bundler.writing import write_file
 from manifests.digest import Digest
@@ -106,14 +107,16 @@ class Keeper:
     kept: list[Kept] = field(default_factory=list)
 
     def attest(
-        self, run: Callable[[], ImportReport], path: Path, store: Store, again: Callable[[], VerifiedBundle] | None
-    ) -> tuple[ImportReport, Kept | None]:
+        self, run: Callable[[], ImportReport], path: Path, store: Store, again: Callable[[], VerifiedBundle] | None,
+        keys: Keys | None = None,
+    ) -> tuple[ImportReport, Kept | None]:  # fmt: skip
         """`run` imports the bundle at `path`; its errors go on as they are, after their receipt was written. `again`
-        authenticates the bundle once more; None for a dry run, which gets no receipt."""
+        authenticates the bundle once more; None for a dry run, which gets no receipt. `keys`: where volumes are
+        encrypted."""
         try:
             report = run()
         except (BundlerError, SigningError, ManifestsError) as error:
-            receipt = refusal(error, path, again) if again else None
+            receipt = refusal(error, path, again, keys) if again else None
             if receipt is not None:
                 self.keep(receipt)
             raise
@@ -206,7 +209,9 @@ def arrival(report: ImportReport, time: str) -> Receipt:
     )
 
 
-def refusal(error: Exception, path: Path, again: Callable[[], VerifiedBundle]) -> Receipt | None:
+def refusal(
+    error: Exception, path: Path, again: Callable[[], VerifiedBundle], keys: Keys | None = None
+) -> Receipt | None:
     """None where the error is no answer to the sender, or no volume lies there."""
     reason = next((word for kind, word in _REASONS if isinstance(error, kind)), None)
     listing = _listing(path)
@@ -216,7 +221,7 @@ def refusal(error: Exception, path: Path, again: Callable[[], VerifiedBundle]) -
     if isinstance(error, GateRefused):
         common["gate"] = _gate(error.findings)
     try:
-        found = medium.open_medium(path)
+        found = medium.open_medium(path, keys)
     except BundlerError:
         return Receipt(subject=listing, known=False, **common)
     if reason != "not-trusted":

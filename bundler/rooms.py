@@ -7,7 +7,12 @@
 A bundle gets a room when a publisher that this host trusts has signed its statement: so strangers take no space, and
 what trusted statements may take is known. A volume gets its name in the room when its payload has the statement's hash.
 Nothing of this is believed at the end: `import` (or `verify`, where files are only collected) does all of its steps.
-The folder is the memory: after a kill, the next run finds what is there. Where a file can be linked, no byte is copied.
+The folder is the memory: after a kill, the next run finds what is there.
+
+A volume is read twice, when it comes and by the import, and written once: linked into the room, then its leaves into
+staging. Leaves are not staged at once, since a volume may come weeks before the index volume that has its leaf lists,
+and since a file that still lies in a drop folder may change: what the import stages, it has hashed itself. On another
+file system a volume is copied into the room, which is a second write.
 """
 
 from __future__ import annotations
@@ -290,6 +295,7 @@ class Rooms:
         self.base, self.trust, self.say, self.repair, self._host = base, trust, say, repair, host
         self._policy, self._store, self._seen, self._keeper = policy or Policy(), store, seen, keeper
         self.keys = keys
+        self._carried: dict[str, Path] = {}  # by stem; of those that only collect
         self._known: dict[str, Room | None] = {}
         self._lock = -1
 
@@ -346,6 +352,7 @@ class Rooms:
         with medium_errors(folder):
             folder.mkdir(exist_ok=True)
         room = Room(self, folder, statement, envelope)
+        self._keep_trust(room)
         if room.state == "open":
             room.say("seen", volumes=len(room.names), bytes=sum(room.sizes.values()), missing=len(room.missing()))
         return room
@@ -357,6 +364,10 @@ class Rooms:
             self.say({"event": "passed", "bundle": "", "name": path.name, "why": "a trust file was named"})
             return False
         renewed = carried.renew_from(path, self._host, self._policy.profile)
+        if self._store is None:
+            self._carried[path.name.removesuffix(carried.SUFFIX)] = path
+            for room in self:
+                self._keep_trust(room)
         for note in renewed.notes:
             self.say({"event": "trust", "bundle": "", "name": path.name, "why": note})
         if renewed.trust == self.trust:
@@ -366,6 +377,12 @@ class Rooms:
         for room in self:
             room.reconsider()
         return True
+
+    def _keep_trust(self, room: Room) -> None:
+        """Where bundles are only collected, the next one who reads the folder wants it too."""
+        path = self._carried.get(room.stem)
+        if path is not None and path.exists() and room.folder.is_dir():
+            room.take_beside(path, path.name)
 
     def exit_code(self) -> int:
         """0 where all that was seen is in; else what is worst: 3 not trusted, 1 refused or damaged, 4 not whole."""
@@ -400,7 +417,7 @@ class Rooms:
         now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
         again = partial(verify.authenticate, folder, self.trust, self._policy, now, keys=self.keys)
         try:
-            return self._keeper.attest(run, folder, store, again)
+            return self._keeper.attest(run, folder, store, again, self.keys)
         finally:
             for note in self._keeper.notes:
                 self.say({"event": "note", "bundle": "", "why": note})

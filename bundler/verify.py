@@ -253,7 +253,7 @@ def _try_out(store: Store, bundle: VerifiedBundle, held: frozenset[Digest]) -> N
     statement, envelope = bundle.statement, bundle.medium.envelope
     names = layout.volume_names(statement)
     heads = [len(layout.head(statement, envelope, index)) for index in range(len(names))]
-    delta_apply.try_out(store, bundle.medium.folder, heads, bundle.payloads, names, statement, held)
+    delta_apply.try_out(store, bundle.medium, heads, bundle.payloads, names, statement, held)
 
 
 def supposed(statement: Statement) -> list[str]:

@@ -18,6 +18,7 @@ from manifests.create_layers import ONE_ADAPTER, Bar, Source, Status, Workshop, 
 from manifests.digest import Digest
 from manifests.errors import CreateError, NotFound
 from manifests.fields import parse_json
+from manifests.gguf import count_text
 from manifests.manifest import DOCKER_CONFIG, OLLAMA_PREFIX, Descriptor, Manifest
 from manifests.name import ModelName
 from manifests.parameters import check_parameters
@@ -149,18 +150,9 @@ def _describe(store: Store, digest: Digest) -> dict[str, Any]:
         "model_format": "gguf",
         "model_family": gguf.architecture,
         "model_families": [gguf.architecture],
-        "model_type": size_text(gguf.parameter_count),
+        "model_type": count_text(gguf.parameter_count),
         "file_type": gguf.file_type,
     }
-
-
-def size_text(count: int) -> str:
-    """A number of parameters as lists show it: 134.52M, 1.2B (contract, 3.4)."""
-    if count >= 10**9:
-        return f"{count / 1e9:.1f}B".replace(".0B", "B")
-    if count >= 10**6:
-        return f"{count / 1e6:.2f}M"
-    return f"{count // 1000}K" if count >= 1000 else str(count)
 
 
 def _merged_parameters(store: Store, layers: list[Descriptor], request: CreateRequest) -> dict[str, Any]:

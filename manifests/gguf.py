@@ -239,3 +239,12 @@ def _place(
     if file_size not in (end, _align(end, alignment)):
         raise GgufError(f"{file_size - end} bytes follow the data's end at {end}, more than padding")
     return tensors
+
+
+def count_text(count: int) -> str:
+    """A number of parameters as lists show it: 134.52M, 1.2B (contract, 3.4)."""
+    if count >= 10**9:
+        return f"{count / 1e9:.1f}B".replace(".0B", "B")
+    if count >= 10**6:
+        return f"{count / 1e6:.2f}M"
+    return f"{count // 1000}K" if count >= 1000 else str(count)

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from manifests.create import size_text
 from manifests.digest import Digest
 from manifests.errors import ManifestsError, ModelfileError
 from manifests.fields import parse_json
-from manifests.gguf import Gguf
+from manifests.gguf import Gguf, count_text
 from manifests.home import setting
 from manifests.manifest import Descriptor, Manifest
 from manifests.modelfile import Command, render_command
@@ -110,7 +109,7 @@ class ModelCard:
     def details(self) -> dict[str, Any]:
         family = _text(self.config, "model_family") or (self.gguf.architecture if self.gguf else "")
         families = self.config.get("model_families")
-        size = _text(self.config, "model_type") or (size_text(self.gguf.parameter_count) if self.gguf else "")
+        size = _text(self.config, "model_type") or (count_text(self.gguf.parameter_count) if self.gguf else "")
         details: dict[str, Any] = {
             "parent_model": "",
             "format": _text(self.config, "model_format") or ("gguf" if self.gguf else ""),

@@ -71,6 +71,9 @@ def serve(
     max_loaded: int | None = typer.Option(
         None, min=1, max=1024, help="Models loaded at once [SEALIFT_MAX_LOADED_MODELS, 3]."
     ),
+    load: list[str] = typer.Option(
+        [], metavar="MODEL", show_default=False, help="Load this model at the start. May be given several times."
+    ),
     auth: bool | None = typer.Option(
         None, "--auth/--no-auth", help="Ask for keys [only where other machines can reach the server]."
     ),
@@ -123,7 +126,7 @@ def serve(
             kv_cache_type=kv_cache_type, keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue,
             max_loaded=max_loaded, auth=auth, access_file=access_file, tls_cert=tls_cert, tls_key=tls_key,
             tls_client_ca=tls_client_ca, read_only=read_only, log_format=log_format, log_level=log_level,
-            log_text=log_text, otel_endpoint=otel_endpoint,
+            log_text=log_text, otel_endpoint=otel_endpoint, load=load,
         )  # fmt: skip
         store = Store(models)
         transfers = transfers_factory(store) if online and transfers_factory is not None else None

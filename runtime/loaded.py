@@ -82,7 +82,8 @@ class GenerateRequest:
     `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
     `constraint`: what every answer that ends by itself (reason "stop", no stop string) belongs to; one that a limit, a
     stop string or the client cuts short is a beginning of such an answer. `shown`: control tokens that are text all the
-    same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first.
+    same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first,
+    and the token that ends the answer has an info too: who counts tokens finds as many as were computed.
     `watch`: is told of every token and of the end, of one that nobody reads too.
     """
 
@@ -422,7 +423,7 @@ class _Answer:
         self._cached, self._queue_ns = token.cached, token.queue_ns
         text = "" if token.id in self._ends else self._decoder.push(token.id)
         self._decoded += len(text)
-        if self._request.logprobs and token.id not in self._ends:
+        if self._request.logprobs and (token.id not in self._ends or self._request.prompt_logprobs):
             self._infos.append((self._decoded, _info(token.id, token.logprob, token.top)))
         shown = self._stops.push(text)
         if self._stops.matched is not None:

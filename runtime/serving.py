@@ -15,7 +15,7 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,15 +28,17 @@ from runtime import logs
 from runtime.access.access import Access
 from runtime.address import Address
 from runtime.api.app import create_app
+from runtime.api.asking import Choice, find_model, source_of
 from runtime.api.gate import PEER
 from runtime.api.guard import is_loopback
-from runtime.api.state import Transfers
+from runtime.api.state import Server, Transfers
 from runtime.api.transport import DIRECT
 from runtime.engine.spawn import Spare
-from runtime.errors import AddressRefused, RequestRefused
-from runtime.loaded import load_model
+from runtime.errors import AddressRefused, RequestRefused, RuntimeFailure
+from runtime.loaded import ModelSource, load_model
 from runtime.manager import Manager
 from runtime.metrics import Metrics
+from runtime.options import merge
 from runtime.packs import Packs
 from runtime.telemetry import Spans
 from runtime.tls import load_certificate, peer_of, server_context
@@ -105,11 +107,13 @@ async def _serve(
         timeout_keep_alive=KEEP_OPEN_S, timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     config.load()
+    first = await asyncio.to_thread(_sources, app.state.sealift, told.load)
     if told.tls is not None:
         config.ssl = server_context(told.tls)
     where = listener.getsockname()
     say(f"listening on {replace(told.address, port=where[1]).url}, models in {store.root}")
     _say_how_open(told, access, say)
+    loading = [asyncio.create_task(_load(manager, source)) for source in first]
 
     def again() -> None:
         if access is not None:
@@ -120,8 +124,24 @@ async def _serve(
     try:
         await _Server(config, manager, packs, again).serve(sockets=[listener])
     finally:
+        await asyncio.gather(*loading, return_exceptions=True)
         if spans is not None:
             await asyncio.to_thread(spans.close)
+
+
+def _sources(server: Server, names: Sequence[str]) -> list[ModelSource]:
+    """Raises ModelNotFound, or what is wrong with a model."""
+    found = [find_model(server, name) for name in names]
+    return [source_of(server, Choice(name, card, merge(card.params, {}))) for name, card in found]
+
+
+async def _load(manager: Manager, source: ModelSource) -> None:
+    """As the first request for it would. The server stays where it cannot be: others may be loaded."""
+    try:
+        async with manager.use(source):
+            log.info("%s is loaded", source.name)
+    except RuntimeFailure as error:
+        log.error("%s could not be loaded: %s", source.name, error)
 
 
 def keys_of(told: Serve) -> Access | None:

@@ -6,6 +6,7 @@ does not keep. Unlike Ollama, which passes over what it cannot read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Serve:
     max_loaded: int
     max_queue: int
     settings: Settings
+    load: tuple[str, ...] = ()  # models to load at the start, as they were named
     keys: Path | None = None
     tls: TlsFiles | None = None
     log_format: str = FORMATS[0]
@@ -99,6 +101,7 @@ def resolve(
     auth: bool | None = None, access_file: Path | None = None, tls_cert: Path | None = None,
     tls_key: Path | None = None, tls_client_ca: Path | None = None, read_only: bool = False,
     log_format: str = FORMATS[0], log_level: str = "info", log_text: bool = False, otel_endpoint: str = "",
+    load: Sequence[str] = (),
 ) -> Serve:  # fmt: skip
     """Arguments are the flags. `auth` None: keys are asked for where other machines can ask. Raises RequestRefused."""
     tls = tls_setting(address, tls_cert, tls_key, tls_client_ca)
@@ -127,6 +130,7 @@ def resolve(
         max_loaded=number_setting(MAX_LOADED, max_loaded),
         max_queue=number_setting(MAX_QUEUE, max_queue),
         settings=settings,
+        load=tuple(load),
         keys=(access_file or default_path()) if asks else None,
         tls=tls,
         log_format=log_format,

@@ -62,6 +62,7 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 | `SEALIFT_NOHISTORY` * | true: what is typed in a chat is not remembered |
 | `SEALIFT_PASSPHRASE` | the passphrase of a private key, where there is no terminal |
 | `SEALIFT_IDENTITY` | the file with the identity that opens encrypted volumes |
+| `SEALIFT_BUNDLE_PASSPHRASE` | the passphrase of an encrypted bundle, where there is no terminal |
 | `SEALIFT_PIN`, `SEALIFT_PIN_FILE` | the PIN of a token, or a one-line file that holds it |
 | `SEALIFT_NEW_PASSPHRASE` | the new one, for `sealift key passwd` |
 | `SEALIFT_REGISTRY_HOST` | the one registry (`name` or `name:port`) that the next two are for |

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from manifests.convert.tree import Config
@@ -125,21 +125,33 @@ def _decoder(config: Config, *, act: tuple[str, ...] = ("silu",)) -> Keys:
 
 
 def _llama(config: Config) -> Keys:
-    keys = _decoder(config) | {"rope.dimension_count": head_dim(config)}
-    return keys | ({"attention.sliding_window": window} if (window := _window(config)) else {})
+    _whole_heads(config)
+    return _decoder(config) | {"rope.dimension_count": head_dim(config)}
+
+
+def _mistral(config: Config) -> Keys:
+    return _llama(config) | _window(config)
 
 
 def _qwen(config: Config) -> Keys:
+    _whole_heads(config)
     config.only("use_sliding_window", None, False)
     return _decoder(config)
 
 
-def _window(config: Config) -> int:
-    """0: none."""
-    return config.integer("sliding_window", 0, low=0)
+def _window(config: Config) -> Keys:
+    window = config.integer("sliding_window", 0, low=0)
+    return {"attention.sliding_window": window} if window else {}
+
+
+def _whole_heads(config: Config) -> None:
+    """The rope turns all of a head."""
+    for found in (config, rope(config)):
+        found.only("partial_rotary_factor", None, 1)
 
 
 def _gemma(config: Config) -> Keys:
+    _whole_heads(config)
     lengths = {"attention.key_length": head_dim(config), "attention.value_length": head_dim(config)}
     return _decoder(config, act=("gelu_pytorch_tanh", "gelu")) | lengths
 
@@ -162,6 +174,7 @@ def _gemma2(config: Config) -> Keys:
 
 def _gemma3(config: Config) -> Keys:
     _score_scale(config, 62)
+    config.only("use_bidirectional_attention", None, False)
     config.only("attn_logit_softcapping", None)
     keys = _gemma(config) | {"attention.sliding_window": config.integer("sliding_window", 1024)}
     keys["rope.freq_base"] = config.number("rope_theta", rope(config).number("rope_theta", 1e6))
@@ -182,17 +195,16 @@ def _local_layers(config: Config, layers: int) -> list[bool]:
         every = config.integer("sliding_window_pattern", 6)
         return [(i + 1) % every != 0 for i in range(layers)]
     known = {"sliding_attention": True, "full_attention": False}
-    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in known for kind in kinds):
+    if not isinstance(kinds, list) or len(kinds) != layers or any(str(kind) not in known for kind in kinds):
         raise config.wrong("layer_types", f"expected {layers} of {', '.join(known)}")
-    return [known[kind] for kind in kinds]
+    return [known[str(kind)] for kind in kinds]
 
 
 def _phi3(config: Config) -> Keys:
     if rope_kind(config) != "default":
         raise config.wrong("rope_scaling", "only the short-context models are supported")
     share = rope(config).number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
-    keys = _decoder(config) | {"rope.dimension_count": int(share * head_dim(config))}
-    return keys | ({"attention.sliding_window": window} if (window := _window(config)) else {})
+    return _decoder(config) | {"rope.dimension_count": int(share * head_dim(config))} | _window(config)
 
 
 def _bert(config: Config) -> Keys:
@@ -213,7 +225,7 @@ def _bert(config: Config) -> Keys:
 LLAMA = Family(name="llama", keys=_llama, layer=_LLAMA, pairs=True)
 FAMILIES: dict[str, Family] = {
     "LlamaForCausalLM": LLAMA,
-    "MistralForCausalLM": LLAMA,
+    "MistralForCausalLM": replace(LLAMA, keys=_mistral),
     "Qwen2ForCausalLM": Family(name="qwen2", keys=_qwen, layer=_LLAMA),
     "Qwen3ForCausalLM": Family(name="qwen3", keys=_qwen, layer=_LLAMA | _HEAD_NORMS),
     "GemmaForCausalLM": Family(name="gemma", keys=_gemma, layer=_LLAMA, plus_one=True),

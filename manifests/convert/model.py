@@ -72,8 +72,8 @@ def _general(tree: Tree, config: Config, family: Family, body: list[Tensor]) -> 
 
 
 def _strips(tree: Tree) -> bool:
-    added = tree.json("tokenizer.json").get("added_tokens") or []
-    return any(isinstance(token, dict) and token.get("rstrip") for token in added)
+    added = tree.json("tokenizer.json").get("added_tokens")
+    return isinstance(added, list) and any(isinstance(token, dict) and token.get("rstrip") for token in added)
 
 
 def _pooling(tree: Tree) -> int:
@@ -92,5 +92,5 @@ def typed(value: Any) -> Key:
     """Integers as 32 bits, as converters write them: without a sign alone, with one in arrays."""
     kinds = {bool: ValueType.BOOL, float: ValueType.F32, str: ValueType.STRING}
     if isinstance(value, list):
-        return Key(value=value, kind=kinds.get(type(value[0]), ValueType.I32))
+        return Key(value=value, kind=kinds.get(type(value[0]) if value else str, ValueType.I32))
     return Key(value=value, kind=kinds.get(type(value), ValueType.U32))

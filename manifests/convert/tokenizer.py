@@ -24,6 +24,8 @@ from manifests.errors import CreateError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
 SPACE = "\u2581"
+_PREPEND = {"type": "Prepend", "prepend": SPACE}
+_REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPECIAL = {
     "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator",
@@ -85,10 +87,13 @@ def _from_json(document: Mapping[str, Any], rows: int) -> tuple[Keys, list[str]]
         return _word_piece(document, model, table, rows)
     if kind != "BPE":
         raise CreateError(f"tokenizer.json: model.type: found {kind!r:.40}; BPE and WordPiece are converted")
+    for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
+        if model.get(key):
+            raise CreateError(f"tokenizer.json: model.{key}: found {model[key]!r:.40}; not supported")
     merges = _merges(model.get("merges"))
     texts, types = table.rows(rows)
     if not model.get("byte_fallback"):
-        _normalizer(document, ("NFC",))
+        _normalizer(document, ({"type": "NFC"},))
         pre = pre_name(document.get("pre_tokenizer"), ignore_merges=model.get("ignore_merges") is True)
         return {
             "tokenizer.ggml.model": "gpt2",
@@ -149,23 +154,24 @@ def _ranks(merges: list[tuple[str, str]], texts: list[str]) -> list[float]:
     return [places.get(text, 0.0) for text in texts]
 
 
-def _normalizer(document: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def _normalizer(document: Mapping[str, Any], known: tuple[dict[str, Any], ...]) -> None:
+    """Refuses steps other than these, to the letter."""
     found = document.get("normalizer")
     steps = found.get("normalizers") if isinstance(found, dict) and found.get("type") == "Sequence" else [found]
     for step in steps if isinstance(steps, list) else [found]:
-        if step is not None and not (isinstance(step, dict) and step.get("type") in known):
+        if step is not None and step not in known:
             raise CreateError(f"tokenizer.json: normalizer: a step that is not known: {str(step)[:120]}")
 
 
 def _space_prefix(document: Mapping[str, Any]) -> bool:
     """Whether a blank is put in front of a text; told by the normalizer or, in newer files, by Metaspace."""
-    _normalizer(document, ("Prepend", "Replace"))
+    _normalizer(document, (_PREPEND, _REPLACE))
     found = document.get("normalizer")
     steps = found.get("normalizers", [found]) if isinstance(found, dict) else []
     prefix = any(step.get("type") == "Prepend" for step in steps if isinstance(step, dict))
     cut = document.get("pre_tokenizer")
     kind = cut.get("type") if isinstance(cut, dict) else None
-    if isinstance(cut, dict) and kind == "Metaspace":
+    if isinstance(cut, dict) and kind == "Metaspace" and cut.get("replacement", SPACE) == SPACE:
         scheme = cut.get("prepend_scheme", "always" if cut.get("add_prefix_space", True) else "never")
         return prefix or scheme in ("first", "always")
     if cut is not None and not (isinstance(cut, dict) and kind == "Split" and cut.get("pattern") == {"String": " "}):

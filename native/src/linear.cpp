@@ -48,8 +48,9 @@ uint8_t* allocate(int64_t bytes) {
 struct Tiles {
   const LinearBody& body;
   int64_t n;
+  int heights;  // of body.tokens: how many may be used
 
-  int64_t tallest() const { return body.tokens[body.n_tokens - 1]; }
+  int64_t tallest() const { return body.tokens[heights - 1]; }
 
   int64_t count() const {
     int64_t count = n / tallest();
@@ -70,7 +71,7 @@ struct Tiles {
 
   int tallest_within(int64_t left) const {
     int best = 1;
-    for (int i = 0; i < body.n_tokens; ++i) best = body.tokens[i] <= left ? body.tokens[i] : best;
+    for (int i = 0; i < heights; ++i) best = body.tokens[i] <= left ? body.tokens[i] : best;
     return best;
   }
 };
@@ -148,7 +149,8 @@ std::unique_ptr<Linear> pack_linear(const sl_tensor& tensor, int isa, Pool& pool
 // Products of one x: how they share its packed forms and how the work is cut. Nothing here can change a bit of a result.
 class Products {
  public:
-  Products(std::span<const Product> products, int64_t n) : products_(products), tiles_{*products[0].weight->body_, n} {
+  Products(std::span<const Product> products, int64_t n)
+      : products_(products), tiles_{*products[0].weight->body_, n, heights(products)} {
     n_tiles_ = tiles_.count();
     for (size_t p = 0; p < products.size(); ++p) form_[p] = form_of(*products[p].weight->format_);
   }
@@ -179,6 +181,12 @@ class Products {
   struct Share {  // a task is `run` panels against one of `cuts` runs of tiles
     int64_t first, run, runs, cuts;
   };
+
+  static int heights(std::span<const Product> products) {
+    const LinearBody& body = *products[0].weight->body_;
+    const auto plain = [](const Product& product) { return product.weight->format_->bits % 16 == 0; };
+    return std::any_of(products.begin(), products.end(), plain) ? body.n_plain : body.n_tokens;
+  }
 
   int64_t panels_of(const Linear& weight) const { return divide_up(weight.rows_, tiles_.body.lanes); }
 

@@ -18,6 +18,8 @@ constexpr int LANES = 8;
 constexpr int TOKENS[] = {1, 2, 4};
 constexpr int TOGETHER = 1;
 constexpr int PAIRED = 0;  // not here
+constexpr int ASK = 4;  // see linear_avx512_vnni.cpp
+constexpr int64_t AHEAD = 4096;
 
 using Bytes = __m256i;
 using Ints = __m256i;

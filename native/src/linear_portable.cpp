@@ -15,6 +15,8 @@ constexpr int LANES = 4;
 constexpr int TOKENS[] = {1, 4};
 constexpr int TOGETHER = 1;
 constexpr int PAIRED = 0;  // not here
+constexpr int ASK = 4;  // see linear_avx512_vnni.cpp
+constexpr int64_t AHEAD = 4096;
 
 // Vectors of the compiler (gcc and clang), not of a machine: whatever it has for four numbers, SSE2 or NEON, or one by one.
 // Bytes: the four columns of a row in one word; column j is (word >> 8 j) & 255, whatever the byte order of the machine.

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from starlette.requests import Request
 
@@ -190,6 +190,14 @@ class Wanted(Protocol):
 
     @property
     def options(self) -> Options: ...
+
+
+class Choice(NamedTuple):
+    """A Wanted and no question."""
+
+    name: ModelName
+    card: ModelCard
+    options: Options
 
 
 def source_of(server: Server, ask: Wanted) -> ModelSource:

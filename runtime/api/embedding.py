@@ -1,6 +1,6 @@
 """Texts as vectors: /api/embed, the older /api/embeddings, and OpenAI's /v1/embeddings (contract, 1.9 and 1.11).
 
-    body -> texts -> ids, cut to the context -> model.embed, many at once -> normalised -> JSON, vector by vector
+    body -> texts -> ids, cut to the context -> model.embed, many at once -> normalised -> JSON, some vectors at a time
 
 Every vector has length 1, but the older route's where the file says `normalize_embeddings` false: those come as the
 model gives them. Refuses by name: a model that only answers with text, input that is no text or list of texts, more
@@ -16,7 +16,7 @@ import math
 import struct
 import time
 from array import array
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ from runtime.options import Options, merge
 
 MAX_TEXTS = 10_000  # of one request
 AHEAD = 32  # texts of one request that the worker has at once: two steps' worth
+PIECE = 16  # vectors that are written at a time
 WHOLE = 64  # answers of more vectors than this are not held back until their length is known
 
 Text = str | tuple[int, ...]  # or its ids
@@ -162,7 +163,7 @@ async def _found(server: Server, ask: Texts) -> AsyncIterator[Found]:
     watched = watching(server.metrics, ask.name.short, ask.card.manifest.digest.hex)
     async with watched as watch, server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
         load_ns = time.monotonic_ns() - started
-        ids = await asyncio.get_running_loop().run_in_executor(_ENCODING, _encode, model, ask)
+        ids = await asyncio.get_running_loop().run_in_executor(_THREADS, _encode, model, ask)
         watch.at(model)
         vectors = await _vectors(model, ids, ask.client)
         tokens, total_ns = sum(map(len, ids)), time.monotonic_ns() - started
@@ -171,7 +172,7 @@ async def _found(server: Server, ask: Texts) -> AsyncIterator[Found]:
         yield Found(vectors=vectors, tokens=tokens, load_ns=load_ns, total_ns=total_ns)
 
 
-_ENCODING = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sealift-texts")
+_THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sealift-texts")
 
 
 def _encode(model: LoadedModel, ask: Texts) -> list[Sequence[int]]:
@@ -223,8 +224,8 @@ def normalized(vector: array[float], dimensions: int = 0) -> array[float]:
 async def _embed(server: Server, ask: Texts) -> Chunks:
     async with _found(server, ask) as found:
         yield dump({"model": ask.asked})[:-1] + b',"embeddings":['
-        for place, vector in enumerate(found.vectors):
-            yield (b"," if place else b"") + dump(_numbers(normalized(vector, ask.dimensions)))
+        async for piece in _written(found.vectors, lambda _, vector: _numbers(normalized(vector, ask.dimensions))):
+            yield piece
         facts = {"total_duration": found.total_ns, "load_duration": found.load_ns, "prompt_eval_count": found.tokens}
         yield b"]," + dump(facts)[1:]
 
@@ -238,14 +239,29 @@ async def _embedding(server: Server, ask: Texts) -> Chunks:
 
 
 async def _openai(server: Server, ask: Texts, *, encoded: bool) -> Chunks:
+    def entry(place: int, vector: array[float]) -> dict[str, Any]:
+        value = normalized(vector, ask.dimensions)
+        shown = base64.b64encode(struct.pack(f"<{len(value)}f", *value)).decode() if encoded else _numbers(value)
+        return {"object": "embedding", "embedding": shown, "index": place}
+
     async with _found(server, ask) as found:
         yield b'{"object":"list","data":['
-        for place, vector in enumerate(found.vectors):
-            value = normalized(vector, ask.dimensions)
-            shown = base64.b64encode(struct.pack(f"<{len(value)}f", *value)).decode() if encoded else _numbers(value)
-            yield (b"," if place else b"") + dump({"object": "embedding", "embedding": shown, "index": place})
+        async for piece in _written(found.vectors, entry):
+            yield piece
         usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
         yield b"]," + dump({"model": ask.asked, "usage": usage})[1:]
+
+
+async def _written(vectors: list[array[float]], entry: Callable[[int, array[float]], Any]) -> Chunks:
+    """`entry` of each place and vector as JSON with commas between, PIECE at a time, in a thread: a vector may take a
+    millisecond, and nobody else's answer waits for thousands."""
+
+    def piece(first: int) -> bytes:
+        part = enumerate(vectors[first : first + PIECE], first)
+        return (b"," if first else b"") + b",".join(dump(entry(place, vector)) for place, vector in part)
+
+    for first in range(0, len(vectors), PIECE):
+        yield await asyncio.get_running_loop().run_in_executor(_THREADS, piece, first)
 
 
 def _numbers(vector: array[float]) -> list[float]:

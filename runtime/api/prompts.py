@@ -147,7 +147,10 @@ def _either(calls: Constraint, form: Constraint) -> Constraint:
 
 
 def _behind_thinking(renderer: Renderer, prompt: Prompt, think: Think, form: Constraint | None) -> Constraint | None:
-    return form and replace(form, after=renderer.answer_after(prompt, think=think))
+    if form is None:
+        return None
+    opening, after = renderer.before_answer(prompt, think=think)
+    return replace(form, opening=opening, after=after)
 
 
 def _templated(card: ModelCard, asked: Completion, model: Speaker, renderer: Renderer) -> Prompt:

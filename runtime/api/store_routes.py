@@ -1,7 +1,8 @@
 """Routes over the store: tags, show, copy, delete, create and blobs (contract, 1.10 and 5.4).
 
 Store work blocks, so it runs in threads. Nothing here talks to the network: an unknown `from` is an error, not a pull.
-Refuses by name what is not built: draft models, remote stubs.
+Refuses by name what is not built: draft models, remote stubs. What makes models is imported by the first request that
+asks for it: a server starts without.
 """
 
 from __future__ import annotations
@@ -12,16 +13,14 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from manifests.create import CreateRequest, create
 from manifests.digest import Digest
 from manifests.errors import DigestMismatch, ManifestsError, ModelNameError, NotFound
 from manifests.name import ModelName
-from manifests.quantize import recipe
 from runtime.api import names
 from runtime.api.durations import rfc3339
 from runtime.api.gojson import Body, dump, read_object
@@ -32,6 +31,9 @@ from runtime.describe import describe
 from runtime.errors import ModelNotFound, RequestCancelled, RequestRefused, RuntimeFailure
 from runtime.text.errors import TemplateError
 from runtime.text.gotemplate.template import GoTemplate
+
+if TYPE_CHECKING:
+    from manifests.create import CreateRequest
 
 log = logging.getLogger("sealift.api")
 
@@ -137,6 +139,8 @@ async def delete(request: Request) -> Response:
 
 
 async def create_model(request: Request) -> Response:
+    from manifests.create import create
+
     server, body = server_of(request), await body_of(request, "CreateRequest")
     try:
         name = ModelName.parse(model_field(body))
@@ -166,6 +170,9 @@ def _bar(report: Report, title: str, total: int) -> Iterator[Callable[[int], Non
 
 
 def _create_request(server: Server, body: Body) -> CreateRequest:
+    from manifests.create import CreateRequest
+    from manifests.quantize import recipe
+
     if body.raw("draft_quantize"):
         raise RequestRefused("--draft-quantize requires a DRAFT model")
     for key in ("draft_files", "remote_host", "info"):

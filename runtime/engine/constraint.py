@@ -2,7 +2,8 @@
 
 `kind` says how `text` describes it: "json" (any JSON object; `text` is empty), "schema" (a JSON schema as JSON text),
 "regex", "lark" (llguidance's Lark dialect). `after`: the language begins behind the first occurrence of this text, what
-comes before it is free (a model that thinks first); "" from the beginning.
+comes before it is free (a model that thinks first); "" from the beginning. `opening`: what comes before begins with
+this text, or there is nothing before (a model that may think first).
 
 Refuses here, before the worker sees it: a text over its limit, a schema that grammar_schema.py refuses. What only the
 grammar's compiler can see (a regex that is none, a schema that no value satisfies) the worker refuses, before it
@@ -31,6 +32,7 @@ class Constraint:
     kind: Kind
     text: str = ""
     after: str = ""
+    opening: str = ""
 
 
 def prepared(constraint: Constraint) -> Constraint:
@@ -41,8 +43,8 @@ def prepared(constraint: Constraint) -> Constraint:
     size, most = len(constraint.text.encode("utf-8", "replace")), MAX_TEXT[constraint.kind]
     if size > most:
         raise RequestRefused(f"{NAMES[constraint.kind]} has {size} bytes; at most {most} are allowed")
-    if len(constraint.after) > MAX_AFTER:
-        raise RequestRefused(f"the text before the answer has {len(constraint.after)} characters, at most {MAX_AFTER}")
+    if (length := max(len(constraint.after), len(constraint.opening))) > MAX_AFTER:
+        raise RequestRefused(f"the text before the answer has {length} characters, at most {MAX_AFTER}")
     if constraint.kind == "schema":
         return replace(constraint, text=closed_schema(constraint.text))
     return constraint

@@ -14,6 +14,7 @@ read here, where the process is confined, and its bytes were limited before (con
 from __future__ import annotations
 
 import json
+import re
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -142,6 +143,8 @@ def _grammars(constraint: Constraint, vocabulary: Vocabulary) -> list[dict[str, 
     only be this; it would need the tokenizer for it, and which token comes would depend on more than the language."""
     free, line = _free(constraint.after, vocabulary) if constraint.after else ("", "")
     gap = f"/{AFTER_GAP}/" if constraint.after and constraint.kind in ("json", "schema") else ""
+    if constraint.after and constraint.opening:
+        free, gap = f"({_exactly(constraint.opening, vocabulary)} {free} {gap})?", ""
     first = f'%llguidance {{"no_forcing": true}}\nstart: {free} {gap} @language\n{line}\n'
     return [{"lark_grammar": first}, {**_language(constraint), "name": "language"}]
 
@@ -152,6 +155,14 @@ def _language(constraint: Constraint) -> dict[str, Any]:
     if constraint.kind == "regex":  # d, w: as in ECMAScript, whatever other alphabets have
         return {"lark_grammar": f"start: /{llguidance.regex_to_lark(constraint.text, 'dw')}/"}
     return {"json_schema": json.loads(ANY_OBJECT if constraint.kind == "json" else constraint.text)}
+
+
+def _exactly(text: str, vocabulary: Vocabulary) -> str:
+    """A text as the terms of a rule; the special tokens in it by their ids."""
+    names = {vocabulary.tokens[id].decode("utf-8", "replace"): id for id in vocabulary.special if vocabulary.tokens[id]}
+    longest = sorted(filter(text.__contains__, names), key=len, reverse=True)
+    pieces = re.split(f"({'|'.join(map(re.escape, longest))})", text) if longest else [text]
+    return " ".join(f"<[{names[one]}]>" if one in longest else json.dumps(one) for one in pieces if one)
 
 
 def _free(after: str, vocabulary: Vocabulary) -> tuple[str, str]:

@@ -116,15 +116,15 @@ class Renderer:
             return Plain()
         return AnswerReader(offered, syntax=syntax if offered else None, tags=tags, inside=inside, begun=begun)
 
-    def answer_after(self, prompt: Prompt, *, think: Think) -> str:
-        """The text behind which the answer itself begins: what closes thinking, where the prompt has opened it or the
-        model is asked for it; "" where the answer begins at once."""
+    def before_answer(self, prompt: Prompt, *, think: Think) -> tuple[str, str]:
+        """What opens and what closes the thinking before the answer itself. No opening: the prompt has it, so there is
+        thinking. No closing: there is none."""
         _, tags = self._speech
-        if tags is None:
-            return ""
-        opened = self._opened(prompt.text, tags, prompt.begun)
-        closed = prompt.text.rstrip().endswith(tags[1])
-        return tags[1] if opened or (think and not closed and not prompt.begun) else ""
+        if tags is not None and self._opened(prompt.text, tags, prompt.begun):
+            return "", tags[1]
+        if tags is None or not think or prompt.begun or prompt.text.rstrip().endswith(tags[1]):
+            return "", ""
+        return tags
 
     def call_grammar(self, *, tools: Tools, choice: str) -> Constraint | None:
         """What an answer must be that is a call. choice: `required`, or `=` and the name of the tool. None where this

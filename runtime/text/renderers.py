@@ -82,9 +82,10 @@ class JinjaRenderer:
 
     def capabilities(self) -> frozenset[str]:
         names, source = self._template.variables(), self.source
+        switches = {"enable_thinking", "thinking", "reasoning_effort"} & names
         found = {
             "tools": "tools" in names,
-            "thinking": bool({"enable_thinking", "thinking", "reasoning_effort"} & names),
+            "thinking": bool(switches) or thinking(source) is not None,
             "tool_results": "tool_calls" in source,
         }
         return frozenset(ability for ability, there in found.items() if there)

@@ -8,7 +8,7 @@ busy      decode while another process keeps one core busy, beside llama.cpp
 http      tokens a second through the streaming API with 1 and 16 clients, beside the engine alone
 cached    the first token of a prompt whose beginning is in the prefix cache, beside the whole prompt
 stalls    the time from token to token of four answers while prompts of 4,000 tokens arrive
-start     from the start of `sealift serve` to a first token
+start     from the start of `sealift serve --load` to a first token, beside llama-server
 crossing  export, verify and import, beside sha256sum and cp
 
 `plots` means lengths and batches. After `engine` the line to pass stands at the end: what was asked for, and what was
@@ -69,6 +69,7 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--cross", default=CROSSED, metavar="GGUF", help=f"the file that crosses [{CROSSED}]")
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that can import llama_cpp")
+    parser.add_argument("--llama-server", metavar="PROGRAM", help="the peer of `start`")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[one a core]")
     parser.add_argument("--runs", type=int, default=5, help="turns of each player [5]")
     parser.add_argument("--alone", action="store_true", help="engine: one sequence only, for a look at many formats")
@@ -119,7 +120,11 @@ def measure(
         measured = waits.cached if section == "cached" else waits.stalls
         return [measured(model, threads=ask.threads, runs=ask.runs)], {}
     if section == "start":
-        return [server.start(model, folder, threads=ask.threads, runs=ask.runs, peer=ask.peer)], {}
+        return [
+            server.start(
+                model, folder, threads=ask.threads, runs=ask.runs, peer=ask.peer, llama_server=ask.llama_server
+            )
+        ], {}
     whole = {"sequences": 1, "each": engine.FULL} if section == "memory" else {"sequences": max(engine.TOGETHER)}
     with our_player(model, threads=ask.threads, **whole) as ours:
         if not ask.peer:

@@ -94,7 +94,9 @@ def cached(found: list[tuple[str, Comparison]]) -> list[str]:
 
 
 def stalls(found: list[tuple[str, Comparison]]) -> list[str]:
-    rows = [("model", "work", "prompt t/s", "ms between tokens", "median", "99 of 100 below", "longest")]
+    rows: list[tuple[str, ...]] = [
+        ("model", "work", "prompt t/s", "ms between tokens", "median", "99 of 100 below", "longest")
+    ]
     for model, one in found:
         for when, name in (("quiet", "quiet_ms"), ("while a prompt is read", "during_ms")):
             spans = one["extra"][name]
@@ -108,7 +110,7 @@ def start(found: list[tuple[str, Comparison]]) -> list[str]:
     for model, one in found:
         extra = one["extra"]
         rows.append((model, "process start to listening", range_of(extra["listening_s"])))
-        rows.append((model, "listening to first token (the model loads)", range_of(extra["first_token_after_s"])))
+        rows.append((model, "listening to first token", range_of(extra["first_token_after_s"])))
         rows += [(model, f"{name}: start to first token", range_of(times)) for name, times in one["seconds"].items()]
     return table(rows)
 

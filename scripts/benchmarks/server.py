@@ -32,9 +32,9 @@ numbers = itertools.count(1)  # begins every prompt, so that none finds another'
 class Server:
     """`sealift serve` on a free port; `listening` is the moment it said so, in seconds since its start."""
 
-    def __init__(self, tool: Tool, *, threads: int, parallel: int) -> None:
+    def __init__(self, tool: Tool, *, threads: int, parallel: int, load: str = "") -> None:
         words = ["serve", "--host", "127.0.0.1", "--port", "0", "--threads", str(threads)]
-        words += ["--parallel", str(parallel), "--context-length", str(CONTEXT)]
+        words += ["--parallel", str(parallel), "--context-length", str(CONTEXT), *(["--load", load] if load else [])]
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
             tool.command(*words), env=tool.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -53,8 +53,8 @@ class Server:
 
 
 @contextmanager
-def serving(tool: Tool, *, threads: int, parallel: int) -> Iterator[Server]:
-    server = Server(tool, threads=threads, parallel=parallel)
+def serving(tool: Tool, *, threads: int, parallel: int, load: str = "") -> Iterator[Server]:
+    server = Server(tool, threads=threads, parallel=parallel, load=load)
     try:
         yield server
     finally:
@@ -130,14 +130,57 @@ def _clients(engine: Player, server: Server, clients: int, runs: int) -> Compari
     return compare(work, players, amount=amount, unit="tokens", against="engine alone", rounds=runs)
 
 
-def start(model: Path, folder: Path, *, threads: int, runs: int, peer: str | None) -> Comparison:
-    """From nothing to a first token. The peer has no server here: its own load and first 32-token prompt alone."""
+def started_peer(program: str, model: Path, *, threads: int) -> float:
+    """Seconds from the start of llama-server to its first token. It answers 503 until its model is loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [
+        program,
+        "-m",
+        str(model),
+        "-t",
+        str(threads),
+        "-c",
+        str(CONTEXT),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    body = json.dumps({"prompt": f"{next(numbers)}. {STORY}", "n_predict": 1, "temperature": 0, "stream": True})
+    began = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None and time.perf_counter() - began < 60:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            try:
+                connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                if response.status == 200 and response.readline():
+                    return time.perf_counter() - began
+            except OSError:
+                pass
+            finally:
+                connection.close()
+            time.sleep(0.002)
+        raise SystemExit(f"bench: {program} gave no token")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def start(
+    model: Path, folder: Path, *, threads: int, runs: int, peer: str | None = None, llama_server: str | None = None
+) -> Comparison:
+    """From nothing to a first token, the model named at the start on both sides and its packed weights present. Without
+    a peer that is a server, one that only loads and reads a prompt stands beside."""
     tool = Tool(folder / "started")
     tool.create(NAME, model)
+    tool.run("prepare", NAME)
     phases: list[tuple[float, float]] = []
 
     def ours() -> float:
-        with serving(tool, threads=threads, parallel=1) as server:
+        with serving(tool, threads=threads, parallel=1, load=NAME) as server:
             first, _ = ask(server.port, tokens=1)
             phases.append((server.listening, first - server.started - server.listening))
             return first - server.started
@@ -148,7 +191,9 @@ def start(model: Path, folder: Path, *, threads: int, runs: int, peer: str | Non
             return player.load_seconds + player.seconds("prefill", tokens=PROMPT)
 
     players: dict[str, Callable[[], float]] = {"sealift serve": ours}
-    if peer:
+    if llama_server:
+        players["llama-server"] = lambda: started_peer(llama_server, model, threads=threads)
+    elif peer:
         players["llama.cpp, no server"] = theirs
     result = compare("start to first token", players, amount=1, unit="starts", against=[*players][-1], rounds=runs)
     counted = phases[1:]  # the first one warmed the page cache

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,20 +19,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundler import delta_since, layout
+from bundler import delta_since, layout, seal
+from bundler.approve import approve, examine
 from bundler.delta import OtherSide
 from bundler.draft import Options
 from bundler.errors import BaseWanting, BundleRefused
 from bundler.export import ExportReport, export
+from bundler.importer import import_bundle
 from bundler.inspect import inspect
 from bundler.journal import exported
 from bundler.patch import Ranges, literals, match, with_head
 from bundler.repair import repair
+from bundler.seal import Sealing
 from bundler.verify import verify
 from manifests.digest import Digest
 from manifests.errors import StatementError
 from manifests.leaves import LEAF_SIZE, LeafList, leaf_hash, leaf_lengths
 from manifests.statement import Piece, Since
+from signing.errors import NotTrusted
 from tests.peers.bundles import Gap, put_model, signer, tree, trusting, volumes
 from tests.peers.forgery import flip, forge
 
@@ -449,3 +454,26 @@ def test_a_re_upload_of_the_real_model(tmp_path: Path, monkeypatch: pytest.Monke
     assert report.bytes < len(weights) * (0.001 if change == "template" else 0.02)
     gap.bring_in(path=out)
     assert weights_of(gap) == weights
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["clear", "encrypted"])
+def test_a_delta_is_approved_like_any_bundle(gap: Gap, weights: dict[str, bytes], sealed: bool) -> None:
+    """Encrypted too: then the approval lies elsewhere."""
+    officer = signer("olga")
+    trust = trusting(signer()).add(officer.public, ["approver"]).with_threshold("approver", 1)
+    keys, options = None, BIG
+    if sealed:
+        pytest.importorskip("pyrage", reason="needs the extra `encrypt`")
+        recipient = seal.generate(gap.root / "identity")
+        keys = seal.load_keys(gap.root / "identity")
+        options = replace(BIG, sealing=Sealing(recipients=(recipient,)))
+    out, report = next_one(gap, weights["template"], options=options)
+    with pytest.raises(NotTrusted, match="approver"):
+        import_bundle(out, gap.far, trust, seen=gap.seen, keys=keys)
+    candidate = examine(out, trust, seen=gap.seen, keys=keys)
+    assert any("builds" in line for line in candidate.found.not_checked)
+    file = approve(candidate, [officer], gap.root / "olga.dsse.json" if sealed else None).file
+    extra = [file] if sealed and file else []
+    assert verify(out, trust, seen=gap.seen, store=gap.far, extra=extra, keys=keys).complete
+    assert import_bundle(out, gap.far, trust, seen=gap.seen, extra=extra, keys=keys).complete
+    assert weights_of(gap) == weights["template"] and report.statement.built

@@ -30,14 +30,17 @@ from bundler.importer import ImportReport, import_bundle
 from bundler.inspect import inspect
 from bundler.journal import exported
 from bundler.medium import VolumeReader, open_medium
+from bundler.policy import Policy
+from bundler.receipts_keep import Keeper
 from bundler.receive import watch
 from bundler.repair import repair
 from bundler.resend import resend
 from bundler.rooms import Rooms
 from bundler.seal import Keys, Sealing
 from bundler.send import outgoing, send
-from bundler.verify import Verification, verify
+from bundler.verify import Verification, authenticate, verify
 from manifests.errors import ManifestsError
+from manifests.statement import parse_time
 from signing.errors import SigningError
 from tests.bundler.test_approve import trust
 from tests.peers.bundles import LEAF, Gap, signer, tree, trusting
@@ -382,6 +385,22 @@ def test_the_one_file_verifier_says_that_it_cannot_decrypt(gap: Gap) -> None:
     assert done.returncode == 4 and "is encrypted" in done.stderr and "age -d -i" in done.stderr
 
 
+def test_a_refusal_says_which_bundle_to_who_could_read_it(gap: Gap, keys: Keys) -> None:
+    statement = check(gap, keys, dry_run=True).bundle.statement
+    sealed(gap)[-1].unlink()
+    keeper = Keeper(signer=None, folder=gap.root / "receipts")
+    now = parse_time("2026-11-01T00:00:00Z")
+    with pytest.raises(BundlerError):
+        keeper.attest(
+            lambda: bring_in(gap, keys), gap.medium, gap.far,
+            lambda: authenticate(gap.medium, trusting(signer()), Policy(), now, keys=keys), keys,
+        )  # fmt: skip
+    (kept,) = keeper.kept
+    told = kept.receipt
+    assert (told.reason, told.known, told.id) == ("missing", True, statement.id)
+    assert (told.channel, told.sequence, told.signers) == (statement.channel, statement.sequence, ("alice",))
+
+
 # -- one way: send, receive, resend
 
 
@@ -432,7 +451,7 @@ def test_a_damaged_one_is_told_and_may_come_again(gap: Gap, keys: Keys) -> None:
     send(gap.medium, gap.root / "drop")
     path = gap.root / "drop" / sealed(gap)[-1].name
     good = path.read_bytes()
-    path.write_bytes(good[:-70_000] + bytes(70_000))
+    path.write_bytes(bytes(len(good)))
     code, events = receive(gap, keys)
     assert code == 4 and said(events, "damaged") and not gap.far.names()
     path.write_bytes(good)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ import pytest
 
 from bundler import parts
 from bundler.approve import approve, examine
+from bundler.channels import Channels
 from bundler.draft import Options
 from bundler.errors import BadRequest, BundlerBusy, VolumeDamaged
 from bundler.pace import Pace
+from bundler.policy import Policy
+from bundler.receipts_keep import Keeper
+from bundler.receipts_read import judge, read_file
 from bundler.receive import Watch, watch
 from bundler.rooms import DONE, Rooms
 from bundler.send import outgoing, send
@@ -59,8 +64,6 @@ class Side:
         self.stick = made.medium
 
     def rooms(self, *, repair: bool = False, collect: Path | None = None, trust: TrustStore | None = None) -> Rooms:
-        from bundler.channels import Channels
-
         base = collect or self.store.private / "receiving"
         return Rooms(
             base, trust or self.trust, self.events.append, store=None if collect else self.store,
@@ -204,6 +207,27 @@ def test_an_approval_may_come_last(side: Side, made: Gap) -> None:
     assert side.once(trust=trust) == 0 and side.models() == ["mine:latest"]
 
 
+def test_receipts_are_written_for_what_was_imported_and_refused(side: Side) -> None:
+    keeper = Keeper(signer=signer("rita"), folder=side.root / "receipts")
+    for path in volumes(side.stick):
+        shutil.copy(path, side.drop)
+
+    def once(base: Path, policy: Policy) -> int:
+        with Rooms(base, side.trust, side.events.append, store=side.store, policy=policy,
+                   seen=Channels(side.root / "channels.json"), keeper=keeper) as rooms:  # fmt: skip
+            watch(side.drop, rooms, once=True)
+            return rooms.exit_code()
+
+    assert once(side.root / "one", Policy(max_bytes=1000)) == 1 and side.said("refused") and not side.models()
+    assert once(side.root / "two", Policy()) == 0
+    refused, arrived = (kept.receipt for kept in keeper.kept)
+    assert (refused.reason, arrived.reason) == ("policy", "arrived") and refused.id == arrived.id
+    assert side.said("imported")[0]["receipt"] == str(keeper.kept[1].paths[0])
+    receiving = TrustStore.empty().add(signer("rita").public, ["receiver"])
+    for kept in keeper.kept:
+        assert judge(read_file(kept.paths[0]), receiving, "hybrid", date(2026, 11, 1)).signer == "rita"
+
+
 def test_parity_takes_over_when_something_stays_missing(side: Side) -> None:
     everything = [*volumes(side.stick), *side.stick.glob("*.p*.tar")]
     for path in everything:
@@ -240,7 +264,7 @@ def test_unreadable_sectors_cost_a_block_and_no_volume(side: Side, monkeypatch: 
         return real(handle, length, offset)
 
     def read_into(self: VolumeReader, view: memoryview, what: str) -> None:
-        at = bad.get(os.fstat(self._file.fileno()).st_ino)
+        at = bad.get(self.path.stat().st_ino)
         if at is not None and self.position <= at < self.position + len(view):
             from bundler.errors import MediumUnavailable
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from manifests.create import CreateRequest, create, read_config, size_text
+from manifests.create import CreateRequest, create, read_config
 from manifests.create_layers import Status
 from manifests.create_request import request_from_modelfile
 from manifests.digest import Digest
 from manifests.errors import CreateError, ManifestsError, NotFound
-from manifests.gguf import Gguf
+from manifests.gguf import Gguf, count_text
 from manifests.manifest import Manifest
 from manifests.modelfile import Modelfile
 from manifests.name import ModelName
@@ -215,7 +215,7 @@ def test_an_api_request_names_blobs(store: Store) -> None:
 def test_sizes_of_models() -> None:
     # contract, 3.4
     sizes = {134_515_008: "134.52M", 1_235_814_432: "1.2B", 7_000_000_000: "7B", 70_600_000_000: "70.6B", 12_345: "12K"}
-    assert {count: size_text(count) for count in sizes} == sizes
+    assert {count: count_text(count) for count in sizes} == sizes
 
 
 def test_copying_reports_every_byte(store: Store, tmp_path: Path) -> None:

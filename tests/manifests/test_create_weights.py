@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import sealift
 from manifests.create import CreateRequest, create, read_config
 from manifests.create_request import request_from_modelfile
 from manifests.digest import Digest
@@ -175,6 +176,24 @@ def test_an_adapter_must_fit_its_base(tmp_path: Path) -> None:
         make(tmp_path, "FROM mine\nADAPTER a.gguf\n", ModelName.parse("twice"))
 
 
+def test_the_command_line_prints_ollamas_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hf.write_tree(tmp_path / "tree", "phi3", dtype="F16")
+    (tmp_path / "Modelfile").write_text("FROM ./tree\nSYSTEM brief\n")
+    monkeypatch.setenv("SEALIFT_MODELS", str(tmp_path / "store"))
+    assert sealift.run(["create", "mine", "-f", str(tmp_path / "Modelfile"), "-q", "q4_0"]) == 0
+    told = capsys.readouterr()
+    lines = [line.removeprefix("sealift: ").partition(" sha256:")[0] for line in told.err.splitlines()]
+    assert lines == [
+        "gathering model components", "converting model", "verifying conversion", "quantizing F16 model to Q4_0",
+        "creating new layer", "creating new layer", "writing manifest", "success",
+    ]  # fmt: skip
+    assert told.out.startswith("created 'mine:latest'")
+    assert sealift.run(["create", "mine", "-f", str(tmp_path / "Modelfile"), "-q", "q2_K"]) == 1
+    assert "unsupported quantization type q2_K" in capsys.readouterr().err
+
+
 # -- what is refused of a tree
 
 Change = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], object]
@@ -196,6 +215,12 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "a cut of words that is not known: x",
     ),
     "normalizer": (lambda c, t, k: k.update(normalizer={"type": "Lowercase"}), "normalizer"),
+    "other normalizer": (
+        lambda c, t, k: k.update(normalizer={"type": "Replace", "pattern": {"String": "a"}, "content": "b"}),
+        "normalizer",
+    ),
+    "suffix": (lambda c, t, k: k["model"].update(end_of_word_suffix="</w>"), "end_of_word_suffix"),
+    "part of a head": (lambda c, t, k: c.update(partial_rotary_factor=0.5), "partial_rotary_factor"),
     "unigram": (lambda c, t, k: k.update(model={"type": "Unigram", "vocab": [["a", 0]]}), "unigram"),
     "too many tokens": (lambda c, t, k: c.update() or k["model"]["vocab"].update({f"w{i}": 270 + i for i in range(90)}),
                         "tokens, but"),
@@ -290,6 +315,35 @@ def _adapter() -> tuple[Gguf, bytes]:
             base = Gguf.parse(make_model(Path(folder) / "m.gguf").read_bytes())
             _MADE.append((base, make_adapter(Path(folder) / "a.gguf", base).read_bytes()))
     return _MADE[0]
+
+
+JSON: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 0, 2**70, 1e308, "", "x", [], [1], [[]], [{}], {}, {"type": "x"}, {"a": [None]}]
+)
+
+
+def parts(document: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a document, but of the long tables only the first rows: what holds it, and its key."""
+    for key in list(document)[:20] if isinstance(document, dict) else range(min(2, len(document))):
+        yield document, key
+        if isinstance(document[key], (dict, list)):
+            yield from parts(document[key])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(kind=st.sampled_from([*hf.CLASSES, "bert"]), data=st.data())
+def test_a_document_with_something_else_in_it_is_refused_or_converted(kind: str, data: st.DataObject) -> None:
+    """One value anywhere in config or tokenizer is replaced: our own error, or a sound GGUF."""
+    config = hf.bert_config() if kind == "bert" else hf.config_of(kind, num_hidden_layers=1, layer_types=None)
+    spaced = hf.spm_tokenizer(prefix=True) if kind in ("mistral", "phi3") else hf.bpe_tokenizer()
+    tokenizer = hf.word_piece_tokenizer() if kind == "bert" else spaced
+    tensors = hf.bert_tensors(config) if kind == "bert" else hf.tensors_of(kind, config)
+    part, key = data.draw(st.sampled_from([*parts(config), *parts(tokenizer)]))
+    part[key] = data.draw(JSON)
+    with tempfile.TemporaryDirectory() as folder:
+        hf.write_tree(Path(folder) / "tree", kind, config=config, tensors=tensors, tokenizer=tokenizer)
+        with contextlib.suppress(ManifestsError):
+            assert weights(Path(folder), make(Path(folder), "FROM tree\n")).tensors
 
 
 # -- interruptions

@@ -21,6 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from native.errors import InputError, UnsupportedError
+from native.library import ISAS
 from tests.peers.kernels import (
     INTEGER,
     PLAIN,
@@ -39,7 +40,7 @@ from tests.peers.kernels import (
 )
 
 EPS = 2.0**-24
-COUNTS = (1, 2, 3, 7, 8, 12, 13, 16, 33)
+COUNTS = (1, 2, 3, 7, 8, 12, 13, 16, 33, 93)  # 93 = 64 + 16 + 12 + 1, the tallest tiles of any body
 KINDS = PLAIN + INTEGER
 
 
@@ -185,12 +186,27 @@ def test_a_row_has_the_same_bits_in_any_company(kind: str, isa: int) -> None:
     x = rng.standard_normal((max(COUNTS), 768)).astype(np.float32)
     alone = np.concatenate([linear(tensor, row[None], isa=isa) for row in x])
     for n in COUNTS:
-        for threads in (1, 2, 3, 4) if n in (1, 13, 33) else (2,):
+        for threads in (1, 2, 3, 4) if n in (1, 13, 93) else (2,):
             together = linear(tensor, x[:n], isa=isa, threads=threads)
             assert np.array_equal(together.view(np.uint32), alone[:n].view(np.uint32)), (n, threads)
     shuffled = rng.permutation(len(x))
     moved = linear(tensor, x[shuffled], isa=isa, threads=2)
     assert np.array_equal(moved.view(np.uint32), alone[shuffled].view(np.uint32))
+
+
+@pytest.mark.skipif(ISAS["avx512-amx"] not in isas(), reason="needs a processor with AMX and a system that lends it")
+@pytest.mark.parametrize("fill", [None, 0x00, 0xFF, 0x80])
+@pytest.mark.parametrize("kind", KINDS)
+def test_amx_gives_the_bits_of_avx512_vnni(kind: str, fill: int | None) -> None:
+    """Every tile height, chunks that are not whole, rows that do not fill a panel; codes and x at their extremes."""
+    rng = np.random.default_rng(53)
+    for rows, cols in zip((1, 16, 37), columns(kind)[-3:], strict=True):
+        tensor = random_tensor(kind, rows, cols, rng, fill=fill)
+        x = rng.standard_normal((93, cols)).astype(np.float32)
+        if fill is not None:
+            x = np.sign(x) * np.where(np.arange(93) % 2 == 0, 1, -3)[:, None].astype(np.float32)
+        one, other = (linear(tensor, x, isa=ISAS[name], threads=2) for name in ("avx512-vnni", "avx512-amx"))
+        assert np.array_equal(one.view(np.uint32), other.view(np.uint32)), (rows, cols)
 
 
 @pytest.mark.parametrize("isa", isas())

@@ -258,6 +258,17 @@ def test_a_client_that_hangs_up_frees_the_model(store: Store) -> None:
         assert server.manager is not None and server.manager.loaded()[0].users == 0
 
 
+def test_a_client_that_hangs_up_frees_all_of_several_answers(store: Store) -> None:
+    script = Script(gate=asyncio.Event())
+    with live(store, script) as server:
+        body = {"model": "demo", "messages": HI, "n": 3, "stream": True}
+        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as response:
+            next(response.iter_bytes())
+        wait_until(lambda: script.ended == 3)
+        assert (script.begun, script.cancelled) == (3, 3)
+        assert server.manager is not None and server.manager.loaded()[0].users == 0
+
+
 def test_stopping_the_server_ends_the_answers_under_way(store: Store) -> None:
     script = Script(gate=asyncio.Event())
     with live(store, script) as server:

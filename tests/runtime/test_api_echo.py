@@ -107,6 +107,14 @@ def test_scores_do_not_depend_on_company_and_streams_say_the_same(server: Live, 
     assert [choice["logprobs"]["token_logprobs"] for choice in together] == alone
 
 
+def test_a_token_that_ends_the_answer_is_told_too(server: Live, model: Path, ids: list[int]) -> None:
+    """lm-eval asks for one token, and leaves out the last of what it gets."""
+    end = min(Tokenizer.from_gguf(Gguf.open(model).metadata).eog)
+    choice = ask(server, prompt=ids, logprobs=1, max_tokens=1, logit_bias={str(end): 100})["choices"][0]
+    assert (choice["finish_reason"], choice["text"]) == ("stop", TEXT)
+    assert len(choice["logprobs"]["token_logprobs"]) == len(ids) + 1
+
+
 def test_one_token_has_nothing_before_it(server: Live, ids: list[int]) -> None:
     told = ask(server, prompt=ids[:1], logprobs=1, max_tokens=0)["choices"][0]["logprobs"]
     assert told["token_logprobs"] == [None]

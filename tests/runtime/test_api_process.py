@@ -326,3 +326,20 @@ def test_the_unit_in_the_docs_is_one(place: Path) -> None:
     path.write_text(path.read_text() + "NoNewPrivilege=yes\n")
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=60)
     assert "sealift.service" in done.stderr, "this test sees a mistake"
+
+
+def test_models_are_loaded_at_the_start(store: Store) -> None:
+    with serving(store, "--load", "demo", "--load", "embedder") as server:
+        for name in ("demo", "embedder"):
+            server.said(f"{name}:latest is loaded")
+        listed = httpx.get(f"{server.url}/api/ps").json()["models"]
+        assert {one["name"] for one in listed} == {"demo:latest", "embedder:latest"}, "nobody had asked for them"
+
+
+def test_a_model_that_is_not_there_is_told_before_the_server_listens(store: Store) -> None:
+    server = Running(store, "--load", "demo", "--load", "absent")
+    assert server.process.wait(60) == 1
+    server._reader.join(60)
+    assert server.process.stdout is not None
+    server.process.stdout.close()
+    assert b"model 'absent' not found" in server.output and b"listening" not in server.output

@@ -12,6 +12,7 @@ import anthropic
 import httpx
 import ollama
 import openai
+import pydantic
 import pytest
 
 from manifests.create import CreateRequest, create
@@ -123,6 +124,20 @@ def test_a_text_of_a_form_or_a_call(server: Live) -> None:
     text = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
     assert either["choices"][0]["finish_reason"] == "tool_calls"
     assert json.loads(text.json()["choices"][0]["message"]["content"])["answer"] in ("sunny", "rainy")
+
+
+class Weather(pydantic.BaseModel):
+    city: str
+    sunny: bool
+
+
+def test_openais_parse_gets_what_it_asked_for(server: Live) -> None:
+    asked: list[Any] = [{"role": "user", "content": "It is sunny in Oslo. Say so in JSON."}]
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="x") as client:
+        chat = client.chat.completions.parse(model="smol", messages=asked, response_format=Weather, temperature=0)
+        response = client.responses.parse(model="smol", input=asked, text_format=Weather, temperature=0)
+    assert isinstance(chat.choices[0].message.parsed, Weather)
+    assert response.output_parsed == chat.choices[0].message.parsed
 
 
 def test_openais_responses(server: Live) -> None:

@@ -255,9 +255,18 @@ JSON = st.recursive(
     max_leaves=6,
 )
 ENTRY = st.tuples(st.integers(0, 1), *[JSON] * (OUT_FIELDS - 1)).map(list)
+SCORED = st.tuples(st.integers(0, 1), st.lists(st.tuples(st.floats() | JSON, JSON).map(list), max_size=3)).map(list)
+NUMBERS = st.integers() | JSON
 HOSTILE = st.fixed_dictionaries(
-    {"op": st.sampled_from(["step", "ready", "failed", "refused", "load", ""]), "waiting": st.integers() | JSON},
-    optional={"out": st.lists(ENTRY | JSON, max_size=3) | JSON, "id": JSON, "kind": JSON, "error": JSON, "hint": JSON},
+    {
+        "op": st.sampled_from(["step", "ready", "failed", "refused", "load", ""]),
+        **{name: NUMBERS for name in ("waiting", "used", "preempted")},
+    },
+    optional={
+        "out": st.lists(ENTRY | JSON, max_size=3) | JSON,
+        "scored": st.lists(SCORED | JSON, max_size=3) | JSON,
+        **{name: JSON for name in ("id", "kind", "error", "hint")},
+    },
 )
 
 

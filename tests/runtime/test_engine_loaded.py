@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import queue
 import signal
@@ -18,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.engine.batch import Opened, Rows
-from runtime.engine.link import DIED, Ended, Item, Link, Load, Token
+from runtime.engine.link import DIED, Ended, Item, Link, Load, Score, Token
 from runtime.engine.protocol import Frames, sampling_to_json
 from runtime.engine.scheduler import Chosen
 from runtime.engine.worker import Inbox, Loop
 from runtime.errors import ContextExceeded, RequestRefused, WorkerDied
-from runtime.events import Event, Finish, TextDelta, TokenInfo
+from runtime.events import Event, Finish, PromptScored, TextDelta, TokenInfo
 from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling, _Answer
 from runtime.text.tokenizer import Tokenizer
 from tests.peers.fake_engine import VOCAB, FakeEngine, answer
@@ -183,6 +184,32 @@ def test_whatever_times_the_worker_says_none_is_negative_and_their_sum_is_in_the
     usage = state.finish.usage
     assert min(usage.queue_ns, usage.prompt_ns, usage.generate_ns) >= 0
     assert usage.load_ns + usage.queue_ns + usage.prompt_ns + usage.generate_ns <= usage.total_ns
+
+
+@given(st.lists(st.integers(1, 3), max_size=4))
+def test_scores_of_a_prompt_come_first_and_whole_however_they_are_bundled(cuts: list[int]) -> None:
+    request = GenerateRequest(prompt=(1, 5, 6), logprobs=True, prompt_logprobs=True)
+    state = _Answer(request, TOKENIZER, seed=0, started=0)
+    items: list[Item] = [Score(-1.0, ((9, -0.5),)), Score(-2.0, ()), token(0), token(END), Ended(reason="stop")]
+    events: list[Event] = []
+    for cut in [*cuts, len(items)]:
+        part, items = items[:cut], items[cut:]
+        scored, rest = state.score(part)
+        delta = state.take(rest)
+        events += [event for event in (scored, delta) if event is not None]
+    first, *others = events
+    assert isinstance(first, PromptScored)
+    assert [(info.id, info.logprob, len(info.top)) for info in first.tokens] == [(5, -1.0, 1), (6, -2.0, 0)]
+    told = [info.id for event in others if isinstance(event, TextDelta) for info in event.tokens]
+    assert told == [0, END]  # the end too: who counts finds as many as were computed
+    assert state.finish is not None and state.finish.usage.generated_tokens == 2
+
+
+@pytest.mark.parametrize("scores", [[-1.0, math.nan], [-1.0, -1.0, -1.0]], ids=["no number", "too many"])
+def test_scores_that_cannot_be_end_the_answer_in_an_error(scores: list[float]) -> None:
+    state = _Answer(GenerateRequest(prompt=(1, 5, 6), prompt_logprobs=True), TOKENIZER, seed=0, started=0)
+    assert state.score([Score(logprob, ()) for logprob in scores]) == (None, ())
+    assert state.finish is not None and state.finish.reason == "error" and state.finish.error is not None
 
 
 def test_times_that_the_worker_says_are_told_as_they_are() -> None:

@@ -217,3 +217,35 @@ def test_hostile_answers_cost_what_they_are_long(case: str, monkeypatch: pytest.
         looked = 0
         read(parser(family, ("<think>", "</think>")), pieces)
         assert looked < 20 * len(text), family
+
+
+# borders
+
+
+def test_the_marker_that_begins_first_wins_though_it_ends_last() -> None:
+    for pieces in (["<a<b>x."], "<a<b>x.", ["<a<b>", "x."]):
+        shown: list[str] = []
+        feed = Feed()
+        reading = feed.passing(("<a<b>x", "<b>"), shown.append)
+        found = ""
+        for piece in pieces:
+            feed.text += piece
+            try:
+                next(reading)
+            except StopIteration as end:
+                found = end.value
+                break
+        assert (found, "".join(shown)) == ("<a<b>x", "")
+
+
+def test_a_call_may_be_64_deep() -> None:
+    for depth, kept in ((62, True), (63, False)):
+        text = '<tool_call>{"name": "now", "arguments": {"a": ' + "[" * depth + "]" * depth + "}}</tool_call>"
+        assert (read(parser("hermes"), [text])[0][0] == "call") == kept
+
+
+def test_a_tag_that_begins_the_closing_of_thinking_does_not_hide_it() -> None:
+    text = '<think>a</now {"a": 1}</think>b'
+    for pieces in ([text], text):
+        reader = AnswerReader(Offered(TOOLS), syntax=of_tag("</"), tags=("<think>", "</think>"))
+        assert read(reader, pieces) == [("think", 'a</now {"a": 1}'), ("say", "b")]

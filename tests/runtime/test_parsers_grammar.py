@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,3 +141,16 @@ def test_what_no_grammar_keeps_is_refused_with_its_tool() -> None:
         grammar(KNOWN[0], bad)
     assert grammar(KNOWN[0], only="nothing") is None
     assert grammar(Syntax(name="unknown", opens=("<x>",))) is None
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("<think>", "</think>"), ("<|start|>x", "<|end|>"), ("", "</think>")])
+def test_what_may_come_before_an_answer_of_a_form(opening: str, closing: str) -> None:
+    """With an opening the thinking may be left out, without one the prompt has begun it."""
+    for form in (Constraint(kind="json"), Constraint(kind="regex", text=r"\{\}"), grammar(KNOWN[-1])):
+        assert form is not None
+        bounded = replace(form, after=closing, opening=opening)
+        answer = {"json": "{}", "regex": "{}", "lark": '{"name": "stop", "arguments": {}}'}[form.kind]
+        assert accepts(bounded, f"{opening}hm, {{}} {closing}{answer}")
+        assert accepts(bounded, answer) == bool(opening)
+        assert not accepts(bounded, f"{opening}hm, {{}}")
+        assert not accepts(bounded, f"x{answer}") or not opening

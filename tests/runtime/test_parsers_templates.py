@@ -144,23 +144,21 @@ def test_where_thinking_begins_and_ends(
     assert prompt.begun == (begun is not None)
     parser = chosen.parser(think=think, prompt_text=prompt.text, begun=prompt.begun)
     assert read(parser, [text]) == parts
-    closes = chosen.answer_after(prompt, think=think)
-    assert closes in ("", "</think>")
+    opens, closes = chosen.before_answer(prompt, think=think)
+    assert (opens, closes) in (("", ""), ("", "</think>"), ("<think>", "</think>"))
     if "</think>" in text and think is not False:
-        assert closes
+        assert closes and text.startswith(opens)
     if prompt.text.endswith("Well"):
         assert closes == ""
 
 
 def test_answers_that_must_have_a_form_have_it_behind_the_thinking() -> None:
-    chosen = jinja(ASKING)
-    closing = [
-        chosen.answer_after(chosen.chat([Q], limit=999, think=think), think=think) for think in (True, False, None)
-    ]
-    assert closing == ["</think>", "", ""]
+    chosen, both = jinja(ASKING), ("<think>", "</think>")
+    asked = [(think, chosen.chat([Q], limit=999, think=think)) for think in (True, False, None)]
+    assert [chosen.before_answer(prompt, think=think) for think, prompt in asked] == [both, ("", ""), ("", "")]
     opening = jinja(OPENING)
-    assert opening.answer_after(opening.chat([Q], limit=999), think=None) == "</think>"
-    assert jinja("{{ messages }}").answer_after(Prompt(text="", ids=()), think=True) == ""
+    assert opening.before_answer(opening.chat([Q], limit=999), think=None) == ("", "</think>")
+    assert jinja("{{ messages }}").before_answer(Prompt(text="", ids=()), think=True) == ("", "")
 
 
 def test_a_parsers_name_counts_before_the_template() -> None:

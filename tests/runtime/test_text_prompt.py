@@ -177,6 +177,7 @@ TOOLS_JINJA = "{{ tools }}{% for m in messages %}{{ m.tool_calls }}{{ m.content 
         (LOOP, SMOLLM2, False, "jinja"),
         (LOOP, TOOLS_JINJA, None, "jinja"),  # strictly more
         (LOOP, TOOLS_JINJA, True, "go"),
+        (LOOP, "{{ messages }}<think></think>", None, "jinja"),  # tags of thinking count
         (LOOP + "{{ .Tools }}", TOOLS_JINJA, None, "jinja"),  # equal, and only Jinja handles results
         (LOOP + "{{ .Tools }}{{ .ToolCalls }}", TOOLS_JINJA, None, "go"),
         (LOOP + "{{ .Suffix }}", SMOLLM2, None, "go"),
