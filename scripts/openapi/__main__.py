@@ -64,7 +64,10 @@ def _operation(method: str, path: str) -> Schema:
     found: Schema = {"operationId": f"{method.lower()} {path}", "summary": summary}
     where = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     if where:
-        schemas = {"digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}}
+        schemas = {
+            "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+            "model": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/-]*$"},
+        }
         found["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": schemas.get(name, NAME)} for name in where
         ]

@@ -58,6 +58,7 @@ def takes(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None 
 
 
 def answers(schema: Schema, stream: tuple[str, Schema] | None = None) -> Schema:
+    """`stream`: what one of its lines or events is."""
     found = {"application/json": {"schema": schema}}
     return found | ({stream[0]: {"schema": stream[1]}} if stream else {})
 

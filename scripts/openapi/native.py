@@ -94,7 +94,7 @@ CREATED: dict[str, Schema] = {
     "license": either(TEXT, many(TEXT)), "messages": many(wants({"role": TEXT, "content": TEXT})), "stream": FLAG,
 }  # fmt: skip
 PULLED = takes(MODEL, {"stream": FLAG, "insecure": FLAG})
-PROGRESS = answers(ref("Progress"), (LINES, ref("Progress")))
+PROGRESS = answers(ref("Progress"), (LINES, either(ref("Progress"), ref("Error"))))
 INPUT = either(TEXT, many(TEXT))
 ROUTES: dict[str, Route] = {
     "GET /": ("Says that the server runs", None, {"text/plain": {"schema": {"const": "Ollama is running"}}}),
@@ -128,11 +128,11 @@ ROUTES: dict[str, Route] = {
         "An answer to a prompt",
         takes(MODEL, {"prompt": TEXT, "suffix": TEXT, "system": TEXT, "template": TEXT, "raw": FLAG,
                       "context": many(COUNT), **ASKED}),
-        answers(ref("Generated"), (LINES, ref("Generated"))),
+        answers(ref("Generated"), (LINES, either(ref("Generated"), ref("Error")))),
     ),
     "POST /api/chat": (
         "An answer to messages", takes(MODEL, {"messages": many(TOLD), **TOOLS, **ASKED}),
-        answers(ref("Chatted"), (LINES, ref("Chatted"))),
+        answers(ref("Chatted"), (LINES, either(ref("Chatted"), ref("Error")))),
     ),
     "POST /api/embed": (
         "Vectors of texts", takes(MODEL, {"input": INPUT, "truncate": FLAG, "dimensions": WHOLE, "options": ANY}),

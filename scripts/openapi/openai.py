@@ -42,6 +42,10 @@ RESPONSE_ITEM = either(
     has({"id": TEXT, "type": one_of("function_call"), "call_id": TEXT, "name": TEXT, "arguments": TEXT,
          "status": one_of("in_progress", "completed")}),
 )  # fmt: skip
+RESPONSE_USAGE = has({
+    "input_tokens": COUNT, "input_tokens_details": has({"cached_tokens": COUNT, "cache_write_tokens": COUNT}),
+    "output_tokens": COUNT, "output_tokens_details": has({"reasoning_tokens": COUNT}), "total_tokens": COUNT,
+})  # fmt: skip
 RESPONSE = has(
     {
         "id": TEXT, "object": one_of("response"), "created_at": COUNT, "model": TEXT,
@@ -52,12 +56,9 @@ RESPONSE = has(
         "max_tool_calls": {"type": "null"}, "parallel_tool_calls": FLAG, "previous_response_id": {"type": "null"},
         "reasoning": has({"effort": or_null(TEXT), "summary": or_null(TEXT)}), "service_tier": TEXT,
         "temperature": NUMBER, "text": ANY, "tool_choice": either(TEXT, ANY), "tools": many(ANY), "top_logprobs": COUNT,
-        "top_p": NUMBER, "truncation": one_of("auto", "disabled"), "user": or_null(TEXT), "metadata": ANY,
-        "usage": or_null(has({
-            "input_tokens": COUNT, "input_tokens_details": has({"cached_tokens": COUNT}), "output_tokens": COUNT,
-            "output_tokens_details": has({"reasoning_tokens": COUNT}), "total_tokens": COUNT})),
+        "top_p": NUMBER, "truncation": one_of("auto", "disabled"), "metadata": ANY,
     },
-    {"dropped_messages": COUNT, "completed_at": or_null(COUNT)},
+    {"dropped_messages": COUNT, "user": TEXT, "usage": RESPONSE_USAGE},
 )  # fmt: skip
 SCHEMAS: dict[str, Schema] = {
     "OpenAIError": has({"error": has({"message": TEXT, "type": TEXT, "param": or_null(TEXT), "code": or_null(TEXT)})}),
@@ -140,13 +141,13 @@ ROUTES: dict[str, Route] = {
         takes({**MODEL, "messages": many(OPENAI_TOLD, minItems=1)},
               {**LIMITS, **TOOLS, "tool_choice": CHOICE, "parallel_tool_calls": FLAG, "max_completion_tokens": WHOLE,
                "logprobs": FLAG, "top_logprobs": ASKED["top_logprobs"]}),
-        answers(ref("ChatCompletion"), (EVENTS, ref("ChatChunk"))),
+        answers(ref("ChatCompletion"), (EVENTS, either(ref("ChatChunk"), ref("OpenAIError")))),
     ),
     "POST /v1/completions": (
         "Answers to prompts",
         takes({**MODEL, "prompt": either(NAME, many(NAME, minItems=1, maxItems=3), many(COUNT, minItems=1))},
               {**LIMITS, "suffix": TEXT, "echo": FLAG, "best_of": WHOLE, "logprobs": ASKED["top_logprobs"]}),
-        answers(ref("Completion"), (EVENTS, ref("Completion"))),
+        answers(ref("Completion"), (EVENTS, either(ref("Completion"), ref("OpenAIError")))),
     ),
     "POST /v1/embeddings": (
         "Vectors of texts",

@@ -28,7 +28,10 @@ class Description:
         while "$ref" in said:
             said = self._at(said["$ref"])
         content = said.get("content", {})
-        found: dict[str, Any] | None = content[answer.kind]["schema"] if content else None
+        if not content:
+            return None
+        kind = answer.kind if answer.kind in content or answer.kind not in STREAMS else "application/json"
+        found: dict[str, Any] = content[kind]["schema"]  # OpenAI's completions: one schema, streamed or not
         return found
 
     def faults(self, probe: Probe, answer: Answer) -> Iterator[str]:
@@ -42,6 +45,25 @@ class Description:
         for document in answer.documents:
             for error in validator.iter_errors(document):
                 yield f"{probe.name}: {_deepest(error)}"
+
+    def ways(self, schema: dict[str, Any]) -> list[dict[str, Any]]:
+        """A schema's alternatives, references followed."""
+        while "$ref" in schema:
+            schema = self._at(schema["$ref"])
+        inner = schema.get("anyOf") or schema.get("oneOf")
+        if inner:
+            return [way for one in inner for way in self.ways(one)]
+        if "allOf" in schema:
+            merged: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
+            for one in (way for part in schema["allOf"] for way in self.ways(part)):
+                merged["properties"] |= one.get("properties", {})
+                merged["required"] += one.get("required", [])
+            return [merged]
+        return [schema]
+
+    def kinds(self, schema: dict[str, Any]) -> list[str]:
+        told = schema.get("type", "object" if "properties" in schema else [])
+        return [told] if isinstance(told, str) else list(told)
 
     def _at(self, pointer: str) -> Any:
         found: Any = self._document

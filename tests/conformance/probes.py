@@ -60,14 +60,19 @@ def ask(client: httpx.Client, probe: Probe) -> Answer:
 
 def _documents(kind: str, text: str) -> Iterator[Any]:
     if kind == "text/event-stream":
-        told = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
-        yield from (json.loads(line) for line in told if line != "[DONE]")
+        yield from events(text)
     elif kind == "application/x-ndjson":
-        yield from map(json.loads, text.splitlines())
+        yield from map(json.loads, text.strip().split("\n"))
     elif kind == "application/json":
         yield json.loads(text)
     elif text:
         yield text
+
+
+def events(text: str) -> list[Any]:
+    """The data of a stream's events, but for OpenAI's last one, which is no JSON."""
+    told = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
+    return [json.loads(line) for line in told if line != "[DONE]"]
 
 
 def _both(name: str, route: str, body: Mapping[str, Any]) -> tuple[Probe, Probe]:
