@@ -17,7 +17,8 @@ import pytest
 
 from manifests.gguf import Gguf
 from runtime.models.load import load
-from scripts.benchmarks import crossing, engine, figures, line, load, plot, report, server, shapes, waits
+from scripts.benchmarks import crossing, engine, figures, line, plot, report, server, shapes, waits
+from scripts.benchmarks import load as crowd
 from scripts.benchmarks.machine import Limits
 from scripts.benchmarks.player import Player
 from scripts.benchmarks.turns import Comparison, compare, summary
@@ -233,8 +234,8 @@ def test_server_sections(model: Path, tmp_path: Path) -> None:
 
 def test_load_section(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("IDLE", 20), ("ACTIVE", 4), ("LONG", 8), ("CHAT", 200), ("CHATS", 2), ("TEXT", 500)):
-        monkeypatch.setattr(load, name, value)
-    found = load.measure(model, tmp_path, threads=1, runs=1)
+        monkeypatch.setattr(crowd, name, value)
+    found = crowd.measure(model, tmp_path, threads=1, runs=1)
     for one in found:
         check_comparison(one, ["sealift"], rounds=1)
         spans = one["extra"]["ms"]

@@ -54,8 +54,8 @@ class Server:
             raise SystemExit(f"bench: sealift serve did not start: {line.strip()}")
         self.listening = time.perf_counter() - self.started
         self.port = int(found[1])
-        self._reader = threading.Thread(target=self._process.stderr.read, daemon=True)  # a full pipe would stop the server
-        self._reader.start()
+        self._reader = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._reader.start()  # a full pipe would stop the server
 
     def stop(self) -> None:
         self._process.terminate()

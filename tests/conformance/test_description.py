@@ -1,4 +1,5 @@
-"""docs/api/openapi.json is what the server does: every route, and the answers of a served model, field by field."""
+"""docs/api/openapi.json is what the server does: every route, and the answers of a served model, field by field. These
+answers also have the fields that Ollama's and OpenAI's published descriptions require, of their types."""
 
 from __future__ import annotations
 
@@ -11,13 +12,16 @@ from jsonschema import Draft202012Validator
 
 from runtime.api.app import ROUTES
 from scripts.openapi.__main__ import page
+from tests.conformance import published
 from tests.conformance.described import Description
 from tests.conformance.probes import PROBES, Answer, Probe, ask
+from tests.conformance.published import ON_PURPOSE
 from tests.conformance.served import ROOT, needs_model
 
 FILE = ROOT / "docs" / "api" / "openapi.json"
 DOCUMENT: dict[str, Any] = json.loads(FILE.read_text())
 OURS = Description(DOCUMENT)
+FACTS: dict[str, dict[str, str]] = json.loads(published.VECTORS.read_text())
 
 
 def test_the_file_is_fresh() -> None:
@@ -45,7 +49,11 @@ def test_every_described_answer_is_probed() -> None:
 @needs_model
 @pytest.mark.parametrize("probe", [pytest.param(one, id=one.name) for one in PROBES])
 def test_answers_are_as_described(probe: Probe, client: httpx.Client) -> None:
-    assert list(OURS.faults(probe, ask(client, probe))) == []
+    answer = ask(client, probe)
+    assert list(OURS.faults(probe, answer)) == []
+    told = {fault.partition(":")[0] for fault in published.faults(FACTS.get(probe.name, {}), answer)}
+    purpose = {"choices[].finish_reason"} if probe.name in ON_PURPOSE and "streamed" in probe.name else set()
+    assert told == purpose
 
 
 def test_a_field_too_many_or_of_another_type_is_found() -> None:
