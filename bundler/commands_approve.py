@@ -7,20 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from bundler.commands_bundle import (
-    APPROVAL,
-    FOLDER,
-    IDENTITY,
-    JSON,
-    TRUST,
-    bar,
-    counted,
-    load_identity,
-    load_policy,
-    print_json,
-    renewed_trust,
-    say,
-)
+from bundler.inputs import APPROVAL, FOLDER, IDENTITY, JSON, TRUST, load_identity, load_policy, renewed_trust
+from bundler.printing import bar, counted, print_json, say
 
 if TYPE_CHECKING:
     from bundler.approve import ApprovalReport, Candidate

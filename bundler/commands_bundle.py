@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime, timezone
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from bundler.inputs import (
+    APPROVAL,
+    BUNDLE_PASSPHRASE,
+    CUSTODIAN,
+    FOLDER,
+    GAP,
+    IDENTITY,
+    JSON,
+    MEDIUM,
+    TRUST,
+    authenticated,
+    expiry,
+    load_identity,
+    load_policy,
+    load_trust,
+    renewed_trust,
+    sealing_of,
+)
+from bundler.printing import (
+    bar,
+    counted,
+    print_bundle,
+    print_import,
+    print_inspection,
+    print_json,
+    print_since,
+    print_verification,
+    say,
+)
+
 if TYPE_CHECKING:
     from bundler.importer import ImportReport
-    from bundler.inspect import Inspection
-    from bundler.policy import Policy
-    from bundler.seal import Keys, Sealing
-    from bundler.verify import Verification, VerifiedBundle
-    from manifests.gate import Finding
     from manifests.name import ModelName
-    from manifests.statement import Statement
     from manifests.store import Store
-    from signing.trust import TrustStore
-
-JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
-TRUST = typer.Option(
-    None, "--trust", help="The trust file to judge by, instead of the one of this host.", show_default=False
-)
-APPROVAL = typer.Option(
-    None, "--approval", help="An approval that lies elsewhere; may be given several times.", show_default=False
-)
-IDENTITY = typer.Option(
-    None,
-    "--identity",
-    envvar="SEALIFT_IDENTITY",
-    help="An age identity file, for volumes that are encrypted.",
-    show_default=False,
-)
-BUNDLE_PASSPHRASE = "SEALIFT_BUNDLE_PASSPHRASE"  # variable of the environment; keys have another one
-GAP = typer.Option(False, "--allow-gap", help="Take it although bundles before it in its channel were never seen.")
-MEDIUM = typer.Option(None, "--medium", help="Label or serial number of the medium, for the custody log.")
-CUSTODIAN = typer.Option(None, "--custodian", help="Who carries it, for the custody log.")
-FOLDER = typer.Argument(help="The folder with the volumes, or one of the volumes.", show_default=False)
 
 # Set by the door (sealift.py), where there is an engine: packs a model's weights for this machine.
 prepare_model: Callable[[Store, ModelName], object] | None = None
@@ -125,14 +124,14 @@ def export_(
     from signing.hosttrust import HostTrust
     from signing.keyring import open_signer
 
-    sealing = _sealing(encrypt or [], index, with_trust=with_trust, passphrase=encrypt_passphrase)
+    sealing = sealing_of(encrypt or [], index, with_trust=with_trust, passphrase=encrypt_passphrase)
     chain = HostTrust.here().chain() if with_trust else None  # before the work: there may be nothing signed
     options = Options(
         volume_size=parse_size(volume_size),
         channel=channel,
         sequence=seq,
         label=label,
-        expires=_moment(expires),
+        expires=expiry(expires),
         parity=parity,
         sealing=sealing,
     )
@@ -154,7 +153,7 @@ def export_(
     also = f" and {len(report.parity)} parity volume(s)" if report.parity else ""
     also += f", encrypted for {len(sealing.recipients)} recipient(s)" if sealing else ""
     print(f"{len(statement.volumes)} volume(s){also}, {show_size(report.bytes)}, in {report.folder}")
-    _print_since(statement)
+    print_since(statement)
     say(
         "finished the export that was interrupted"
         if report.resumed
@@ -216,8 +215,8 @@ def verify_(
     if as_json:
         print_json(report.as_dict())
     else:
-        _print_bundle(report.bundle)
-        _print_verification(report)
+        print_bundle(report.bundle)
+        print_verification(report)
 
 
 def _write_slip(folder: Path, slip: Path, as_json: bool) -> None:
@@ -248,7 +247,7 @@ def inspect_(
     if as_json:
         print_json(found.as_dict())
     else:
-        _print_inspection(found)
+        print_inspection(found)
 
 
 @bundle_app.command("import")
@@ -305,8 +304,8 @@ def import_(
     if as_json:
         print_json(report.as_dict() | {"receipt": kept.as_dict() if kept else None})
     else:
-        _print_bundle(report.bundle)
-        _print_import(report)
+        print_bundle(report.bundle)
+        print_import(report)
     if prepare and report.complete:
         _prepare(report)
 
@@ -324,243 +323,3 @@ def _prepare(report: ImportReport) -> None:
             if not hasattr(error, "exit_code"):
                 raise
             print(f"sealift: {model.name.short} is imported, and its weights are not packed: {error}", file=sys.stderr)
-
-
-# -- input
-
-
-def load_trust(path: Path | None) -> TrustStore:
-    from bundler.errors import BadRequest
-    from signing.hosttrust import HostTrust
-    from signing.trust import TrustStore
-
-    if path is None:
-        return HostTrust.here().load()
-    if not path.is_file():
-        raise BadRequest(f"there is no trust file {path}")
-    return TrustStore.load(path)
-
-
-def load_identity(path: Path | None, folder: Path | None = None) -> Keys | None:
-    """The identity that was named; or the one that lies in `folder` under a passphrase, if there is one."""
-    from bundler import seal
-    from bundler.conceal import LOCKED
-
-    if path is None and folder is not None:
-        place = folder if folder.is_dir() else folder.parent
-        path = next(iter(sorted(place.glob(f"*{LOCKED}"))), None)
-    if path is None:
-        return None
-    return seal.unlock(path, _bundle_passphrase(path.name)) if seal.is_locked(path) else seal.load_keys(path)
-
-
-def _sealing(encrypt: list[str], index: str, *, with_trust: bool, passphrase: bool) -> Sealing | None:
-    from bundler import seal
-    from bundler.errors import BadRequest
-
-    if index not in ("hidden", "readable"):
-        raise BadRequest(f"--index {index[:40]!r}: expected hidden or readable")
-    if not encrypt and not passphrase:
-        return None
-    if with_trust and index == "hidden":
-        raise BadRequest(
-            "--with-trust lies beside the volumes in clear, and names signers and channels",
-            hint="carry it another way (sealift trust export), or add --index readable",
-        )
-    locked = None
-    if passphrase:
-        locked = seal.lock(_bundle_passphrase("the bundle", confirm=True))
-        encrypt = [*encrypt, locked[0]]
-    return seal.Sealing(recipients=seal.recipients(encrypt), hidden=index == "hidden", locked=locked)
-
-
-def _bundle_passphrase(what: str, *, confirm: bool = False) -> bytes:
-    from signing.passphrase import find_passphrase
-
-    return find_passphrase(what, confirm=confirm, variable=BUNDLE_PASSPHRASE)
-
-
-def renewed_trust(folder: Path, given: Path | None, policy: Policy, *, keep: bool) -> TrustStore:
-    """The trust of this host, with what the bundle carries; a trust file that was named is taken as it is."""
-    from bundler import carried
-    from signing.hosttrust import HostTrust
-
-    if given is not None:
-        return load_trust(given)
-    renewed = carried.renew(folder, HostTrust.here(), policy.profile, keep=keep)
-    for note in renewed.notes:
-        say(note)
-    return renewed.trust
-
-
-def authenticated(
-    folder: Path, trust: Path | None, policy: Policy, extra: Sequence[Path], keys: Keys | None = None
-) -> VerifiedBundle:
-    """Steps 1 to 3 once more, for the receipt of a bundle that was refused later."""
-    from bundler import verify
-    from bundler.channels import Channels
-
-    moment = Channels.imported().moment(datetime.now(timezone.utc))
-    return verify.authenticate(folder, load_trust(trust), policy, moment, extra, keys=keys)
-
-
-def load_policy(allow_gap: bool = False) -> Policy:
-    from bundler.policy import Policy
-    from manifests.home import home
-
-    policy = Policy.load(home() / "policy.toml")
-    return replace(policy, allow_gap=True) if allow_gap else policy
-
-
-def _moment(text: str | None) -> str | None:
-    """A day or a moment in UTC, as the statement writes it."""
-    from bundler.errors import BadRequest
-    from manifests.statement import parse_time
-
-    if text is None:
-        return None
-    full = f"{text}T23:59:59Z" if len(text) == 10 else text
-    try:
-        moment = parse_time(full)
-    except ValueError:
-        raise BadRequest(f"--expires {text[:40]!r}: expected 2027-01-31 or 2027-01-31T12:00:00Z") from None
-    if moment <= datetime.now(timezone.utc):
-        raise BadRequest(f"--expires {text}: that time has passed, so nobody could import the bundle")
-    return full
-
-
-# -- output
-
-
-def say(text: str) -> None:
-    print(f"sealift: {text}", file=sys.stderr)
-
-
-def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_bundle(bundle: VerifiedBundle) -> None:
-    from bundler.sizes import show_size
-
-    statement = bundle.statement
-    for line in bundle.verdict.sentences():
-        print(line)
-    print(
-        f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}, created {statement.created}"
-    )
-    print(f"{len(statement.volumes)} volume(s), {show_size(bundle.size)}")
-    _print_since(statement)
-    for model in statement.models:
-        origin = model.source.get("source") or model.source.get("kind", "unknown")
-        print(f"  {model.name.short}  {model.manifest.short}  from {origin}")
-
-
-def _print_since(statement: Statement) -> None:
-    """Of a delta: what must be on the other side."""
-    from bundler.sizes import show_size
-
-    if statement.since is None:
-        return
-    print(f"only what changed since {statement.since}; the other side must have:")
-    for blob in statement.held:
-        print(f"  {blob.digest}  {show_size(blob.size)}")
-    for blob in statement.built:
-        if blob.built:
-            size = sum(piece.size for piece in blob.built.pieces if piece.base is None)
-            print(
-                f"  {blob.digest.short} is built there from {blob.built.base.short} and {show_size(size)} that travel"
-            )
-
-
-def _print_verification(report: Verification) -> None:
-    for note in report.notes:
-        print(f"note: {note}")
-    for item in report.not_checked:
-        if item not in report.bundle.verdict.not_checked:  # printed with the verdict already
-            print(f"not checked: {item}")
-    print(
-        "verified: every byte of every volume is as signed" if report.complete else "the statement is trusted (dry run)"
-    )
-
-
-def _print_import(report: ImportReport) -> None:
-    for finding in report.findings:
-        print_finding(finding)
-    for note in report.notes:
-        print(f"note: {note}")
-    for item in report.not_checked:
-        if item not in report.bundle.verdict.not_checked:
-            print(f"not checked: {item}")
-    words = {"new": "new", "same": "was here already", "replaced": "replaced", "kept": "kept as it was here"}
-    for model in report.models:
-        before = f" (before: {model.previous.short})" if model.action in ("replaced", "kept") and model.previous else ""
-        print(f"{'imported' if report.complete else 'would import'} {model.name.short}: {words[model.action]}{before}")
-
-
-def print_finding(finding: Finding) -> None:
-    word = "ignored" if finding.action == "ignore" else finding.severity
-    print(f"{word}: {finding.place}: {finding.text} [{finding.rule}]")
-
-
-def _print_inspection(found: Inspection) -> None:
-    from bundler.sizes import show_size
-
-    statement = found.statement
-    print("unverified: this is what the medium says of itself" if not found.trusted else "the statement is trusted")
-    print(
-        f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}, created {statement.created}"
-    )
-    for model in statement.models:
-        print(f"  {model.name.short}  {model.manifest.short}")
-    print(f"  {len(statement.blobs)} blobs, {show_size(sum(blob.size for blob in statement.blobs))}")
-    _print_since(statement)
-    for line in found.verdict.sentences() if found.verdict else [f"signature by key {keyid}" for keyid in found.keyids]:
-        print(line)
-    for item in found.approvals:
-        print(f"  {item.name}  an approval, signed by {len(item.keyids)} key(s)")
-    words = {"here": "here, not read", "missing": "MISSING", "size": "WRONG SIZE"}
-    for volume in found.volumes:
-        print(f"  {volume.name}  {show_size(volume.size)}  {words[volume.state]}")
-
-
-# -- progress
-
-Bar = Callable[[int, int], None]
-
-
-@contextlib.contextmanager
-def bar(title: str) -> Iterator[Bar | None]:
-    """Bytes, rate and time left on a terminal; nothing when piped."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(title, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
-
-
-def counted(bar: Bar | None, folder: Path) -> Callable[[int], None] | None:
-    """From pieces to a running sum, against the size of the volumes that lie there."""
-    if bar is None:
-        return None
-    place = folder if folder.is_dir() else folder.parent
-    paths = [*place.glob("*.v*.tar"), *place.glob("*.v*.tar.age")]
-    total, done = sum(path.stat().st_size for path in paths), 0
-
-    def add(count: int) -> None:
-        nonlocal done
-        done += count
-        bar(min(done, total), total)
-
-    return add

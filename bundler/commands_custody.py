@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from bundler.commands_bundle import JSON, print_json, say
+from bundler.inputs import JSON
+from bundler.printing import print_json, say
 
 if TYPE_CHECKING:
     from bundler.custody_head import Kept, Keys

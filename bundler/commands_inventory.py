@@ -8,7 +8,8 @@ from pathlib import Path
 
 import typer
 
-from bundler.commands_bundle import JSON, print_json, say
+from bundler.inputs import JSON
+from bundler.printing import print_json, say
 
 inventory_app = typer.Typer(
     invoke_without_command=True,

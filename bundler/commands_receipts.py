@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bundler.commands_bundle import JSON, TRUST, load_policy, load_trust, print_json, say
+from bundler.inputs import JSON, TRUST, load_policy, load_trust
+from bundler.printing import print_json, say
 
 if TYPE_CHECKING:
     from bundler.receipts import Receipt

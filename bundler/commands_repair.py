@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from bundler.commands_bundle import JSON, bar, counted, print_json, say
+from bundler.inputs import JSON
+from bundler.printing import bar, counted, print_json, say
 
 if TYPE_CHECKING:
     from bundler.errors import RepairImpossible

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from bundler.commands_bundle import JSON, load_policy, print_finding, print_json
+from bundler.inputs import JSON, load_policy
+from bundler.printing import print_finding, print_json
 
 
 def register(app: typer.Typer) -> None:

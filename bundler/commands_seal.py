@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from bundler.commands_bundle import JSON, print_json, say
+from bundler.inputs import JSON
+from bundler.printing import print_json, say
 
 
 def register(bundle_app: typer.Typer) -> None:

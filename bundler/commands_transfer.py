@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bundler.commands_bundle import (
-    FOLDER,
-    IDENTITY,
-    JSON,
-    TRUST,
-    bar,
-    counted,
-    load_identity,
-    load_policy,
-    load_trust,
-    print_json,
-    say,
-)
+from bundler.inputs import FOLDER, IDENTITY, JSON, TRUST, load_identity, load_policy, load_trust
+from bundler.printing import bar, counted, print_json, say
 
 if TYPE_CHECKING:
     from bundler.rooms import Rooms
@@ -131,7 +120,7 @@ def receive_(
     and the drop folder is never changed. Stop it at any time: the next run remembers.
 
     Exit codes of --once: 0 all that was seen is in, 1 something was refused or damaged, 3 a bundle is not trusted,
-    4 something is still missing.
+    4 something is still missing, or encrypted for others.
     """
     from bundler.errors import BadRequest
     from bundler.receive import watch as run

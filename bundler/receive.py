@@ -75,7 +75,8 @@ class Watch:
         try:
             return self._sort(path)
         except CannotDecrypt as error:
-            self._rooms.say({"event": "encrypted", "bundle": "", "name": path.name, "why": str(error)})
+            self._rooms.unopened.add(path.name)
+            self._rooms.say({"event": "encrypted", "bundle": "", "name": path.name, "why": f"{error}: {error.hint}"})
         except MediumUnavailable as error:
             self._rooms.say({"event": "unreadable", "bundle": "", "name": path.name, "why": str(error)})
         except (BundlerError, SigningError) as error:

@@ -295,6 +295,7 @@ class Rooms:
         self.base, self.trust, self.say, self.repair, self._host = base, trust, say, repair, host
         self._policy, self._store, self._seen, self._keeper = policy or Policy(), store, seen, keeper
         self.keys = keys
+        self.unopened: set[str] = set()  # encrypted volumes that `keys` do not open
         self._carried: dict[str, Path] = {}  # by stem; of those that only collect
         self._known: dict[str, Room | None] = {}
         self._lock = -1
@@ -391,7 +392,7 @@ class Rooms:
             return 3
         if "refused" in states or any(room.damaged for room in self if room.state == "open"):
             return 1
-        return 4 if "open" in states else 0
+        return 4 if "open" in states or self.unopened else 0
 
     def advance(self, *, settled: bool) -> None:
         for room in self:

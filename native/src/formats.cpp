@@ -154,7 +154,7 @@ void block_values(const Format& format, const Codes& c, float* out) {
     switch (format.form) {
       case Form::FLAT: out[k] = format.has_min ? d * q + m : d * q; break;
       case Form::SUPER: out[k] = (d * static_cast<float>(c.sc[k / 32])) * q - m * static_cast<float>(c.mn[k / 32]); break;
-      case Form::FIXED: break;  // has no blocks
+      case Form::FIXED: case Form::PAIRS: break;  // has no blocks
       case Form::SUPER6: out[k] = (d * static_cast<float>(static_cast<int8_t>(c.sc[k / 16]))) * q; break;
     }
   }

@@ -21,7 +21,7 @@ struct Codes {
   uint8_t mn[8];
 };
 
-enum class Form { FLAT, SUPER, SUPER6, FIXED };  // FIXED: of panels only (linear_fixed.cpp)
+enum class Form { FLAT, SUPER, SUPER6, FIXED, PAIRS };  // FIXED, PAIRS: of panels only (linear_layout.h)
 
 struct Format {
   int32_t type;          // sl_type

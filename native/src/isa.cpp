@@ -23,12 +23,12 @@ bool cpu_has_f16c() {
 }
 #endif
 
-// AMX: the CPU has tiles of int8 (CPUID leaf 7, EDX bits 24 and 25), the system keeps tile registers (XCR0 bits 17 and 18), and
+// AMX: the CPU has tiles of bfloat16 and int8 (CPUID leaf 7, EDX bits 22, 24, 25), the system keeps tile registers (XCR0 bits 17 and 18), and
 // gives this process leave to use them, for all its threads and for good (Linux, Documentation/arch/x86/xstate.rst).
 bool may_use_amx() {
   unsigned a, b, c, d;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & bit_OSXSAVE) == 0) return false;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d >> 24 & 3) != 3) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d >> 22 & 13) != 13) return false;
   unsigned low, high;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   if ((low >> 17 & 3) != 3) return false;

@@ -99,6 +99,7 @@ const LinearBody* linear_body(int isa) {
 }
 
 const Format& panel_format(int32_t type, const LinearBody& body) {
+  if (body.pairs && type == SL_BF16) return PAIRS;
   return body.fixed && (type == SL_F16 || type == SL_BF16) ? FIXED : format_of(type);
 }
 
@@ -184,14 +185,17 @@ class Products {
 
   static int heights(std::span<const Product> products) {
     const LinearBody& body = *products[0].weight->body_;
-    const auto plain = [](const Product& product) { return product.weight->format_->bits % 16 == 0; };
+    const auto plain = [](const Product& product) {
+      const Format& format = *product.weight->format_;
+      return format.bits % 16 == 0 && format.form != Form::PAIRS;
+    };
     return std::any_of(products.begin(), products.end(), plain) ? body.n_plain : body.n_tokens;
   }
 
   int64_t panels_of(const Linear& weight) const { return divide_up(weight.rows_, tiles_.body.lanes); }
 
   static bool alike(const Format& a, const Format& b) {
-    if (a.bits % 16 == 0 || b.bits % 16 == 0) return a.bits == b.bits;  // plain or fixed point
+    if (a.bits % 16 == 0 || b.bits % 16 == 0) return a.bits == b.bits && a.form == b.form;  // plain, fixed point, pairs
     const bool super6 = a.form == Form::SUPER6;
     if (super6 != (b.form == Form::SUPER6) || a.has_min != b.has_min) return false;
     return largest_q(a.bits) == largest_q(b.bits) && (a.has_min || a.zero == b.zero);

@@ -8,6 +8,8 @@
 // BF16 do not round x, but for bodies that pack F16 and BF16 as fixed point (AVX-512): those round x to 14 bits and the
 // weight to 14 to 16 bits, sign included, per 32 values, which errs less on average than llama.cpp's x in float16 (F16) and far
 // less than its x in bfloat16 (BF16), at twice float32's rate (linear_fixed.cpp; tests/native/test_linear.py).
+// With AMX the bits of integer formats, F32 and F16 are those of AVX-512 VNNI; BF16 is multiplied as it is, with 16 bits of x
+// (linear_amx.inc).
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,7 @@
 // linear_avx512_amx.cpp: Intel Sapphire Rapids and later servers (2023-). As avx512-vnni, whose panels and bits it has, but
-// for tiles of 16 tokens and more of integer formats, which go through AMX.
-// Compile with the flags of linear_avx512_vnni.cpp, -mamx-tile -mamx-int8.
+// for tiles of 16 tokens and more of integer formats, which go through AMX with the same bits, and BF16, which goes through AMX
+// alone.
+// Compile with the flags of linear_avx512_vnni.cpp, -mamx-tile -mamx-int8 -mamx-bf16.
 #include "linear_body.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \

@@ -21,8 +21,9 @@ using TileKernel = void (*)(const Tile&);
 struct LinearBody {
   int lanes;             // rows in a panel
   bool fixed;            // F16 and BF16 become fixed point
+  bool pairs;            // and BF16 pairs instead
   const int* tokens;     // tile heights a kernel exists for: ascending, tokens[0] == 1
-  int n_tokens, n_plain;  // how many heights integer formats have, and how many (of the lowest) plain ones and fixed point
+  int n_tokens, n_plain;  // how many heights integer formats have, and how many (of the lowest) F32, F16, fixed point
   TileKernel (*kernel)(int32_t type, int tokens);
   // Packs `tokens` rows of x (leading dimension x_stride) for a weight of this type.
   void (*pack_x)(int32_t type, const float* x, int64_t x_stride, int64_t cols, int tokens, uint8_t* out);

@@ -20,12 +20,15 @@
 // with zeros to whole groups of 32 columns.
 // Codes: 16 vectors of 4L bytes, each two columns, int16, of all rows; value = code * 2^e.
 //
+// Pairs, what BF16 becomes for AMX: bf16, codes as of fixed point, no scales.
+//
 // Activations of a tile of T tokens (they, too, are read once, in order):
 //   integer formats, per 32 columns: i8 q[T][32], f32 d[T], i32 c[T] = -zero * sum(q) (SUPER6: [2][T], one per 16 columns),
 //     and formats with minima f32 s[T] = d * sum(q)
 //     In tiles that the body multiplies in pairs (linear_body.inc) the first 16 q are shifted, and c makes up for it.
 //   plain formats: f32 x[cols][T].
 //   fixed point, per 32 columns: i16 q[T][32], f32 d[T].
+//   pairs, per 32 columns: bf16 high[T][32], bf16 low[T][32]; x = high + low, but for its last bits.
 //
 // Functions here are static: this header is compiled for every instruction set, and a shared copy could be the wrong one.
 #pragma once
@@ -39,6 +42,8 @@ constexpr int GROUP = 32;   // columns that share an activation scale
 constexpr int CHUNK = 256;  // columns of codes that lie together
 constexpr int32_t FIXED16 = 1 << 16;  // the type of fixed point panels: no sl_type
 extern const Format FIXED;
+constexpr int32_t BF16_PAIRS = FIXED16 + 1;  // the type of BF16 panels for AMX
+extern const Format PAIRS;
 constexpr int FIXED_LEVELS = 8191;    // the largest |q| of x for fixed point
 
 static constexpr int64_t whole_groups(int64_t columns) { return (columns + GROUP - 1) / GROUP * GROUP; }
@@ -46,7 +51,7 @@ static constexpr int64_t whole_groups(int64_t columns) { return (columns + GROUP
 static constexpr int64_t code_bytes(int bits, int lanes) { return int64_t{GROUP} * lanes * bits / 8; }
 
 static constexpr int64_t scale_bytes(Form form, bool has_min, int lanes, int64_t columns) {
-  if (columns == 0) return 0;
+  if (columns == 0 || form == Form::PAIRS) return 0;
   if (form == Form::FIXED) return (columns / GROUP + 3) / 4 * 4 * lanes;
   const int64_t head = form == Form::SUPER ? 4 : form == Form::SUPER6 ? 2 : 0;
   const int64_t each = form == Form::FLAT && has_min ? 4 : 2;
@@ -60,6 +65,7 @@ static constexpr int64_t chunk_bytes(int bits, Form form, bool has_min, int lane
 
 // Bytes of one token's share of a packed tile, per 32 columns of an integer format.
 static constexpr int64_t token_bytes(Form form, bool has_min) {
+  if (form == Form::PAIRS) return 4 * GROUP;
   return form == Form::FIXED ? 2 * GROUP + 4 : GROUP + (form == Form::SUPER6 || has_min ? 12 : 8);
 }
 

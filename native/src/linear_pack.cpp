@@ -114,17 +114,26 @@ void take_chunk(const Format& format, const uint8_t* chunk, int64_t columns, int
   }
 }
 
+// Where column k of a row lies in a panel of pairs.
+int64_t pair_at(int64_t k, int lane, int lanes) { return k / 2 * 4 * lanes + 4 * lane + k % 2 * 2; }
+
 void place_plain(const uint8_t* src, int64_t cols, int width, int lane, int lanes, uint8_t* out) {
   for (int64_t k = 0; k < cols; ++k) std::memcpy(out + (k * lanes + lane) * width, src + k * width, static_cast<size_t>(width));
 }
 
 }  // namespace
 
+const Format PAIRS = {BF16_PAIRS, "pairs", 1, 2, 16, 0, false, Form::PAIRS, nullptr};
+
 void pack_panel(const Format& format, const sl_tensor& tensor, int64_t first_row, int lanes, uint8_t* out) {
   const int64_t cols = tensor.cols, row_bytes = cols / format.block * format.block_bytes;
   const int rows = static_cast<int>(std::min<int64_t>(lanes, tensor.rows - first_row));
   for (int lane = 0; lane < rows; ++lane) {
     const uint8_t* src = static_cast<const uint8_t*>(tensor.data) + (first_row + lane) * row_bytes;
+    if (format.form == Form::PAIRS) {
+      for (int64_t k = 0; k < cols; ++k) std::memcpy(out + pair_at(k, lane, lanes), src + 2 * k, 2);
+      continue;
+    }
     if (format.form == Form::FIXED) {
       pack_fixed_row(tensor, src, lane, lanes, out);
       continue;
@@ -144,6 +153,10 @@ void pack_panel(const Format& format, const sl_tensor& tensor, int64_t first_row
 
 void unpack_row(const Format& format, const uint8_t* panel, int lane, int lanes, int64_t cols, float* out) {
   if (format.form == Form::FIXED) return unpack_fixed_row(panel, lane, lanes, cols, out);
+  if (format.form == Form::PAIRS) {
+    for (int64_t k = 0; k < cols; ++k) out[k] = plain_value(SL_BF16, panel + pair_at(k, lane, lanes));
+    return;
+  }
   if (format.read == nullptr) {
     const int64_t width = format.block_bytes;
     for (int64_t k = 0; k < cols; ++k) out[k] = plain_value(format.type, panel + (k * lanes + lane) * width);

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <limits>
 
+#include "isa.h"
 #include "memory.h"
 #include "pool.h"
 
@@ -82,6 +83,22 @@ LOOP(halves_avx512, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(),
 #if defined(__GNUC__) && (defined(__clang__) || __GNUC__ >= 12)
 LOOP(dots_avx, "avx2,avxvnni", __m256i, _mm256_setzero_si256(), _mm256_dpbusd_avx_epi32(sum, a, b))
 #define HAS_AVX_VNNI 1
+
+// Tiles of 16 by 32 and 32 by 16 bfloat16; one of them stands for kSixteen instructions of the loops above.
+constexpr int kSixteen = 16;
+__attribute__((target("amx-tile,amx-bf16"))) void halves_amx() {
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, zeros[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16};
+  } config;
+  asm volatile("ldtilecfg %0\n\ttilezero %%tmm4\n\ttilezero %%tmm5" : : "m"(config));
+  for (int64_t i = 0; i < kRounds * kChains / kSixteen; i += 4) {
+    asm volatile("tdpbf16ps %%tmm5, %%tmm4, %%tmm0\n\ttdpbf16ps %%tmm5, %%tmm4, %%tmm1\n\t"
+                 "tdpbf16ps %%tmm5, %%tmm4, %%tmm2\n\ttdpbf16ps %%tmm5, %%tmm4, %%tmm3" : :);
+  }
+  asm volatile("tilerelease");
+}
 #endif
 #undef LOOP
 
@@ -108,6 +125,9 @@ Loop float_loop() {
 }
 
 Loop half_loop() {
+#if defined(HAS_AVX_VNNI)
+  if (isa_supported(SL_ISA_AVX512_AMX)) return {"amx-bf16", 16 * 16 * 32 * 2.0 / kSixteen, halves_amx};
+#endif
   if (__builtin_cpu_supports("avx512f") && feature(5)) return {"avx512-bf16", 64, halves_avx512};
   return {"", 0, nullptr};
 }

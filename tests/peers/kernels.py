@@ -130,7 +130,12 @@ def top(kind: str) -> int:
 
 def is_fixed(kind: str, isa: int) -> bool:
     """Whether a body multiplies this format in fixed point (linear_fixed.cpp)."""
-    return kind in ("F16", "BF16") and isa in (ISAS["avx512-vnni"], ISAS["avx512-amx"])
+    return (kind == "F16" and isa == ISAS["avx512-amx"]) or (kind in ("F16", "BF16") and isa == ISAS["avx512-vnni"])
+
+
+def is_pairs(kind: str, isa: int) -> bool:
+    """Whether a body splits x in two bfloat16 for it (linear_amx.inc)."""
+    return kind == "BF16" and isa == ISAS["avx512-amx"]
 
 
 def used_weights(tensor: Tensor, isa: int) -> NDArray[np.float64]:
@@ -152,6 +157,12 @@ def used_x(kind: str, x: NDArray[np.float32], isa: int) -> NDArray[np.float64]:
     """x [n, cols] as the body has it for a weight of this format."""
     if is_fixed(kind, isa):
         return rounded(np.pad(x, [(0, 0), (0, -x.shape[1] % 32)]), kind)[:, : x.shape[1]]
+    if is_pairs(kind, isa):
+        high = (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        rest = gguf.quants.quantize(x - high, gguf.GGMLQuantizationType.BF16)
+        low = gguf.quants.dequantize(rest, gguf.GGMLQuantizationType.BF16).reshape(x.shape)
+        both: NDArray[np.float64] = high.astype(np.float64) + low.astype(np.float64)
+        return both
     return x.astype(np.float64) if kind in PLAIN else rounded(x, kind)
 
 
