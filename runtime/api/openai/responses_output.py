@@ -66,7 +66,7 @@ class Output:
             "output": self._items,
             "usage": {
                 "input_tokens": usage.prompt_tokens,
-                "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+                "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
                 "output_tokens": usage.generated_tokens,
                 "output_tokens_details": {"reasoning_tokens": self._thinking_tokens(usage.generated_tokens)},
                 "total_tokens": usage.prompt_tokens + usage.generated_tokens,
