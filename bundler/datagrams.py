@@ -45,10 +45,11 @@ class What(IntEnum):
     VOLUME = 0
     PARITY = 1
     APPROVAL = 2
+    TRUST = 3
 
 
 _WHATS = tuple(What)
-_LIMITS = (MAX_VOLUMES, 255, MAX_APPROVALS)
+_LIMITS = (MAX_VOLUMES, 255, MAX_APPROVALS, 1)
 
 
 class Symbol(NamedTuple):

@@ -296,7 +296,8 @@ class Rooms:
         self._policy, self._store, self._seen, self._keeper = policy or Policy(), store, seen, keeper
         self.keys = keys
         self.unopened: set[str] = set()  # encrypted volumes that `keys` do not open
-        self._carried: dict[str, Path] = {}  # by stem; of those that only collect
+        self._carried: dict[str, Path] = {}  # by the eight digits of the id; of those that only collect
+        self._lent: list[Path] = []  # files of this run alone
         self._known: dict[str, Room | None] = {}
         self._lock = -1
 
@@ -315,6 +316,8 @@ class Rooms:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for path in self._lent:
+            path.unlink(missing_ok=True)
         os.close(self._lock)
 
     def __iter__(self) -> Iterator[Room]:
@@ -366,7 +369,7 @@ class Rooms:
             return False
         renewed = carried.renew_from(path, self._host, self._policy.profile)
         if self._store is None:
-            self._carried[path.name.removesuffix(carried.SUFFIX)] = path
+            self._carried[path.name.removesuffix(carried.SUFFIX)[-8:]] = path
             for room in self:
                 self._keep_trust(room)
         for note in renewed.notes:
@@ -379,11 +382,19 @@ class Rooms:
             room.reconsider()
         return True
 
+    def take_chain(self, identity: str, chain: bytes) -> bool:
+        """As `take_trust`, for carried trust that came without a file, with the bundle of this id."""
+        path = self.base / f"arrived-{identity[:8]}{carried.SUFFIX}"
+        with medium_errors(path):
+            write_file(path, chain)
+        self._lent.append(path)
+        return self.take_trust(path)
+
     def _keep_trust(self, room: Room) -> None:
         """Where bundles are only collected, the next one who reads the folder wants it too."""
-        path = self._carried.get(room.stem)
+        path = self._carried.get(room.stem[-8:])
         if path is not None and path.exists() and room.folder.is_dir():
-            room.take_beside(path, path.name)
+            room.take_beside(path, room.stem + carried.SUFFIX)
 
     def exit_code(self) -> int:
         """0 where all that was seen is in; else what is worst: 3 not trusted, 1 refused or damaged, 4 not whole."""

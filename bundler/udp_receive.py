@@ -2,6 +2,8 @@
 
     strangers   of a bundle whose statement is not known yet, only the beginning of volumes is kept, in memory, under a
                 cap; when an envelope is whole, rooms.py judges it: a room, or never again a byte of that bundle
+    trust       a carried chain is put together in memory, of strangers too, under a cap, and judged by the signatures
+                of the root; if it counts, strangers that were refused may come again
     rooms       symbols wait in blocks until enough came; a whole block is written to its place in a file of the room,
                 of which kind, number and size must be those of the signed statement
     whole       a file that is covered is hashed beside the receiving thread, and gets its name if it is right
@@ -13,6 +15,7 @@ cannot take more memory or disk than the limits here.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,11 +28,14 @@ from bundler.datagrams import Heartbeat, Symbol, What
 from bundler.errors import BundlerError, MediumUnavailable
 from bundler.medium import MAX_ENVELOPE, MAX_MARK
 from bundler.rooms import Room, Rooms
+from signing.errors import SigningError
+from signing.limits import MAX_CHAIN_BYTES
 
 MAX_BLOCKS = 64 << 20  # bytes of symbols that wait in blocks; the oldest block makes room
 MAX_STRANGERS = 8
 MAX_STRANGE = 24 << 20  # bytes of one stranger: the largest envelope, and blocks around it
-MAX_REFUSED = 4096  # ids that are remembered
+MAX_REFUSED = 4096  # ids, and hashes of carried trust, that are remembered
+MAX_CHAINS = 2 * MAX_CHAIN_BYTES  # of blocks of carried trust that are not whole; the oldest chain makes room
 IDLE = 5.0  # seconds after which a stranger that fell silent makes room for another
 
 File = tuple[What, int]
@@ -55,6 +61,8 @@ class Receiver:
         self._known: dict[bytes, Room] = {bytes.fromhex(room.statement.id): room for room in rooms}
         self._strangers: dict[bytes, _Stranger] = {}
         self._refused: OrderedDict[bytes, None] = OrderedDict()
+        self._chains: OrderedDict[tuple[Any, ...], dict[int, bytes]] = OrderedDict()  # blocks of carried trust
+        self._judged: OrderedDict[bytes, None] = OrderedDict()  # hashes of chains
         self._files: dict[tuple[bytes, File], Arriving | None] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="room")
         self._jobs: list[Future[None]] = []
@@ -82,6 +90,8 @@ class Receiver:
         if isinstance(found, Heartbeat):
             if found.last and found.id in self._known and found.id not in self.ended:
                 self._end(found)
+        elif found.what == What.TRUST:
+            self._trust(found)
         elif found.id in self._known:
             self._place(found)
         elif found.id not in self._refused:
@@ -196,9 +206,7 @@ class Receiver:
         stranger = self._strangers.pop(identity)
         room = self._rooms.admit(envelope) if envelope else None
         if room is None or room.statement.id != identity.hex():
-            self._refused[identity] = None
-            if len(self._refused) > MAX_REFUSED:
-                self._refused.popitem(last=False)
+            _remember(self._refused, identity)
             return
         self._known[identity] = room
         for found, data in stranger.kept:
@@ -206,6 +214,41 @@ class Receiver:
             file = self._files[identity, found.file]
             if file is not None and file.takes(found.geometry):
                 self._write(file, found.block * found.geometry.block, data)
+
+    # -- carried trust
+
+    def _trust(self, found: Symbol) -> None:
+        if found.geometry.size > MAX_CHAIN_BYTES:
+            return
+        key = (found.id, found.geometry)
+        if found.block in self._chains.get(key, {}):
+            return
+        data = self._collect(found)
+        if data is None:
+            return
+        chain = self._chains.setdefault(key, {})
+        chain[found.block] = data
+        if len(chain) == found.geometry.blocks:
+            del self._chains[key]
+            self._renew(found.id, b"".join(chain[block] for block in sorted(chain)))
+        while sum(len(block) for chain in self._chains.values() for block in chain.values()) > MAX_CHAINS:
+            self._chains.popitem(last=False)
+
+    def _renew(self, identity: bytes, chain: bytes) -> None:
+        """Each chain once; in a repetition it is the same bytes."""
+        key = hashlib.sha256(identity + chain).digest()
+        if key in self._judged:
+            return
+        _remember(self._judged, key)
+        try:
+            if not self._rooms.take_chain(identity.hex(), chain):
+                return
+        except (BundlerError, SigningError) as error:
+            self._rooms.say({"event": "damaged", "bundle": "", "name": "carried trust", "why": str(error)})
+            return
+        self._refused.clear()
+        for room in set(self._known.values()):
+            self._submit(lambda room=room: room.advance(settled=False))  # type: ignore[misc]
 
     # -- blocks
 
@@ -272,6 +315,12 @@ class Receiver:
         jobs, self._jobs = self._jobs, []
         for job in jobs:
             job.result()
+
+
+def _remember(those: OrderedDict[bytes, None], one: bytes) -> None:
+    those[one] = None
+    if len(those) > MAX_REFUSED:
+        those.popitem(last=False)
 
 
 def envelope_of(head: bytes) -> bytes | None:

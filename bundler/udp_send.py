@@ -1,7 +1,7 @@
 """Send through a network diode: datagrams at a steady rate, with parity symbols, and never a look back.
 
-    each round     the head of the index volume (so that the receiver knows whose files these are), index volume, data
-                   volumes, parity volumes, approvals; the head and a heartbeat again and again in between
+    each round     carried trust and the head of the index volume (so that the receiver knows whose files these are),
+                   index volume, data volumes, parity volumes, approvals; the former again and again in between
     at the end     heartbeats that say so
 
 Nothing is ever read from the socket. Volumes are hashed before they are sent.
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bundler import approvals, datagrams, fec, layout
+from bundler import approvals, carried, datagrams, fec, layout
 from bundler.datagrams import Heartbeat, What
 from bundler.errors import BadRequest, medium_errors
 from bundler.fec import Geometry
@@ -119,8 +119,10 @@ class _Sender:
         self._bundle, self._link, self._rate, self._rounds = bundle, link, rate, rounds
         self._m, self._symbol, self._pace, self._clock = m, symbol, pace, clock
         self._id = bytes.fromhex(bundle.statement.id)
-        self._files = [(name, file) for name in bundle.names if (file := _file(bundle, name)) is not None]
-        self._total = sum((bundle.folder / name).stat().st_size for name, _ in self._files)
+        found = [(name, file) for name in bundle.names if (file := _file(bundle, name)) is not None]
+        self._trust = [item for item in found if item[1][0] == What.TRUST]
+        self._files = [item for item in found if item[1][0] != What.TRUST]
+        self._total = sum((bundle.folder / name).stat().st_size for name, _ in found)
         length = symbol + datagrams.OVERHEAD
         self._batch = int(max(1, min(SEGMENTS, SEGMENT_BYTES // length, rate * SLICE / 8 / length)))
         self._turn = self.sequence = self.bytes = 0
@@ -165,13 +167,17 @@ class _Sender:
             self._heartbeat()
         name, file = self._files[0]
         head = len(layout.head(self._bundle.statement, self._bundle.envelope, 0))
-        if file[0] == What.VOLUME and now - self._head >= max(HEAD_EVERY, head * 8 * 50 / self._rate):
+        size = head + sum(self._geometry(other).size for other, _ in self._trust)
+        if file[0] == What.VOLUME and now - self._head >= max(HEAD_EVERY, size * 8 * 50 / self._rate):
             self._head = now
+            for other, trust in self._trust:  # first: it may say who counts for this very bundle
+                for first, _ in self._groups(other):
+                    self._send(self._prepare(other, trust, first, GROUP))
             blocks = -(-head // (K * self._symbol))
             self._send(self._prepare(name, file, 0, blocks))
 
     def _prepare(self, name: str, file: tuple[What, int], first: int, group: int) -> Bytes:
-        if first == 0:
+        if first == 0 and file[0] != What.TRUST:
             self._require_checked(name)
         geometry = self._geometry(name)
         blocks = min(group, geometry.blocks - first)
@@ -225,6 +231,8 @@ def _file(bundle: Outgoing, name: str) -> tuple[What, int] | None:
     match = PARITY.fullmatch(name)
     if match:
         return What.PARITY, int(match["number"]) - 1
+    if carried.NAME.fullmatch(name):
+        return What.TRUST, 0
     if approvals.NAME.fullmatch(name):
         others = [other for other in bundle.names if approvals.NAME.fullmatch(other)]
         return What.APPROVAL, others.index(name)

@@ -4,6 +4,7 @@ signed."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -12,20 +13,27 @@ from typing import Any
 import pytest
 
 import sealift
-from bundler import carried
+from bundler import carried, datagrams, fec, udp_receive
 from bundler.approve import approve, examine
 from bundler.carried import renew
+from bundler.datagrams import What
 from bundler.errors import BundleRefused, MediumUnavailable
+from bundler.fec import Geometry
+from bundler.gf256 import Bytes
 from bundler.importer import import_bundle
 from bundler.medium import open_medium
+from bundler.pace import Pace
 from bundler.receive import watch
 from bundler.rooms import Rooms
 from bundler.send import send
+from bundler.udp_receive import Receiver
+from bundler.udp_send import radiate
 from signing.envelope import encode, sign
 from signing.errors import NotTrusted
 from signing.hosttrust import HostTrust
 from signing.keyring import Keyring
 from signing.keys import Signer
+from signing.limits import MAX_CHAIN_BYTES
 from signing.succession import root_fingerprint
 from signing.trust import TrustStore
 from signing.trustdocument import TRUST_TYPE, encode_document
@@ -244,3 +252,93 @@ def test_forged_trust_in_a_drop_folder_is_told_and_changes_nothing(gap: Gap, hos
         assert it.exit_code() == 0
     assert [event["event"] for event in events][:1] == ["damaged"] and host.load().version == 1
     assert gap.far.names(), "what was trusted before still is"
+
+
+class Diode:
+    """Carries every packet that `passes` lets through, at once."""
+
+    def __init__(self, receiver: Receiver, passes: Callable[[datagrams.Symbol], bool]) -> None:
+        self._receiver, self._passes = receiver, passes
+
+    def send(self, packets: Bytes) -> None:
+        for packet in packets:
+            found = datagrams.parse(packet.tobytes())
+            if not isinstance(found, datagrams.Symbol) or self._passes(found):
+                self._receiver.take(packet.tobytes())
+
+
+def cross(
+    gap: Gap, rooms: Rooms, passes: Callable[[datagrams.Symbol], bool] = lambda found: True, repeat: int = 1
+) -> int:
+    with Receiver(rooms) as receiver:
+        radiate(gap.medium, Diode(receiver, passes), rate=1e9, m=10, symbol=256, repeat=repeat, pace=Pace(None))
+        receiver.finish()
+        return rooms.exit_code()
+
+
+def rooms_of(gap: Gap, host: HostTrust, events: list[dict[str, Any]]) -> Rooms:
+    return Rooms(gap.far.private / "receiving", host.load(), events.append, store=gap.far, seen=gap.seen, host=host)
+
+
+def test_a_network_diode_brings_trust_before_the_bundle_it_counts_for(gap: Gap, host: HostTrust) -> None:
+    """A publisher whom nobody here knew, in one transmission; a twelfth of the trust lost."""
+    gap.model()
+    gap.export(by=[BOB])
+    carry(gap, signed(GONE, 2))
+    events = list[dict[str, Any]]()
+    with rooms_of(gap, host, events) as rooms:
+        assert cross(gap, rooms, lambda found: found.what != What.TRUST or found.at % 12 > 0) == 0, events
+        assert cross(gap, rooms, repeat=2) == 0
+    assert [name.short for name in gap.far.names()] == ["mine:latest"] and host.load().version == 2
+    assert [event["why"] for event in events if event["event"] == "trust" and "alice is revoked" in event["why"]]
+    assert not list((gap.far.private / "receiving").glob("*.jsonl"))
+
+
+def test_trust_that_comes_late_through_a_diode_lets_the_refused_come_again(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export(by=[BOB])
+    carry(gap, signed(GONE, 2))
+    events, rounds = list[dict[str, Any]](), [0]
+    with rooms_of(gap, host, events) as rooms, Receiver(rooms) as receiver:
+        for turn in range(2):
+            link = Diode(receiver, lambda found, turn=turn: turn > 0 or found.what != What.TRUST)  # type: ignore[misc]
+            radiate(gap.medium, link, rate=1e9, m=10, symbol=256, pace=Pace(None))
+            receiver.finish()
+            rounds.append(len(gap.far.names()))
+    assert rounds == [0, 0, 1] and "untrusted" in [event["event"] for event in events]
+
+
+def test_what_a_diode_brings_is_kept_where_it_is_only_collected(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export(by=[BOB])
+    path = carry(gap, signed(GONE, 2))
+    with Rooms(gap.root / "kept", host.load(), lambda event: None, seen=gap.seen, host=host) as rooms:
+        assert cross(gap, rooms) == 0
+    assert not list((gap.root / "kept").glob("*.jsonl"))
+    (room,) = (folder for folder in (gap.root / "kept").iterdir() if folder.is_dir())
+    assert (room / path.name).read_bytes() == path.read_bytes() and not gap.far.names()
+
+
+def test_forged_trust_through_a_diode_is_told_once_and_changes_nothing(gap: Gap, host: HostTrust) -> None:
+    gap.model()
+    gap.export()
+    carry(gap, signed(GONE, 2, BOB))
+    events = list[dict[str, Any]]()
+    with rooms_of(gap, host, events) as rooms:
+        assert cross(gap, rooms, repeat=3) == 0
+    assert host.load().version == 1 and gap.far.names(), "what was trusted before still is"
+    assert [event["event"] for event in events].count("damaged") == 1
+
+
+def test_chains_of_strangers_have_a_cap(gap: Gap, host: HostTrust, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udp_receive, "MAX_CHAINS", 100_000)
+    with rooms_of(gap, host, []) as rooms, Receiver(rooms) as receiver:
+        for size in (1 << 20, MAX_CHAIN_BYTES + 1):
+            geometry = Geometry(size, 2, 1, 1024)
+            symbols = fec.encode(geometry, bytes(geometry.block * 4), 4)
+            for number in range(200):
+                identity = number.to_bytes(16, "big")
+                for packet in datagrams.group(identity, (What.TRUST, 0), geometry, 0, symbols, 1, 0):
+                    receiver.take(packet.tobytes())
+            held = sum(len(block) for chain in receiver._chains.values() for block in chain.values())
+            assert 0 < held <= 100_000 and len(receiver._blocks) <= 800
