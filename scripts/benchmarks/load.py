@@ -3,8 +3,8 @@ meanwhile, and how long a request takes on its way to the engine.
 
 `streams`: IDLE streams are opened behind ACTIVE ones and wait in the line; half speak Ollama's API, half OpenAI's. Each
 must end once: one last line, or one finish and `[DONE]`, and no other. Meanwhile /api/tags is asked again and again.
-`to_engine`: from the opening of a client's connection to the engine's being given the prompt, in one process, so that one
-clock tells both. `tokenizing`: one text of TEXT tokens through /api/tokenize.
+`to_engine`: from the opening of a client's connection to the engine's being given the prompt, in one process, so that
+one clock tells both. `tokenizing`: one text of TEXT tokens through /api/tokenize.
 """
 
 from __future__ import annotations
