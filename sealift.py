@@ -43,9 +43,14 @@ def build() -> typer.Typer:
     )
 
     @app.callback(invoke_without_command=True)
-    def door(show_version: bool = typer.Option(False, "--version", "-v", help="Print the version and leave.")) -> None:
+    def door(
+        show_version: bool = typer.Option(
+            False, "--version", "-v", help="Print the version, and whether the server's differs."
+        ),
+    ) -> None:
         if show_version:
-            print(f"sealift version is {own_version()}")
+            print(f"sealift version is {own_version()}", flush=True)
+            importlib.import_module("runtime.commands_ask").compare_server(own_version(), say)
             raise typer.Exit
 
     for room in ROOMS:

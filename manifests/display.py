@@ -12,18 +12,20 @@ MINUTE, HOUR, DAY, WEEK, MONTH, YEAR = 60, 3600, 86_400, 7 * 86_400, 30 * 86_400
 
 
 def size_text(size: int) -> str:
-    """Bytes in decimal units: `1.3 GB`, `637 MB`, `2 GB`."""
+    """Bytes in decimal units, as Ollama shows them: `1.3 GB`, `637 MB`, `2.0 GB`, and `2 GB` where it is just that."""
     for unit, factor in _UNITS:
         if size >= factor:
             value = size / factor
             if value >= 10:
                 return f"{int(value)} {unit}"
-            return f"{value:.1f}".removesuffix(".0") + f" {unit}"
+            return f"{value:.1f} {unit}" if size % factor else f"{size // factor} {unit}"
     return f"{size} B"
 
 
 def duration_text(seconds: float) -> str:
-    """`3 minutes`, `About an hour`, ...: the words Ollama uses."""
+    """`3 minutes`, `About an hour`, ...: the words Ollama uses. Hours are rounded, everything else is cut."""
+    whole = int(abs(seconds))
+    hours = int(abs(seconds) / HOUR + 0.5) * HOUR if whole >= HOUR else whole
     steps: tuple[tuple[int, Callable[[int], str]], ...] = (
         (1, lambda s: "Less than a second"),
         (2, lambda s: "1 second"),
@@ -36,8 +38,7 @@ def duration_text(seconds: float) -> str:
         (2 * MONTH, lambda s: f"{s // WEEK} weeks"),
         (2 * YEAR, lambda s: f"{s // MONTH} months"),
     )
-    whole = int(abs(seconds))
-    return next((words(whole) for limit, words in steps if whole < limit), f"{whole // YEAR} years")
+    return next((words(hours) for limit, words in steps if hours < limit), f"{hours // YEAR} years")
 
 
 def time_text(when: datetime, now: datetime | None = None) -> str:

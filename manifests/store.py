@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import secrets
@@ -36,6 +37,7 @@ from manifests.manifest import MAX_MANIFEST, Descriptor, Manifest
 from manifests.name import ModelName
 
 MAX_RECORD = 16 << 20  # bytes of one record file
+PARSED, PARSED_SIZE = 4096, 16 << 10  # manifests kept parsed, and bytes of the largest of them
 RESERVE = 64 << 20  # bytes left free on the disk by a write whose size is known
 
 Progress = Callable[[int], None]
@@ -200,7 +202,7 @@ class Store:
         return next((stored for stored in self.names() if stored == name), name)
 
     def manifest_path(self, name: ModelName) -> Path:
-        return self.manifests.joinpath(*name.path.parts)
+        return self.manifests / f"{name.host}/{name.namespace}/{name.model}/{name.tag}"
 
     def has(self, name: ModelName) -> bool:
         return self.manifest_path(self.resolve(name)).is_file()
@@ -216,7 +218,7 @@ class Store:
             ) from None
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from None
-        return Manifest.parse(raw)
+        return _parsed(raw) if len(raw) <= PARSED_SIZE else Manifest.parse(raw)
 
     def modified(self, name: ModelName) -> datetime:
         """When the manifest was written, in UTC."""
@@ -385,6 +387,12 @@ def disk_errors(root: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreError(f"{error.filename or root}: {error.strerror}", hint="may this user write here?") from None
         raise StoreError(f"{error.filename or root}: {error.strerror}") from None
+
+
+@functools.lru_cache(PARSED)
+def _parsed(raw: bytes) -> Manifest:
+    """The same bytes say the same: a list of many models reads each file, and parses what is new."""
+    return Manifest.parse(raw)
 
 
 def _files_at(folder: Path, depth: int) -> Iterator[Path]:

@@ -31,7 +31,7 @@ from runtime.text.prompt import Renderer
 from runtime.text.tokenizer import Tokenizer
 
 MAX_LAYER = 16 << 20  # bytes of a text layer
-CACHED = 256  # cards kept
+CACHED = 4096  # cards kept, some 50 kB each: fewer than a store has would be read anew for every list
 SERVED = ("completion", "tools", "insert", "embedding", "thinking")  # what this server offers, as it is listed
 SPOKEN = frozenset({"tools", "insert", "thinking"})  # of these: what the template must have a place for
 ROLES = ("system", "user", "assistant", "tool")
@@ -54,6 +54,7 @@ class GgufFacts:
     architecture: str
     info: Mapping[str, Any]
     chat_template: str | None
+    tool_template: str | None
     parameter_count: int
     file_type: str
     tensors: tuple[TensorFacts, ...]
@@ -66,7 +67,8 @@ class GgufFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """`template`: the Go template layer; `gguf.chat_template`: the file's own Jinja. `messages`: (role, content)."""
+    """`template`: the Go template layer; `gguf.chat_template`: the file's own Jinja, `gguf.tool_template`: the one that
+    it has for conversations with tools. `messages`: (role, content)."""
 
     manifest: Manifest = field(repr=False)
     config: Mapping[str, Any]
@@ -102,8 +104,7 @@ class ModelCard:
 
     def renderer(self, tokenizer: Tokenizer) -> Renderer:
         """Which template speaks for the model. Raises TemplateError."""
-        jinja = self.gguf.chat_template if self.gguf else None
-        return _renderer(tokenizer, self.config, self.template, jinja)
+        return _renderer(tokenizer, self.config, self.template, self.gguf)
 
     @property
     def details(self) -> dict[str, Any]:
@@ -133,7 +134,8 @@ class ModelCard:
         for name in self.params:
             value = self.params[name]
             for item in value if isinstance(value, list) else [value]:
-                lines.append(f"{name:<30} {json.dumps(item, ensure_ascii=False)}")
+                whole = isinstance(item, float) and item.is_integer()  # Go writes 1.0 as 1
+                lines.append(f"{name:<30} {json.dumps(int(item) if whole else item, ensure_ascii=False)}")
         return "\n".join(lines)
 
     def modelfile(self, name: ModelName, store: Store) -> str:
@@ -175,6 +177,7 @@ class CardBox:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._cards: OrderedDict[Digest, ModelCard] = OrderedDict()
+        self._facts: dict[Digest, GgufFacts] = {}  # of the weights of these cards: models of one base share them
         self._lock = threading.Lock()
 
     def through(self, store: Store) -> CardBox:
@@ -190,19 +193,26 @@ class CardBox:
             if manifest.digest in self._cards:
                 self._cards.move_to_end(manifest.digest)
                 return self._cards[manifest.digest]
-        card = read_card(self.store, manifest)
+        card = read_card(self.store, manifest, self._facts)
         with self._lock:
+            if card.gguf is not None:
+                self._facts[card.weights.digest] = card.gguf
             self._cards[manifest.digest] = card
             while len(self._cards) > CACHED:
-                self._cards.popitem(last=False)
+                self._forget(self._cards.popitem(last=False)[1])
         return card
 
+    def _forget(self, card: ModelCard) -> None:
+        if card.gguf is not None and all(card.gguf is not other.gguf for other in self._cards.values()):
+            self._facts.pop(card.weights.digest, None)
 
-def read_card(store: Store, manifest: Manifest) -> ModelCard:
+
+def read_card(store: Store, manifest: Manifest, known: Mapping[Digest, GgufFacts]) -> ModelCard:
+    """`known`: facts of files, by digest, that need not be read again."""
     config = _json_layer(store, manifest.config, dict)
     template = _last_text(store, manifest, "template", "prompt")
     models = manifest.of_kind("model")
-    gguf = _facts(store, models[-1]) if models else None
+    gguf = (known.get(models[-1].digest) or _facts(store, models[-1])) if models else None
     params = _last(manifest, "params")
     messages = _last(manifest, "messages")
     return ModelCard(
@@ -253,11 +263,12 @@ def _message(value: Any) -> tuple[str, str]:
 
 def _facts(store: Store, layer: Descriptor) -> GgufFacts:
     gguf = Gguf.open(store.blob_path(layer.digest))
-    template = gguf.metadata.get("tokenizer.chat_template")
+    default, for_tools = (gguf.metadata.get(f"tokenizer.chat_template{name}") for name in ("", ".tool_use"))
     return GgufFacts(
         architecture=gguf.architecture,
         info=gguf.describe(),
-        chat_template=template if isinstance(template, str) else None,
+        chat_template=default if isinstance(default, str) else None,
+        tool_template=for_tools if isinstance(for_tools, str) else None,
         parameter_count=gguf.parameter_count,
         file_type=gguf.file_type,
         tensors=tuple(TensorFacts(name=t.name, type=t.type.name, shape=t.shape) for t in gguf.tensors.values()),
@@ -271,19 +282,28 @@ def _capabilities(config: Mapping[str, Any], template: str | None, gguf: GgufFac
     found = {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
     if gguf and not found & {"completion", "embedding"}:
         found.add("embedding" if f"{gguf.architecture}.pooling_type" in gguf.info else "completion")
-    found = (found - SPOKEN) | (_spoken(config, template, gguf.chat_template if gguf else None) & SPOKEN)
+    found = (found - SPOKEN) | (_spoken(config, template, gguf) & SPOKEN)
     return tuple(name for name in SERVED if name in found)
 
 
 _FALSE = ("0", "f", "false", "no", "off")
 
 
-def _renderer(tokenizer: Tokenizer, config: Mapping[str, Any], template: str | None, jinja: str | None) -> Renderer:
+def _renderer(
+    tokenizer: Tokenizer, config: Mapping[str, Any], template: str | None, gguf: GgufFacts | None
+) -> Renderer:
     """OLLAMA_GO_TEMPLATE decides between two templates, or the one that can do more."""
     told = setting("GO_TEMPLATE")
     prefer_go = told.lower() not in _FALSE if told else None
     parser = _text(config, "parser")
-    return Renderer.choose(tokenizer, template=template, jinja=jinja, prefer_go=prefer_go, parser_name=parser)
+    return Renderer.choose(
+        tokenizer,
+        template=template,
+        jinja=gguf.chat_template if gguf else None,
+        jinja_tools=gguf.tool_template if gguf else None,
+        prefer_go=prefer_go,
+        parser_name=parser,
+    )
 
 
 class _NoTokenizer:
@@ -292,10 +312,10 @@ class _NoTokenizer:
     bos = eos = None
 
 
-def _spoken(config: Mapping[str, Any], template: str | None, jinja: str | None) -> frozenset[str]:
+def _spoken(config: Mapping[str, Any], template: str | None, gguf: GgufFacts | None) -> frozenset[str]:
     nobody: Any = _NoTokenizer()
     try:
-        return _renderer(nobody, config, template, jinja).capabilities()
+        return _renderer(nobody, config, template, gguf).capabilities()
     except TextError:  # told when the model is asked
         return frozenset()
 

@@ -17,25 +17,34 @@ from typing import Any
 
 import httpx
 
+from manifests.display import printable
 from manifests.home import setting
 from runtime.address import Address, configured_address
 from runtime.errors import ServerRefused, ServerUnreachable
 from runtime.tls import client_context, client_settings
 
+OURS = re.compile(r"\bsealift/([\w.+-]{1,40})")
 MISSING_MODEL = re.compile(r"model '[^']*' not found")
+ASK_FOR_A_KEY = "SEALIFT_API_KEY (or OLLAMA_API_KEY) holds the key that is sent"
 NOT_RUNNING = "could not connect to the sealift server at {url}, run 'sealift serve' to start it"
 
 
 class Client:
-    """Close it, or use it as a context manager. One at a time per thread."""
+    """Close it, or use it as a context manager. One at a time per thread. `connect_within`: seconds."""
 
-    def __init__(self, address: Address | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        address: Address | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        connect_within: float = 10.0,
+    ) -> None:
         self.address = (address or configured_address()).dialled
 
         key = setting("API_KEY")
         self._http = httpx.Client(
             base_url=self.address.url,
-            timeout=httpx.Timeout(None, connect=10.0),
+            timeout=httpx.Timeout(None, connect=connect_within),
             trust_env=False,
             verify=client_context(*client_settings()) if self.address.scheme == "https" else True,
             headers={"user-agent": "sealift", **({"authorization": f"Bearer {key}"} if key else {})},
@@ -59,10 +68,20 @@ class Client:
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._whole("POST", path, body)
 
+    def server(self, within: float) -> str:
+        """Who answers: `sealift 0.1.0`, or `Ollama 0.33.0`. `within`: seconds that an answer may take."""
+        with self._errors():
+            response = self._http.get("/api/version", timeout=within)
+        if found := OURS.search(response.headers.get("server", "")):
+            return f"sealift {found.group(1)}"
+        if response.status_code >= 300:
+            _refuse(response)
+        return f"Ollama {printable(str(_line(response.text).get('version'))[:40])}"
+
     def stream(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         """The lines of an answer. Closing the iterator hangs up, and the server stops working on it."""
         with self._errors(), self._http.stream("POST", path, json=body) as response:
-            if response.status_code >= 400:
+            if response.status_code >= 300:
                 response.read()
                 _refuse(response)
             for line in response.iter_lines():
@@ -72,7 +91,7 @@ class Client:
     def _whole(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         with self._errors():
             response = self._http.request(method, path, json=body)
-        if response.status_code >= 400:
+        if response.status_code >= 300:
             _refuse(response)
         return _line(response.text) if response.content else {}
 
@@ -80,15 +99,32 @@ class Client:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except httpx.ConnectError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                hint = "SEALIFT_CA names a PEM file with the authority that signed it"
-                text = f"the certificate of {self.address.url} cannot be trusted: {error}"
-                raise ServerUnreachable(text, hint=hint) from error
-            raise ServerUnreachable(NOT_RUNNING.format(url=self.address.url)) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise self._unreachable(error) from error
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise ServerUnreachable(f"the connection to {self.address.url} broke: {reason}") from error
+            raise self._broken(error) from error
+
+    def _unreachable(self, error: Exception) -> ServerUnreachable:
+        url, reason = self.address.url, str(error) or "no answer in time"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            hint = "SEALIFT_CA names a PEM file with the authority that signed it"
+            return ServerUnreachable(f"the certificate of {url} cannot be trusted: {reason}", hint=hint)
+        if "[SSL" in reason:
+            hint = "if it speaks no TLS, its address begins with http://: SEALIFT_HOST, OLLAMA_HOST"
+            return ServerUnreachable(f"no TLS with {url}: {reason}", hint=hint)
+        if self.address.host in ("127.0.0.1", "::1", "localhost"):
+            return ServerUnreachable(NOT_RUNNING.format(url=url))
+        hint = "is it running, and is SEALIFT_HOST (or OLLAMA_HOST) its address? No proxy is asked"
+        return ServerUnreachable(f"could not connect to the sealift server at {url}: {reason}", hint=hint)
+
+    def _broken(self, error: Exception) -> ServerUnreachable:
+        reason = str(error) or type(error).__name__
+        hint = None
+        if isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError)) and self.address.scheme == "http":
+            hint = f"if the server speaks TLS: SEALIFT_HOST={self.address.url.replace('http', 'https', 1)}"
+        if "certificate required" in reason.lower():
+            hint = "the server asks for a certificate: SEALIFT_CERT and SEALIFT_CERT_KEY name it"
+        return ServerUnreachable(f"the connection to {self.address.url} broke: {reason}", hint=hint)
 
 
 def _line(text: str) -> dict[str, Any]:
@@ -113,5 +149,8 @@ def _refuse(response: httpx.Response) -> None:
         hint = body.get("hint")
         if status == 404 and MISSING_MODEL.fullmatch(body["error"]):
             hint = hint or "sealift list shows the models; pull, create or bundle import bring one in"
+        if status == 401:
+            hint = hint or ASK_FOR_A_KEY
         raise ServerRefused(body["error"], hint=hint, http_status=status)
-    raise ServerRefused(f"the server answered {status} {response.reason_phrase}", http_status=status)
+    hint = ASK_FOR_A_KEY if status == 401 else None
+    raise ServerRefused(f"the server answered {status} {response.reason_phrase}", hint=hint, http_status=status)

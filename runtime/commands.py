@@ -1,5 +1,5 @@
-"""The verbs of this room: serve, run, ps, stop, show; bench and eval are in commands_measure.py. Arguments and printing
-only.
+"""The verbs of this room: serve, show and prepare; run, ps and stop are in commands_ask.py, bench and eval in
+commands_measure.py, what is refused in commands_elsewhere.py. Arguments and printing only.
 
 `transfers_factory` is set by the door (sealift.py): given a store, it makes what pulls and pushes for `serve --online`.
 """
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from runtime import commands_access, commands_measure
-from runtime.errors import ModelNotFound, RequestRefused, ServerRefused
+from runtime import commands_access, commands_ask, commands_elsewhere, commands_measure
+from runtime.errors import RequestRefused
 
 if TYPE_CHECKING:
     from manifests.store import Store
@@ -24,18 +24,16 @@ if TYPE_CHECKING:
 transfers_factory: Callable[[Store], Transfers] | None = None
 
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
-MAX_STDIN = 32 << 20  # bytes of a piped prompt; what the server accepts in a body
 
 
 def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
     app.command("start", hidden=True)(serve)
-    app.command("run")(run)
-    app.command("ps")(ps)
-    app.command("stop")(stop)
+    commands_ask.register(app)
     app.command("show")(show)
     commands_measure.register(app)
     app.command("prepare")(prepare)
+    commands_elsewhere.register(app)
     app.add_typer(commands_access.access_app, name="access")
 
 
@@ -133,99 +131,6 @@ def serve(
         serving.serve(store, what, transfers=transfers, say=_say, spare=spare)
 
 
-def run(
-    model: str = typer.Argument(help="The model to ask."),
-    prompt: list[str] | None = typer.Argument(
-        None, metavar="[PROMPT]...", help="The question; without one, a chat begins."
-    ),
-    verbose: bool = typer.Option(False, "--verbose", help="Print statistics after the answer."),
-    form: str = typer.Option("", "--format", help="Form of the answer: json, where the server can hold a model to it."),
-    keepalive: str = typer.Option("", help="How long the model stays loaded: 5m, -1 for ever."),
-    think: str = typer.Option("", help="Let the model think first: true, false, high, medium or low."),
-    nowordwrap: bool = typer.Option(False, "--nowordwrap", help="Let the terminal break lines."),
-    truncate: bool = typer.Option(True, help="Embedding models: cut a text that is longer than the context."),
-    dimensions: int = typer.Option(0, min=0, help="Embedding models: only this many values of the vector, 0 for all."),
-) -> None:
-    """Ask a model one question, or chat with it. An embedding model prints the text's vector, a JSON array.
-
-    Text piped in comes before the words of the command line. In the chat, /? helps and /bye leaves. Examples:
-
-    \b
-        sealift run demo "Why is the sky blue?"
-        sealift run demo "Summarise:" < report.txt
-        sealift run demo
-    """
-    from runtime.chat.session import Session
-    from runtime.client import Client
-
-    words = " ".join(prompt or [])
-    piped = "" if sys.stdin.isatty() else _piped()
-    with Client() as client:
-        shown = client.post("/api/show", {"model": model})
-        question = "\n\n".join(part for part in (piped.strip(), words) if part)
-        if "completion" not in (can := shown.get("capabilities", ["completion"])) and "embedding" in can:
-            if not question:
-                hint = f'sealift run {model} "a text"'
-                raise RequestRefused(f"{model} is an embedding model: it needs a text", hint=hint)
-            body = {"model": model, "input": question, "truncate": truncate, "dimensions": dimensions}
-            body |= {"keep_alive": _keep_alive(keepalive)} if keepalive else {}
-            print(json.dumps(client.post("/api/embed", body)["embeddings"][0], separators=(",", ":")))
-            return
-        session = Session(
-            client=client, model=model, say=print, format=form or None, think=_think(think),
-            keep_alive=_keep_alive(keepalive), verbose=verbose, wordwrap=not nowordwrap,
-        )  # fmt: skip
-        if question:
-            _once(session, question)
-        elif sys.stdin.isatty():
-            _chat(session)
-        else:
-            hint = "give a prompt, or run from a terminal to chat"
-            raise RequestRefused("nothing to ask: standard input is empty", hint=hint)
-
-
-def ps(prefix: str = typer.Argument("", help="Only models whose name begins with this."), as_json: bool = JSON) -> None:
-    """List the models that are loaded, and for how long."""
-    from datetime import datetime
-
-    from manifests.display import size_text, table
-    from runtime.chat.printing import distance
-    from runtime.chat.session import short_fraction
-    from runtime.client import Client
-
-    with Client() as client:
-        models = [model for model in client.get("/api/ps")["models"] if model["name"].startswith(prefix)]
-    if as_json:
-        print(json.dumps(models, indent=2))
-        return
-    rows = [
-        (
-            model["name"],
-            model["digest"][:12],
-            size_text(model["size"]),
-            _processor(model["size"], model["size_vram"]),
-            str(model["context_length"]),
-            distance(datetime.fromisoformat(short_fraction(model["expires_at"]))),
-        )
-        for model in models
-    ]
-    print(table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows))
-
-
-def stop(model: str = typer.Argument(help="The model to unload.")) -> None:
-    """Unload a model. Answers under way are finished first."""
-    from runtime.client import Client
-
-    with Client() as client:
-        try:
-            client.post("/api/generate", {"model": model, "keep_alive": 0, "stream": False})
-        except ServerRefused as error:
-            if error.http_status == 404:
-                text = f'couldn\'t find model "{model}" to stop'
-                raise ModelNotFound(text, hint="sealift ps shows what is loaded") from None
-            raise
-
-
 def show(
     model: str = typer.Argument(help="The model to describe."),
     license_: bool = typer.Option(False, "--license", help="Only its licence."),
@@ -233,13 +138,14 @@ def show(
     parameters: bool = typer.Option(False, "--parameters", help="Only its parameters."),
     template: bool = typer.Option(False, "--template", help="Only its prompt template."),
     system: bool = typer.Option(False, "--system", help="Only its system message."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also every key of its metadata."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also its metadata and tensors."),
     as_json: bool = JSON,
 ) -> None:
     """Show what a model of the store is. Needs no server."""
     from manifests.store import Store
     from runtime.card import CardBox
-    from runtime.chat.printing import facts, metadata
+    from runtime.chat.printing import facts
+    from runtime.chat.screen import say
     from runtime.describe import describe
 
     flags = (license_, modelfile, parameters, template, system)
@@ -251,9 +157,9 @@ def show(
     if as_json:
         print(json.dumps(shown, indent=2, ensure_ascii=False))
     elif chosen:
-        print(shown.get(chosen[0], ""))
+        say(shown.get(chosen[0], ""))
     else:
-        print(facts(shown) + (metadata(shown) if verbose else ""), end="")
+        print(facts(shown, verbose=verbose), end="")
 
 
 def prepare(
@@ -297,63 +203,6 @@ def prepare(
 
 
 # -- helpers
-
-
-def _once(session: Any, question: str) -> None:
-    """One question through /api/generate, as Ollama's command does: the model's own MESSAGEs come first there too."""
-    from runtime.chat.printing import statistics
-    from runtime.chat.repl import print_answer, write
-    from runtime.chat.thinking import shown
-
-    body = {"model": session.model, "prompt": question, "format": session.format, "think": session.think}
-    body |= {"keep_alive": session.keep_alive}
-    last: dict[str, Any] = {}
-
-    def pieces() -> Any:
-        given = {key: value for key, value in body.items() if value is not None}
-        for chunk in session.client.stream("/api/generate", given):
-            last.update(chunk)
-            yield chunk.get("thinking", ""), chunk.get("response", "")
-
-    print_answer(shown(pieces()), wordwrap=session.wordwrap)
-    write("\n")
-    if session.verbose:
-        sys.stderr.write("\n" + statistics(last))
-
-
-def _chat(session: Any) -> None:
-    from runtime.chat.repl import chat
-
-    session.load()
-    chat(session)
-
-
-def _piped() -> str:
-    raw = sys.stdin.buffer.read(MAX_STDIN + 1)
-    if len(raw) > MAX_STDIN:
-        raise RequestRefused(f"more than {MAX_STDIN} bytes were piped in")
-    return raw.decode("utf-8", "replace")
-
-
-def _think(text: str) -> Any:
-    from runtime.chat.session import THINK
-
-    if text and text not in THINK:
-        raise typer.BadParameter(f"--think: expected true, false, high, medium or low, found {text[:20]!r}")
-    return THINK[text] if text else None
-
-
-def _keep_alive(text: str) -> Any:
-    from runtime.chat.session import keep_alive_value
-
-    return keep_alive_value(text) if text else None
-
-
-def _processor(size: int, on_gpu: int) -> str:
-    if not size:
-        return "Unknown"
-    share = round(100 * (size - on_gpu) / size)
-    return "100% CPU" if share == 100 else "100% GPU" if share == 0 else f"{share}%/{100 - share}% CPU/GPU"
 
 
 def _say(line: str) -> None:

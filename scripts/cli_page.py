@@ -43,7 +43,7 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 |---|---|
 | `SEALIFT_HOME` | keys, trust, policy, state and, unless told otherwise, models; `~/.sealift` |
 | `SEALIFT_MODELS` * | the store; `models` in the home |
-| `SEALIFT_HOST` * | where the server listens, and where `run`, `ps` and `stop` ask; `127.0.0.1:11434` |
+| `SEALIFT_HOST` * | where the server listens, and where `run`, `ps`, `stop` and `--version` ask; `127.0.0.1:11434` |
 | `SEALIFT_API_KEY` * | sent as a bearer token by `run`, `ps` and `stop`, for a server or proxy that asks for one |
 | `SEALIFT_ACCESS` | the file of those who may ask the server; `access.toml` in the home |
 | `SEALIFT_CA` | a PEM file with the authority of an `https` server that they ask; else `SSL_CERT_FILE` |
@@ -59,6 +59,8 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 | `SEALIFT_MAX_LOADED_MODELS` * | models loaded at once; 3 |
 | `SEALIFT_MAX_QUEUE` * | requests that may wait, for a load or in a model's line; more are answered 503; 512 |
 | `SEALIFT_GO_TEMPLATE` * | true: a model's Go template goes before its GGUF's Jinja; false: after it |
+| `SEALIFT_EDITOR` * | the editor that Ctrl-G opens in a chat; else `VISUAL`, `EDITOR` |
+| `NO_COLOR` | any value: what a model thinks is not shown in grey |
 | `SEALIFT_NOHISTORY` * | true: what is typed in a chat is not remembered |
 | `SEALIFT_PASSPHRASE` | the passphrase of a private key, where there is no terminal |
 | `SEALIFT_IDENTITY` | the file with the identity that opens encrypted volumes |

@@ -18,6 +18,7 @@ import pytest
 from manifests.gguf import Gguf
 from runtime.models.load import load
 from scripts.benchmarks import crossing, engine, figures, line, plot, report, server, shapes, waits
+from scripts.benchmarks import load as crowd
 from scripts.benchmarks.machine import Limits
 from scripts.benchmarks.player import Player
 from scripts.benchmarks.turns import Comparison, compare, summary
@@ -229,6 +230,18 @@ def test_server_sections(model: Path, tmp_path: Path) -> None:
     started = server.start(model, tmp_path, threads=1, runs=1, peer=None)
     parts = started["extra"]["listening_s"]["median"] + started["extra"]["first_token_after_s"]["median"]
     assert started["seconds"]["sealift serve"]["median"] == pytest.approx(parts)
+
+
+def test_load_section(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("IDLE", 20), ("ACTIVE", 4), ("LONG", 8), ("CHAT", 200), ("CHATS", 2), ("TEXT", 500)):
+        monkeypatch.setattr(crowd, name, value)
+    found = crowd.measure(model, tmp_path, threads=1, runs=1)
+    for one in found:
+        check_comparison(one, ["sealift"], rounds=1)
+        spans = one["extra"]["ms"]
+        assert spans["count"] > 0 and 0 < spans["median"] <= spans["p99"] <= spans["max"]
+    assert found[0]["extra"]["ends"] == {"ended": 24, "lost": 0, "doubled": 0}
+    assert "24 ended, 0 lost, 0 doubled" in "\n".join(report.load([("tiny", found[0])]))
 
 
 def test_command_writes_json_without_paths(model: Path, tmp_path: Path) -> None:

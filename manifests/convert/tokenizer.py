@@ -60,6 +60,9 @@ class _Table:
         return texts, [self.types.get(index, UNUSED) for index in range(count)]
 
 
+TOOL_USE = "tool_use"
+
+
 def tokenizer_keys(tree: Tree, rows: int) -> Keys:
     """All `tokenizer.*` keys for an embedding of `rows` rows. Raises CreateError."""
     document = tree.json("tokenizer.json")
@@ -71,8 +74,7 @@ def tokenizer_keys(tree: Tree, rows: int) -> Keys:
         raise CreateError("neither tokenizer.json nor tokenizer.model was given")
     config = tree.json("tokenizer_config.json")
     keys |= _special_ids(tree, config, texts) | _framing(document, config, keys["tokenizer.ggml.model"])
-    template = _template(tree, config)
-    return keys | ({"tokenizer.chat_template": template} if template else {})
+    return keys | _templates(tree, config)
 
 
 def _from_json(document: Mapping[str, Any], rows: int) -> tuple[Keys, list[str]]:
@@ -270,13 +272,17 @@ def _template_processing(found: Any) -> list[Any]:
     return single if found.get("type") == "TemplateProcessing" and isinstance(single, list) else []
 
 
-def _template(tree: Tree, config: Mapping[str, Any]) -> str | None:
-    """chat_template.jinja, else `chat_template` of tokenizer_config.json; of several, the one named default."""
-    text = tree.text("chat_template.jinja")
-    if text is not None:
-        return text
-    found = config.get("chat_template")
-    if isinstance(found, list):
-        named = [one for one in found if isinstance(one, dict) and one.get("name") == "default"]
-        found = named[0].get("template") if named else None
-    return found if isinstance(found, str) else None
+def _templates(tree: Tree, config: Mapping[str, Any]) -> Keys:
+    """chat_template.jinja, else `chat_template` of tokenizer_config.json: of several, the one named default, and beside
+    it the one for conversations with tools."""
+    text, found = tree.text("chat_template.jinja"), config.get("chat_template")
+    if text is not None or not isinstance(found, list):
+        found = [{"name": "default", "template": found if text is None else text}]
+    named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+    default, for_tools = named.get("default"), named.get(TOOL_USE)
+    if not isinstance(default, str) or not default:
+        return {}
+    keys: Keys = {"tokenizer.chat_template": default}
+    if isinstance(for_tools, str) and for_tools:
+        keys |= {"tokenizer.chat_templates": [TOOL_USE], f"tokenizer.chat_template.{TOOL_USE}": for_tools}
+    return keys

@@ -36,8 +36,10 @@ from runtime.api.durations import now_utc
 from runtime.api.gojson import Body, dump
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
+from runtime.api.structured import structured_form
 from runtime.api.tools import function_tools, tool_calls_of
 from runtime.api.transport import JSON, NDJSON, Answer, Chunks, json_response
+from runtime.engine.constraint import Constraint
 from runtime.errors import RequestRefused
 from runtime.events import CallDelta, Event, Finish, TextDelta, ThinkingDelta, TokenInfo, Usage
 from runtime.options import merge
@@ -79,7 +81,7 @@ async def generate(request: Request) -> Response:
         raise RequestRefused("raw mode does not support template, system, or context")
     suffix, images = body.text("suffix"), body.array("images", str, "api.ImageData")
     refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(suffix), "vision": bool(images)})
-    think, form, top = think_of(body.raw("think"), asked, card), form_of(body.raw("format")), top_logprobs_of(body)
+    think, form, top = think_of(body.raw("think"), asked, card), _form(body), top_logprobs_of(body)
     question = prompts.Completion(
         prompt=prompt,
         suffix=suffix,
@@ -110,6 +112,10 @@ async def generate(request: Request) -> Response:
     return _answer(server, ask, reply, stream=body.flag("stream", True))
 
 
+def _form(body: Body) -> Constraint | None:
+    return structured_form(body, form_of(body.raw("format")))
+
+
 async def chat(request: Request) -> Response:
     server, body = server_of(request), await body_of(request, "ChatRequest")
     asked = body.text("model").strip()
@@ -124,7 +130,7 @@ async def chat(request: Request) -> Response:
     calls = any(message.raw("tool_calls") for message in messages)
     images = any(message.raw("images") for message in messages)
     refuse_incapable(name, card, "chat", asked, wanted={"tools": bool(tools) or calls, "vision": images})
-    think, form, top = think_of(body.raw("think"), asked, card), form_of(body.raw("format")), top_logprobs_of(body)
+    think, form, top = think_of(body.raw("think"), asked, card), _form(body), top_logprobs_of(body)
     conversation = prompts.Chat(
         messages=[_message(message, place) for place, message in enumerate(messages)],
         tools=function_tools(tools),

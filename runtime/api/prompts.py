@@ -142,6 +142,8 @@ def _constraint(renderer: Renderer, chat: Chat, prompt: Prompt) -> Constraint | 
 
 def _either(calls: Constraint, form: Constraint) -> Constraint:
     """A call, or JSON of the form: one more way to begin the calls' grammar."""
+    if form.kind not in ("json", "schema"):
+        raise CapabilityMissing("a regular expression or grammar and tools together are not supported")
     schema = prepared(form).text if form.kind == "schema" else ANY_OBJECT
     return replace(calls, text=calls.text.replace("start: ", "start: form | ", 1) + f"form: %json {schema}\n")
 

@@ -1,19 +1,22 @@
-"""Text for people: times, statistics and facts in the forms of the contract, section 8, and words that wrap.
+"""Text for people: times, statistics and facts in the forms of the contract, section 8.
 
-Invariant of `Wrapper`: what was fed and what was written differ in line ends only.
+What a model says of itself is a stranger's text: it is shown without control characters.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import json
 from datetime import datetime, timedelta, timezone
+from itertools import accumulate
 from typing import Any
 
-from manifests.display import time_text
+from manifests.display import printable, time_text
 from runtime.api.durations import SECOND, format_go
 
-_FOREVER = timedelta(days=365 * 100)
+_FOREVER = timedelta(days=365 * 21)  # as far as Ollama's command counts years
+MAX_SHOWN = 200  # characters of one value
+
+Rows = list[tuple[str, ...]]
 
 
 def distance(moment: datetime) -> str:
@@ -38,77 +41,58 @@ def statistics(last: dict[str, Any]) -> str:
     return "".join(f"{name + ':':<22}{value}\n" for name, value in lines)
 
 
-def facts(shown: dict[str, Any]) -> str:
-    """`show`'s sections, from an answer of /api/show."""
-    details, info = shown.get("details", {}), shown.get("model_info", {})
+def facts(shown: dict[str, Any], *, verbose: bool = False) -> str:
+    """`show`'s sections, from an answer of /api/show. `verbose`: also every key of the metadata, and the tensors."""
+    details, info = shown.get("details") or {}, shown.get("model_info") or {}
     architecture = str(info.get("general.architecture") or details.get("family", ""))
-    model = [
+    sections: list[tuple[str, Rows]] = [("Model", _model(shown, architecture, details, info))]
+    sections.append(("Capabilities", [(str(name),) for name in shown.get("capabilities") or []]))
+    lines = [line.split() for line in str(shown.get("parameters", "")).splitlines()]
+    sections.append(("Parameters", [(words[0], " ".join(words[1:])) for words in lines if words]))
+    if verbose:
+        sections.append(("Metadata", [(key, _short(value)) for key, value in sorted(info.items())]))
+        tensors = shown.get("tensors") or []
+        sections.append(("Tensors", [(t["name"], t["type"], f"[{' '.join(map(str, t['shape']))}]") for t in tensors]))
+    sections.append(("System", _head(str(shown.get("system", "")))))
+    sections.append(("License", _head(str(shown.get("license", "")))))
+    return "".join(f"  {title}\n{_columns(rows)}\n" for title, rows in sections if rows)
+
+
+def _model(shown: dict[str, Any], architecture: str, details: dict[str, Any], info: dict[str, Any]) -> Rows:
+    rows = (
         ("architecture", architecture),
-        ("parameters", str(details.get("parameter_size", ""))),
-        ("context length", str(info.get(f"{architecture}.context_length", ""))),
-        ("embedding length", str(info.get(f"{architecture}.embedding_length", ""))),
-        ("quantization", str(details.get("quantization_level", ""))),
-    ]
-    sections = [("Model", [f"{name:<20}{value}" for name, value in model if value])]
-    sections.append(("Capabilities", [str(name) for name in shown.get("capabilities", [])]))
-    parameters = [line.split(None, 1) for line in str(shown.get("parameters", "")).splitlines()]
-    sections.append(("Parameters", [f"{pair[0]:<20}{pair[-1]}" for pair in parameters if pair]))
-    sections.append(("System", str(shown.get("system", "")).splitlines()[:2]))
-    sections.append(("License", str(shown.get("license", "")).strip().splitlines()[:2]))
-    return "\n".join(f"  {title}\n" + "".join(f"    {line}\n" for line in lines) for title, lines in sections if lines)
+        ("parameters", details.get("parameter_size", "")),
+        ("context length", info.get(f"{architecture}.context_length", "")),
+        ("embedding length", info.get(f"{architecture}.embedding_length", "")),
+        ("quantization", details.get("quantization_level", "")),
+        ("requires", shown.get("requires", "")),
+    )
+    return [(name, str(value)) for name, value in rows if value != ""]
 
 
-def metadata(shown: dict[str, Any]) -> str:
-    """Every key of the GGUF's metadata; a long array is shown by its length."""
-    info = shown.get("model_info", {})
-    lines = [f"    {key:<40}{_short(value)}\n" for key, value in info.items()]
-    return "\n  Metadata\n" + "".join(lines)
+def _columns(rows: Rows) -> str:
+    """Left-aligned, indented by four and four apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "".join(f"    {printable(line).rstrip()}\n" for line in lines)
+
+
+def _head(text: str, lines: int = 2) -> Rows:
+    """The first lines that are not blank, and three dots where more follow."""
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    return [(line,) for line in found[:lines] + ["..."] * (len(found) > lines)]
 
 
 def _short(value: Any) -> str:
-    return f"[{len(value)} values]" if isinstance(value, list) and len(value) > 8 else str(value)[:200]
-
-
-class Wrapper:
-    """Breaks lines between words at `width` columns; 0 leaves the text alone. A word is written when it is complete."""
-
-    def __init__(self, write: Callable[[str], None], width: int) -> None:
-        self._write, self._width = write, width
-        self._column = 0
-        self._word = ""
-
-    def feed(self, text: str) -> None:
-        if not self._width:
-            self._write(text)
-            return
-        for part in re.findall(r"\n|[ \t]+|[^ \t\n]+", text):
-            if part[0] in " \t\n":
-                self._flush_word()
-                self._space(part)
-            else:
-                self._word += part
-                if _columns(self._word) >= self._width:
-                    self._flush_word()
-
-    def end(self) -> None:
-        self._flush_word()
-
-    def _space(self, part: str) -> None:
-        self._column = 0 if part == "\n" else self._column + len(part)
-        self._write(part)
-
-    def _flush_word(self) -> None:
-        if self._word:
-            columns = _columns(self._word)
-            if self._column and self._column + columns > self._width:
-                self._write("\n")
-                self._column = 0
-            self._write(self._word)
-            self._column += columns
-            self._word = ""
-
-
-def _columns(text: str) -> int:
-    from prompt_toolkit.utils import get_cwidth
-
-    return get_cwidth(text)
+    """A value of the metadata: of an array what fits into ten columns, at least one, and how many more there are."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if not isinstance(value, list):
+        return str(value)[:MAX_SHOWN]
+    shown = [_short(item) for item in value[:10]]
+    fits = sum(used + 2 * place < 10 for place, used in enumerate(accumulate(map(len, shown))))
+    fits = max(fits, min(1, len(value)))
+    more = f" ...+{len(value) - fits} more" if len(value) > fits else ""
+    return f"[{', '.join(shown[:fits])}{more}]"

@@ -1,31 +1,36 @@
 """The prompt itself: prompt_toolkit around a Session.
 
-Ctrl-C at the prompt drops the line, during an answer it stops the answer; Ctrl-D, /bye and /exit leave. What is typed
-is remembered in `history` in sealift's home, unless told otherwise.
+Ctrl-C at the prompt drops the line, during an answer it stops the answer; Ctrl-D, /bye and /exit leave. What is pasted
+stays one message, whatever it begins with. What is typed is remembered in `history` in sealift's home, unless told
+otherwise.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
-from collections.abc import Generator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.filters import has_selection, is_searching
 from prompt_toolkit.formatted_text import HTML
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
 
 from manifests.home import home, setting
-from runtime.chat.printing import Wrapper, statistics
+from runtime.chat.answer import Part, Parts, print_answer
+from runtime.chat.asking import images, refuse_images
+from runtime.chat.commands import COMMANDS, handle
+from runtime.chat.printing import statistics
+from runtime.chat.screen import write
 from runtime.chat.session import Session
 from runtime.errors import RuntimeFailure
 
 PROMPT, CONTINUED = ">>> ", "... "
-HINT = "Send a message (/? for help)"
+HINT, HINT_CONTINUED = "Send a message (/? for help)", 'End the message with """'
 QUOTES = '"""'
 
 
@@ -43,19 +48,38 @@ class OptionalHistory(FileHistory):
 
 def chat(session: Session, *, input: Input | None = None, output: Output | None = None) -> None:
     """Until the user leaves. `input` and `output` stand in for the terminal in tests."""
-    prompt: PromptSession[str] = PromptSession(history=_history(session), input=input, output=output)
+    if editor := setting("EDITOR"):
+        os.environ["VISUAL"] = editor  # where prompt_toolkit looks first
+    prompt: PromptSession[str] = PromptSession(
+        history=_history(session), input=input, output=output, key_bindings=_keys(), enable_suspend=True
+    )
     while not session.leaving:
         try:
-            line = _read(prompt)
+            command, text = _read(prompt)
         except KeyboardInterrupt:
-            session.say("\nUse Ctrl + d or /bye to exit.")
+            if not prompt.default_buffer.text:
+                session.say("\nUse Ctrl + d or /bye to exit.")
             continue
         except EOFError:
             return
-        if line.strip().startswith("/"):
-            session.handle(line)
-        elif line.strip():
-            _answer(session, line)
+        if command:
+            handle(session, text)
+        elif text.strip():
+            _answer(session, text)
+
+
+def opening(messages: list[dict[str, Any]], *, wordwrap: bool) -> None:
+    """The messages that a model begins with, as if they had been typed and answered."""
+
+    def whole(text: str) -> Parts:
+        yield Part(text=text)
+
+    for message in messages:
+        if message.get("role") == "user":
+            write(f"{PROMPT}{message.get('content')}\n")
+        elif message.get("role") == "assistant":
+            print_answer(whole(str(message.get("content"))), wordwrap=wordwrap)
+            write("\n\n")
 
 
 def _history(session: Session) -> Any:
@@ -70,46 +94,52 @@ def _history(session: Session) -> Any:
     return OptionalHistory(path, session)
 
 
-def _read(prompt: PromptSession[str]) -> str:
-    """One message. `\"\"\"` opens a text of several lines, also after `/set system`."""
-    line = prompt.prompt(PROMPT, placeholder=HTML("<ansibrightblack>{}</ansibrightblack>").format(HINT))
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("c-g", filter=~is_searching & ~has_selection)
+    def edit(event: KeyPressEvent) -> None:
+        event.current_buffer.open_in_editor()
+
+    return keys
+
+
+def _read(prompt: PromptSession[str]) -> tuple[bool, str]:
+    """Whether it is a command, and its text. `\"\"\"` opens a text of several lines, also after `/set system`."""
+    line = _line(prompt, PROMPT, HINT).strip("\n")
     head, quotes, text = line.partition(QUOTES)
-    opens = quotes and (not head.strip() or head.strip() == "/set system")
-    if not opens:
-        return line
+    system = head.split() == ["/set", "system"]
+    if not quotes or not (system or not head.strip()):
+        return _is_command(line), line
     lines = [text]
     while not lines[-1].rstrip().endswith(QUOTES):
-        lines.append(prompt.prompt(CONTINUED))
+        lines.append(_line(prompt, CONTINUED, HINT_CONTINUED))
     lines[-1] = lines[-1].rstrip().removesuffix(QUOTES)
     whole = "\n".join(lines).strip("\n")
-    return f"/set system {whole}" if head.strip() else whole
+    return system, f"/set system {QUOTES}{whole}{QUOTES}" if system else whole
+
+
+def _is_command(line: str) -> bool:
+    """A path of an image begins with a slash too; pasted lines are a message."""
+    words = line.split()
+    return line.startswith("/") and "\n" not in line and (words[0] in COMMANDS or not images(line))
+
+
+def _line(prompt: PromptSession[str], begin: str, hint: str) -> str:
+    return prompt.prompt(begin, placeholder=HTML("<ansibrightblack>{}</ansibrightblack>").format(hint))
 
 
 def _answer(session: Session, text: str) -> None:
     try:
-        print_answer(session.ask(text), wordwrap=session.wordwrap)
+        refuse_images(text)
+        print_answer(session.ask(text), wordwrap=session.wordwrap, hide_thinking=session.hide_thinking)
     except KeyboardInterrupt:
         write("\n\n")
         return
     except RuntimeFailure as error:
-        session.say(f"Error: {error}")
+        session.say(f"Error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
         return
     write("\n\n")
     if session.verbose:
         sys.stderr.write(statistics(session.last) + "\n")
         sys.stderr.flush()
-
-
-def print_answer(pieces: Generator[str, None, None], *, wordwrap: bool) -> None:
-    """Lines are broken between words only on a terminal."""
-    width = shutil.get_terminal_size().columns if wordwrap and sys.stdout.isatty() else 0
-    wrapper = Wrapper(write, width)
-    with closing(pieces):
-        for piece in pieces:
-            wrapper.feed(piece)
-    wrapper.end()
-
-
-def write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -3,7 +3,8 @@
 `kind` says how `text` describes it: "json" (any JSON object; `text` is empty), "schema" (a JSON schema as JSON text),
 "regex", "lark" (llguidance's Lark dialect). `after`: the language begins behind the first occurrence of this text, what
 comes before it is free (a model that thinks first); "" from the beginning. `opening`: what comes before begins with
-this text, or there is nothing before (a model that may think first).
+this text, or there is nothing before (a model that may think first). `calls`: a grammar that the server wrote, of
+schemas that were checked together: few rules deep, so that it may be longer than a stranger's.
 
 Refuses here, before the worker sees it: a text over its limit, a schema that grammar_schema.py refuses. What only the
 grammar's compiler can see (a regex that is none, a schema that no value satisfies) the worker refuses, before it
@@ -21,6 +22,7 @@ from runtime.errors import RequestRefused
 Kind = Literal["json", "schema", "regex", "lark"]
 
 MAX_TEXT: dict[Kind, int] = {"json": 0, "schema": 128 << 10, "regex": 4 << 10, "lark": 32 << 10}  # bytes
+MAX_CALLS = 512 << 10  # bytes of a grammar of tool calls: 128 large tools compile in half a second
 MAX_AFTER = 64  # characters
 NAMES: dict[Kind, str] = {
     "json": "the JSON format", "schema": "the JSON schema", "regex": "the regular expression", "lark": "the grammar",
@@ -33,6 +35,7 @@ class Constraint:
     text: str = ""
     after: str = ""
     opening: str = ""
+    calls: bool = False
 
 
 def prepared(constraint: Constraint) -> Constraint:
@@ -40,7 +43,8 @@ def prepared(constraint: Constraint) -> Constraint:
 
     Raises RequestRefused. Takes milliseconds for a large schema, so a server calls it in a thread.
     """
-    size, most = len(constraint.text.encode("utf-8", "replace")), MAX_TEXT[constraint.kind]
+    size = len(constraint.text.encode("utf-8", "replace"))
+    most = MAX_CALLS if constraint.calls else MAX_TEXT[constraint.kind]
     if size > most:
         raise RequestRefused(f"{NAMES[constraint.kind]} has {size} bytes; at most {most} are allowed")
     if (length := max(len(constraint.after), len(constraint.opening))) > MAX_AFTER:

@@ -1,8 +1,9 @@
 """A client's JSON schema, checked keyword by keyword before anything is made of it.
 
 Refuses, with the path in the schema: what is not a schema; a keyword that JSON Schema defines and the grammar cannot
-keep (`not`, `if`, `uniqueItems`, ...), because an answer that might break it is worse than none; a `format` that is not
-known; sizes over the limits. Keywords that JSON Schema does not define mean nothing, as it says.
+keep (`not`, `if`, `uniqueItems`, ...), because an answer that might break it is worse than none; a `format` that it
+defines and the grammar does not know; sizes over the limits. Keywords and formats that JSON Schema does not define
+(`int64`, `binary`, `password`) mean nothing, as it says; they and texts for readers are left out of the grammar.
 
 An object that lists its properties and says nothing of others is closed: the answer has no others. All it allows is
 still valid, and a small model cannot add keys for ever. `"additionalProperties": true` keeps it open; so it stays where
@@ -24,6 +25,12 @@ MAX_PROPERTIES = 512  # of one object, and names in one `required`: the optional
 MAX_PATTERN = 2048  # characters of one pattern
 MAX_PATTERNS = 16384  # characters of all
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
+_OTHER_FORMATS = frozenset(  # Validation 7.3, those that no grammar was made of
+    """
+    idn-email idn-hostname uri-reference iri iri-reference uri-template json-pointer relative-json-pointer regex
+    """.split()  # noqa: SIM905
+)
+_ANNOTATIONS = ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
 
 _ONE = ("items", "additionalProperties", "additionalItems")  # their value is a schema
 _MANY = ("anyOf", "oneOf", "allOf", "prefixItems", "items")  # a list of schemas
@@ -102,8 +109,12 @@ def _check(schema: Schema, path: str) -> None:
                 hint="answers are only given where it is certain that they satisfy the schema",
             )
     form = schema.get("format")
-    if form is not None and form not in FORMATS:
+    if not isinstance(form, str | None) or form in _OTHER_FORMATS:
         raise RequestRefused(f"{_short(path)}.format is {json.dumps(form)[:80]}; known are {', '.join(FORMATS)}")
+    if form not in FORMATS:
+        schema.pop("format", None)
+    for key in _ANNOTATIONS:
+        schema.pop(key, None)
     pattern = schema.get("pattern")
     if isinstance(pattern, str) and len(pattern) > MAX_PATTERN:
         raise RequestRefused(f"{_short(path)}.pattern has {len(pattern)} characters; at most {MAX_PATTERN} are allowed")

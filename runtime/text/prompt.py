@@ -26,7 +26,7 @@ from runtime.text.parsers.grammar import call_grammar
 from runtime.text.parsers.harmony import HarmonyReader
 from runtime.text.parsers.reader import AnswerReader
 from runtime.text.parsers.syntax import Tags, named
-from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, Speech, Think, Tools
+from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, NamedRenderers, Speech, Think, Tools
 from runtime.text.tokenizer import SEAM, Tokenizer
 
 
@@ -69,13 +69,15 @@ class Renderer:
         *,
         template: str | None,
         jinja: str | None,
+        jinja_tools: str | None = None,
         prefer_go: bool | None = None,
         parser_name: str = "",
     ) -> Renderer:
-        """template: the model's Go template layer. jinja: `tokenizer.chat_template` of its GGUF. prefer_go: True and
-        False decide outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. parser_name: `parser` of the
-        model's config; a name we do not know says nothing. Raises TemplateError."""
-        from_jinja = JinjaRenderer(jinja, tokenizer) if jinja else None
+        """template: the model's Go template layer. jinja: `tokenizer.chat_template` of its GGUF; jinja_tools: its
+        `tokenizer.chat_template.tool_use`, which speaks where tools are offered. prefer_go: True and False decide
+        outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. parser_name: `parser` of the model's
+        config; a name we do not know says nothing. Raises TemplateError."""
+        from_jinja = _from_gguf(tokenizer, jinja, jinja_tools)
         from_go = GoRenderer(template) if template and template.strip() else None
         if from_go is None or from_jinja is None:
             return cls(tokenizer, from_go or from_jinja or ChatmlRenderer(), parser_name)
@@ -205,6 +207,14 @@ class Renderer:
         if len(ids) > limit:
             raise PromptTooLongError(tokens=len(ids), limit=limit)
         return Prompt(text=text, ids=ids)
+
+
+def _from_gguf(
+    tokenizer: Tokenizer, default: str | None, for_tools: str | None
+) -> JinjaRenderer | NamedRenderers | None:
+    if not default or not for_tools:
+        return JinjaRenderer(default, tokenizer) if default else None
+    return NamedRenderers(JinjaRenderer(default, tokenizer), JinjaRenderer(for_tools, tokenizer))
 
 
 def _begun(text: str, last: Sequence[Message]) -> bool:

@@ -1,4 +1,4 @@
-"""The three ways to turn a conversation into text: a Go template, a Jinja template, chatml."""
+"""The ways to turn a conversation into text: a Go template, one Jinja template or two, chatml."""
 
 from __future__ import annotations
 
@@ -139,6 +139,29 @@ class JinjaRenderer:
 
     def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str:
         return self.render_chat(_asked(prompt, system), tools=(), think=think)
+
+
+class NamedRenderers:
+    """Two templates of one GGUF: `tool_use` where tools are offered, as Hugging Face chooses, else the default one."""
+
+    kind = "jinja"
+
+    def __init__(self, default: JinjaRenderer, for_tools: JinjaRenderer) -> None:
+        self._default = default
+        self._for_tools = for_tools
+
+    def capabilities(self) -> frozenset[str]:
+        return self._default.capabilities() | self._for_tools.capabilities()
+
+    def speech(self) -> Speech:
+        calls, tags = self._for_tools.speech()
+        return calls, tags or self._default.speech()[1]
+
+    def render_chat(self, messages: Sequence[Message], *, tools: Tools, think: Think) -> str:
+        return (self._for_tools if tools else self._default).render_chat(messages, tools=tools, think=think)
+
+    def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str:
+        return self._default.render_generate(prompt, system=system, suffix=suffix, think=think)
 
 
 class ChatmlRenderer:

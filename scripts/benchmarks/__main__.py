@@ -9,6 +9,7 @@ http      tokens a second through the streaming API with 1 and 16 clients, besid
 cached    the first token of a prompt whose beginning is in the prefix cache, beside the whole prompt
 stalls    the time from token to token of four answers while prompts of 4,000 tokens arrive
 start     from the start of `sealift serve --load` to a first token, beside llama-server
+load      a thousand open streams, /api/tags meanwhile; a long text to its tokens; a request on its way to the engine
 crossing  export, verify and import, beside sha256sum and cp
 
 `plots` means lengths and batches. After `engine` the line to pass stands at the end: what was asked for, and what was
@@ -26,13 +27,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import crossing, engine, figures, line, report, server, shapes, waits
+from scripts.benchmarks import crossing, engine, figures, line, load, report, server, shapes, waits
 from scripts.benchmarks.machine import Clock, Limits, describe, scratch, shares
 from scripts.benchmarks.player import our_player, peer_player
 from scripts.benchmarks.turns import Comparison
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ("engine", "lengths", "batches", "memory", "busy", "http", "cached", "stalls", "start", "crossing")
+SECTIONS = ("engine", "lengths", "batches", "memory", "busy", "http", "cached", "stalls", "start", "load", "crossing")
 PLOTS = "plots"
 DOCS = ROOT / "docs" / "benchmarks"
 CROSSED = "made:1b-q8_0"  # 1.3 GB
@@ -116,6 +117,8 @@ def measure(
         return [crossing.measure(model, folder, runs=ask.runs)], {}
     if section == "http":
         return server.through_http(model, folder, threads=ask.threads, runs=ask.runs), {}
+    if section == "load":
+        return load.measure(model, folder, threads=ask.threads, runs=ask.runs), {}
     if section in ("cached", "stalls"):
         measured = waits.cached if section == "cached" else waits.stalls
         return [measured(model, threads=ask.threads, runs=ask.runs)], {}

@@ -9,7 +9,7 @@ from typing import Any
 from scripts.benchmarks.turns import Comparison, Spread
 
 CPU = ("line", "engine", "lengths", "batches", "memory", "busy", "http", "cached", "stalls", "start")
-PAGES = {**dict.fromkeys(CPU, "cpu.md"), "crossing": "crossing.md"}
+PAGES = {**dict.fromkeys(CPU, "cpu.md"), "load": "server.md", "crossing": "crossing.md"}
 
 
 def markdown(section: str, result: dict[str, Any]) -> str:
@@ -105,6 +105,16 @@ def stalls(found: list[tuple[str, Comparison]]) -> list[str]:
     return table(rows)
 
 
+def load(found: list[tuple[str, Comparison]]) -> list[str]:
+    rows: list[tuple[str, ...]] = [("model", "work", "ends", "measured", "how often", "ms, median", "p99", "longest")]
+    for model, one in found:
+        spans, ends = one["extra"]["ms"], one["extra"]["ends"]
+        told = ", ".join(f"{count:,} {name}" for name, count in ends.items()) or "–"
+        times = tuple(short(spans[key]) for key in ("median", "p99", "max"))
+        rows.append((model, one["work"], told, one["extra"]["what"], f"{spans['count']:,}", *times))
+    return table(rows)
+
+
 def start(found: list[tuple[str, Comparison]]) -> list[str]:
     rows = [("model", "what", "seconds")]
     for model, one in found:
@@ -136,6 +146,7 @@ TABLES = {
     "cached": cached,
     "stalls": stalls,
     "start": start,
+    "load": load,
     "crossing": crossing,
 }
 

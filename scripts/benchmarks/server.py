@@ -9,8 +9,9 @@ import json
 import re
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +33,16 @@ numbers = itertools.count(1)  # begins every prompt, so that none finds another'
 class Server:
     """`sealift serve` on a free port; `listening` is the moment it said so, in seconds since its start."""
 
-    def __init__(self, tool: Tool, *, threads: int, parallel: int, load: str = "") -> None:
+    def __init__(self, tool: Tool, *, threads: int, parallel: int, load: str = "", more: Sequence[str] = ()) -> None:
         words = ["serve", "--host", "127.0.0.1", "--port", "0", "--threads", str(threads)]
-        words += ["--parallel", str(parallel), "--context-length", str(CONTEXT), *(["--load", load] if load else [])]
+        words += [
+            "--parallel",
+            str(parallel),
+            "--context-length",
+            str(CONTEXT),
+            *(["--load", load] if load else []),
+            *more,
+        ]
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
             tool.command(*words), env=tool.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -46,10 +54,15 @@ class Server:
             raise SystemExit(f"bench: sealift serve did not start: {line.strip()}")
         self.listening = time.perf_counter() - self.started
         self.port = int(found[1])
+        self._reader = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._reader.start()  # a full pipe would stop the server
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.communicate()
+        self._process.wait()
+        self._reader.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
 
 
 @contextmanager

@@ -65,6 +65,19 @@ def test_a_folder_becomes_a_model(tmp_path: Path) -> None:
     assert again.digest == manifest.digest  # the same files give the same bytes
 
 
+def test_a_folders_template_for_tools_is_kept_beside_the_default_one(tmp_path: Path) -> None:
+    hf.write_tree(tmp_path / "tree", "qwen2")
+    path = tmp_path / "tree" / "tokenizer_config.json"
+    named = [{"name": name, "template": f"{{{{ '{name}' }}}}"} for name in ("default", "tool_use", "rag")]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": named}))
+    found = weights(tmp_path, make(tmp_path, "FROM tree\n")).metadata
+    assert {key: value for key, value in found.items() if "template" in key} == {
+        "tokenizer.chat_template": "{{ 'default' }}",
+        "tokenizer.chat_template.tool_use": "{{ 'tool_use' }}",
+        "tokenizer.chat_templates": ["tool_use"],
+    }
+
+
 def test_one_file_of_safetensors_stands_for_its_folder(tmp_path: Path) -> None:
     hf.write_tree(tmp_path / "tree", "qwen2")
     assert weights(tmp_path, make(tmp_path, "FROM tree/model.safetensors\n")).architecture == "qwen2"

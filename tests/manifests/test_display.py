@@ -20,6 +20,8 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
         (1_300_000_000, "1.3 GB"),
         (637_500_000, "637 MB"),
         (2_000_000_000, "2 GB"),
+        (2_019_393_189, "2.0 GB"),
+        (9_999_999_999, "10.0 GB"),
     ],
 )
 def test_sizes(size: int, text: str) -> None:
@@ -35,7 +37,10 @@ def test_sizes(size: int, text: str) -> None:
         (61, "About a minute"),
         (3 * MINUTE, "3 minutes"),
         (HOUR, "About an hour"),
+        (89 * MINUTE, "About an hour"),
+        (90 * MINUTE, "2 hours"),
         (47 * HOUR, "47 hours"),
+        (47 * HOUR + 30 * MINUTE, "2 days"),
         (13 * DAY, "13 days"),
         (59 * DAY, "8 weeks"),
         (700 * DAY, "23 months"),

@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -20,10 +22,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manifests.home import own_version
 from manifests.store import Store
 from native.library import KV_TYPES
 from runtime import told as settings
 from runtime.address import parse_address
+from runtime.api.state import Settings
+from runtime.chat.asking import form_of
 from runtime.client import Client
 from runtime.commands import serve as serve_verb
 from runtime.errors import AddressRefused, RequestRefused, ServerRefused, ServerUnreachable
@@ -157,13 +162,178 @@ def test_run_refuses_in_one_sentence(server: Live) -> None:
         "sealift: model 'gone:latest' not found",
     )
     assert "sealift: hint: sealift list" in gone.stderr
-    empty = sealift("run", "demo", host=server.url)
-    assert empty.returncode == 1 and "nothing to ask" in empty.stderr
-    assert sealift("run", "demo", "x", "--think", "loudly", host=server.url).returncode == 2
-    thinking = sealift("run", "demo", "x", "--think", "true", host=server.url)
+    assert sealift("run", "demo", "x", "--think=loudly", host=server.url).returncode == 2
+    thinking = sealift("run", "demo", "x", "--think=true", host=server.url)
     assert thinking.returncode == 1 and '"demo" does not support thinking' in thinking.stderr
     form = sealift("run", "demo", "x", "--format", "yaml", host=server.url)
-    assert form.returncode == 1 and 'invalid format: "yaml"' in form.stderr
+    assert form.returncode == 1 and 'invalid format: "yaml"' in form.stderr and "hint: write json" in form.stderr
+
+
+PIPED = [
+    ("a report\n", ("Summarise:",), "a report\n Summarise:"),
+    ("a report\n", (), "a report\n"),
+    ("", ("two", "words"), "two words"),
+    ("", (), ""),
+    ("", ("",), ""),
+    ("x", ("", "y"), "x  y"),
+    ("\x1b é", ("-",), "\x1b é -"),
+]
+
+
+@pytest.mark.parametrize(("piped", "words", "prompt"), PIPED)
+def test_what_is_piped_comes_before_the_words(
+    server: Live, piped: str, words: tuple[str, ...], prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt is, to the letter, what was piped, a blank and the words; an empty one loads the model."""
+    bodies: list[dict[str, object]] = []
+    original = Client.stream
+
+    def stream(self: Client, path: str, body: dict[str, object]) -> Iterator[dict[str, object]]:
+        bodies.append(body)
+        return original(self, path, body)
+
+    monkeypatch.setattr(Client, "stream", stream)
+    done = sealift("run", "demo", *words, input=piped, host=server.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, TEXT + "\n" if prompt else "", "")
+    assert bodies == [{"model": "demo", "prompt": prompt}]
+
+
+GO_FLAGS = [
+    (("--think", "demo", "high"), {"think": True}, "high"),
+    (("demo", "--think=high", "hi"), {"think": "high"}, "hi"),
+    (("demo", "--think=false", "--verbose=false", "hi"), {"think": False}, "hi"),
+    (("--keepalive", "10m", "--hidethinking", "demo", "hi", "--insecure"), {"keep_alive": "10m"}, "hi"),
+    (("demo", "--keepalive=-1", "--nowordwrap=true", "hi"), {"keep_alive": -1}, "hi"),
+    (("demo", "--format", "json", "--", "--think", "hi"), {"format": "json"}, "--think hi"),
+    (("demo", "--format", '{"type":"integer"}', "hi"), {"format": {"type": "integer"}}, "hi"),
+]
+
+
+@pytest.mark.parametrize(("words", "fields", "prompt"), GO_FLAGS)
+def test_flags_are_read_as_ollama_reads_them(
+    server: Live, words: tuple[str, ...], fields: dict[str, object], prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: list[dict[str, object]] = []
+
+    def stream(self: Client, path: str, body: dict[str, object]) -> Iterator[dict[str, object]]:
+        bodies.append(body)
+        yield {"response": "ok"}
+
+    monkeypatch.setattr(Client, "stream", stream)
+    assert sealift("run", *words, host=server.url).returncode == 0
+    assert bodies == [{"model": "demo", "prompt": prompt, **fields}]
+
+
+def test_forms_of_an_answer_come_from_files(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text('{"type": "object"}')
+    assert form_of(str(path)) == {"type": "object"} and form_of("") is None and form_of("json") == "json"
+    path.write_text("[]")
+    for wrong, text in (
+        (str(path), "expected a JSON schema, an object, found a list"),
+        ("{", "not JSON"),
+        ("\0", "no file"),
+        (str(tmp_path), "no file"),
+    ):
+        with pytest.raises(RequestRefused, match=text):
+            form_of(wrong)
+    path.write_text(" " * (128 << 10) + "{}")
+    with pytest.raises(RequestRefused, match="more than 131072 bytes"):
+        form_of(str(path))
+
+
+def test_images_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").touch()
+    done = sealift("run", "demo", "what is", f"{tmp_path}/x.jpg?", host="127.0.0.1:9")
+    assert done.returncode == 1 and f"{tmp_path}/x.jpg: the models here read text" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["signin", "login", "signout", "logout", "launch"])
+def test_what_needs_a_cloud_is_refused_by_name(verb: str) -> None:
+    done = sealift(verb, "claude", "--model", "x")
+    assert done.returncode == 1 and done.stderr.startswith(f"sealift: {verb}: ") and "sealift: hint: " in done.stderr
+
+
+def test_help_explains_a_verb() -> None:
+    assert "Usage: sealift bundle export" in sealift("help", "bundle", "export").stdout
+    assert "bundle" in sealift("help").stdout and sealift("help", "nosuch").returncode == 2
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """A server of somebody else: asks for a key, redirects, says another version."""
+
+    def do_GET(self) -> None:
+        status = {"/api/version": 200, "/api/ps": 401}.get(self.path, 302)
+        self.send_response(status)
+        self.send_header("location", "http://elsewhere/")
+        self.end_headers()
+        self.wfile.write(b'{"version":"0.9.9\\u001b[2J"}' if status == 200 else b"<html>")
+
+    def log_message(self, *words: object) -> None: ...
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_version_tells_what_the_server_is(server: Live, store: Store, stranger: str) -> None:
+    own = own_version()
+
+    def told(host: str) -> str:
+        done = sealift("--version", host=host)
+        assert (done.returncode, done.stdout) == (0, f"sealift version is {own}\n")
+        return done.stderr
+
+    assert told(server.url).endswith(f"{server.url} is sealift 0, this program is sealift {own}\n")
+    assert f"http://{stranger} is Ollama 0.9.9\ufffd[2J, this" in told(stranger)
+    assert "warning: could not connect" in told("127.0.0.1:9")
+    with live(store, Script(), settings=Settings(version=own)) as same:
+        assert told(same.url) == ""
+
+
+def test_a_connection_that_fails_says_the_next_step(server: Live, stranger: str) -> None:
+    key = sealift("ps", host=stranger)
+    assert key.returncode == 1 and "401" in key.stderr and "hint: SEALIFT_API_KEY (or OLLAMA_API_KEY)" in key.stderr
+    with Client(parse_address(stranger)) as client, pytest.raises(ServerRefused, match="302"):
+        client.get("/api/tags")
+    tls = sealift("ps", host=f"https://127.0.0.1:{server.port}")
+    assert tls.returncode == 4 and "no TLS with https://" in tls.stderr and "http://" in tls.stderr
+    unknown = sealift("ps", host="no-such-host.invalid")
+    assert unknown.returncode == 4 and "hint: is it running, and is SEALIFT_HOST" in unknown.stderr
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        thread = threading.Thread(target=lambda: closing.accept()[0].close())
+        thread.start()
+        broken = sealift("ps", host=f"127.0.0.1:{closing.getsockname()[1]}")
+        thread.join()
+    assert broken.returncode == 4 and "hint: if the server speaks TLS: SEALIFT_HOST=https://127" in broken.stderr
+
+
+def test_keys_are_sent_as_a_bearer() -> None:
+    seen: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(200, json={})
+
+    for named, sent in (
+        ({}, None),
+        ({"OLLAMA_API_KEY": "o"}, "Bearer o"),
+        ({"OLLAMA_API_KEY": "o", "SEALIFT_API_KEY": "s"}, "Bearer s"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("OLLAMA_API_KEY", "SEALIFT_API_KEY"):
+                patch.delenv(name, raising=False)
+            for name, value in named.items():
+                patch.setenv(name, value)
+            with Client(parse_address("h"), transport=httpx.MockTransport(answer)) as client:
+                client.get("/api/ps")
+        assert seen[-1] == sent
 
 
 def test_ps_and_stop(server: Live) -> None:

@@ -172,6 +172,7 @@ def test_the_response_repeats_what_was_asked_and_how_it_ended(store: Store) -> N
     response = post(store, ASK | asked, script).json()
     assert response["object"] == "response" and response["id"].startswith("resp_")
     assert (response["status"], response["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert response["output"][-1]["status"] == "incomplete"
     assert (response["temperature"], response["top_p"], response["max_output_tokens"]) == (0.5, 1.0, 20)
     assert response["text"] == {"format": form} and response["metadata"] == {"a": "b"}
     assert response["store"] is False and response["previous_response_id"] is None

@@ -12,7 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+import runtime.card
+from manifests.create import CreateRequest, create
 from manifests.errors import NotFound
+from manifests.manifest import Descriptor
 from manifests.name import ModelName
 from manifests.store import Store
 from runtime.api.app import create_app
@@ -452,3 +455,39 @@ def test_lookups_do_not_wait_behind_uploads_that_stall(store: Store) -> None:
         return status
 
     assert asyncio.run(main()) == 200
+
+
+def test_a_list_reads_each_files_head_once_however_many_models_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = small_store(tmp_path)
+    for number in range(20):
+        base = ModelName.parse("demo")
+        create(store, ModelName.parse(f"m{number}"), CreateRequest(from_model=base, system=f"{number}"))
+    read: list[object] = []
+    whole = runtime.card._facts
+
+    def counted(store: Store, layer: Descriptor) -> runtime.card.GgufFacts:
+        read.append(layer.digest)
+        return whole(store, layer)
+
+    monkeypatch.setattr(runtime.card, "_facts", counted)
+    box = runtime.card.CardBox(store)
+    for _ in range(2):
+        assert {box.card(name).gguf is not None for name in store.names()} == {True}
+    assert len(store.names()) == 23 and len(read) == len(set(read)) == 2
+    monkeypatch.setattr(runtime.card, "CACHED", 1)
+    assert box.card(ModelName.parse("demo")).system == "" and box.card(ModelName.parse("m3")).system == "3"
+    box.card(ModelName.parse("embedder"))
+    create(store, ModelName.parse("new"), CreateRequest(from_model=ModelName.parse("embedder"), parameters={"seed": 1}))
+    box.card(ModelName.parse("new"))
+    assert len(box._cards) == len(box._facts) == 1 and len(read) == 2
+
+
+def test_a_manifest_that_changes_is_seen_at_once(tmp_path: Path) -> None:
+    store = small_store(tmp_path)
+    demo, tuned = ModelName.parse("demo"), ModelName.parse("acme/tuned:v1")
+    first = store.manifest(demo)
+    assert store.manifest(demo) is first
+    store.manifest_path(demo).write_bytes(store.manifest_path(tuned).read_bytes())
+    assert store.manifest(demo).digest == store.manifest(tuned).digest != first.digest

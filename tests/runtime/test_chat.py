@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import pty
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,16 +11,17 @@ from prompt_toolkit.output import DummyOutput
 
 from manifests.store import Store
 from runtime.address import parse_address
-from runtime.chat.printing import Wrapper, facts, statistics
-from runtime.chat.repl import chat
+from runtime.chat.answer import Part, Parts, print_answer
+from runtime.chat.commands import handle
+from runtime.chat.repl import chat, opening
 from runtime.chat.session import Session
+from runtime.chat.texts import HELP_PARAMETERS, HELP_SET, HELP_SHORTCUTS
 from runtime.client import Client
 from runtime.errors import ServerRefused
 from runtime.events import TextDelta, ThinkingDelta
 from tests.peers.live import Live, live
 from tests.peers.scripted import Script, small_store
 
-ROOT = Path(__file__).parents[2]
 TEXT = "Hello <world> & é!"
 
 
@@ -65,6 +59,10 @@ def session(server: Live) -> Iterator[Session]:
         yield Session(client=client, model="demo", say=said.append)
 
 
+def text(parts: Parts) -> str:
+    return "".join(part.text for part in parts)
+
+
 def said(session: Session) -> Said:
     found = session.say.__self__  # type: ignore[attr-defined]
     assert isinstance(found, Said)
@@ -72,19 +70,19 @@ def said(session: Session) -> Said:
 
 
 def test_a_conversation_grows_by_both_sides(session: Session, script: Script) -> None:
-    assert "".join(session.ask("Hi")) == TEXT
+    assert text(session.ask("Hi")) == TEXT
     before = len(script.requests[-1].prompt)
-    assert "".join(session.ask("And?")) == TEXT
+    assert text(session.ask("And?")) == TEXT
     assert len(script.requests[-1].prompt) > before
     assert [message["role"] for message in session.messages] == ["user", "assistant", "user", "assistant"]
     assert session.last["done"] is True
-    session.handle("/clear")
+    handle(session, "/clear")
     assert session.messages == [] and said(session) == ["Cleared session context"]
 
 
 def test_an_interrupted_answer_is_kept_and_a_failed_one_is_not(session: Session) -> None:
     pieces = session.ask("Hi")
-    assert next(pieces) == "Hel"
+    assert next(pieces) == Part(text="Hel")
     pieces.close()
     assert session.messages[-1] == {"role": "assistant", "content": "Hel"}
     session.model = "gone"
@@ -93,12 +91,16 @@ def test_an_interrupted_answer_is_kept_and_a_failed_one_is_not(session: Session)
     assert len(session.messages) == 2
 
 
-def test_thinking_is_shown_apart_and_not_kept_as_said(session: Session, script: Script) -> None:
+def test_thinking_is_shown_apart_and_not_kept_as_said(
+    session: Session, script: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
     script.events = (ThinkingDelta(text="Hm"), ThinkingDelta(text="m"), TextDelta(text="Yes"), TextDelta(text="."))
-    assert "".join(session.ask("Why?")) == "Thinking...\nHmm\n...done thinking.\n\nYes."
+    print_answer(session.ask("Why?"), wordwrap=False)
+    assert capsys.readouterr().out == "Thinking...\nHmm\n...done thinking.\n\nYes."
     assert session.messages[-1] == {"role": "assistant", "content": "Yes."}
     script.events = (ThinkingDelta(text="Hm"),)
-    assert "".join(session.ask("Why?")) == "Thinking...\nHm\n...done thinking.\n\n"
+    print_answer(session.ask("Why?"), wordwrap=False)
+    assert capsys.readouterr().out == "Thinking...\nHm\n...done thinking.\n\n"
     script.events = None
 
 
@@ -109,14 +111,14 @@ def test_settings_reach_the_server(session: Session, script: Script) -> None:
         "/set parameter seed 7",
         "/set system Be brief.",
     ):
-        session.handle(line)
+        handle(session, line)
     list(session.ask("Hi"))
     asked = script.requests[-1]
     assert (asked.sampling.temperature, asked.stop, asked.sampling.seed) == (0.5, ("END", "B"), 7)
-    assert said(session)[:2] == ["Set parameter 'temperature' to '0.5'", "Set parameter 'stop' to 'END B'"]
-    session.handle("/show parameters")
+    assert said(session)[:2] == ["Set parameter 'temperature' to '0.5'", "Set parameter 'stop' to 'END, B'"]
+    handle(session, "/show parameters")
     assert "temperature" in said(session)[-1]
-    session.handle("/show system")
+    handle(session, "/show system")
     assert said(session)[-1] == "Be brief."
 
 
@@ -126,40 +128,54 @@ WORDS = [
     ("/set parameter temperature hot", 'Couldn\'t set parameter: option "temperature" must be of type float32'),
     ("/set parameter top_p 7", 'Couldn\'t set parameter: option "top_p" must be from 0 to 1, found 7'),
     ("/set nothink", "Set 'nothink' mode."),
-    ("/set think high", "Set 'think' mode to high."),
+    ("/set think high", "Set 'think' mode to 'high'."),
     ("/set format yaml", "Invalid or missing format. For 'json' mode use '/set format json'"),
     ("/set verbose", "Set 'verbose' mode."),
     ("/show license", "No license was specified for this model."),
-    ("/load gone", "Error: model 'gone' not found"),
+    ("/load gone", "Couldn't find model 'gone'"),
     ("/load", "Usage:\n  /load <modelname>"),
+    ("/load two words", "Usage:\n  /load <modelname>"),
+    ("/save", "Usage:\n  /save <modelname>"),
+    ("/save b@d", "error: The model name 'b@d' is invalid"),
+    ("/show nonsense", "Unknown command '/show nonsense'. Type /? for help"),
+    ("/show system", "No system message was specified for this model."),
+    ("/show parameters", "Model defined parameters:\n  No additional parameters were specified for this model.\n"),
+    ("/set nonsense", "Unknown command '/set nonsense'. Type /? for help"),
+    ("/set think loudly", "Unknown think level 'loudly'. Use high, medium, low or max."),
+    ("/set system", HELP_SET),
+    ("/set parameter seed", HELP_PARAMETERS),
+    ("/set noformat", "Disabled format."),
+    ("/set quiet", "Set 'quiet' mode."),
+    ("/set nowordwrap", "Set 'nowordwrap' mode."),
+    ("/? shortcuts", HELP_SHORTCUTS),
 ]
 
 
 @pytest.mark.parametrize(("line", "last"), WORDS)
 def test_commands_answer(session: Session, line: str, last: str) -> None:
-    session.handle(line)
+    handle(session, line)
     assert said(session)[-1] == last
     assert session.model == "demo"
 
 
 def test_show_list_help_load_and_save(session: Session, server: Live) -> None:
-    session.handle("/show info")
+    handle(session, "/show info")
     assert "architecture        llama" in said(session)[-1] and "completion" in said(session)[-1]
-    session.handle("/list")
+    handle(session, "/list")
     assert (
         said(session)[-1].splitlines()[0].split() == ["NAME", "ID", "SIZE", "MODIFIED"]
         and "demo:latest" in said(session)[-1]
     )
     for line in ("/?", "/help", "/help set", "/? shortcuts", "/show", "/set"):
-        session.handle(line)
+        handle(session, line)
         assert "Available commands" in said(session)[-1] or "Ctrl + d" in said(session)[-1]
-    session.handle("/set system Kept.")
+    handle(session, "/set system Kept.")
     list(session.ask("Hi"))
-    session.handle("/save kept")
+    handle(session, "/save kept")
     assert said(session)[-1] == "Created new model 'kept'"
     shown = session.client.post("/api/show", {"model": "kept"})
     assert shown["system"] == "Kept." and shown["messages"][1]["content"] == TEXT
-    session.handle("/load kept")
+    handle(session, "/load kept")
     assert (session.model, session.messages, session.system) == ("kept", [], "")
 
 
@@ -182,7 +198,9 @@ def test_the_prompt_reads_lines_blocks_and_commands(
 
 def test_ctrl_c_drops_the_line_and_ctrl_d_leaves(session: Session) -> None:
     converse(session, "half a line\x03\x04")
-    assert session.messages == [] and "Use Ctrl + d or /bye to exit." in str(said(session))
+    assert session.messages == [] and said(session) == []
+    converse(session, "\x03\x04")
+    assert said(session) == ["\nUse Ctrl + d or /bye to exit."]
 
 
 def test_nohistory_keeps_what_is_typed_to_itself(session: Session, home: Path) -> None:
@@ -196,104 +214,43 @@ def test_verbose_prints_figures_on_stderr(session: Session, capsys: pytest.Captu
     assert "eval rate:" in capsys.readouterr().err
 
 
-def test_statistics_have_ollamas_lines() -> None:
-    last = {
-        "total_duration": 1_500_000_000,
-        "prompt_eval_count": 26,
-        "prompt_eval_duration": 130_000_000,
-        "eval_count": 3,
-        "eval_duration": 2_000_000_000,
-    }
-    assert statistics(last).splitlines() == [
-        "total duration:       1.5s",
-        "prompt eval count:    26 token(s)",
-        "prompt eval duration: 130ms",
-        "prompt eval rate:     200.00 tokens/s",
-        "eval count:           3 token(s)",
-        "eval duration:        2s",
-        "eval rate:            1.50 tokens/s",
-    ]
-    assert facts({}) == ""
+def test_a_block_or_a_paste_is_a_message_whatever_it_begins_with(session: Session) -> None:
+    converse(session, '"""/bye"""\r""""""\r"""\r/set nothing\rsaid "quoted" """\rsay """hi"""\r/bye\r')
+    asked = [message["content"] for message in session.messages[::2]]
+    assert asked == ["/bye", '/set nothing\nsaid "quoted" ', 'say """hi"""']
 
 
-@pytest.mark.parametrize("width", [0, 8, 20])
-@pytest.mark.parametrize("step", [1, 3, 100])
-def test_wrapping_changes_line_ends_only(width: int, step: int) -> None:
-    text = "The quick brown fox\njumps  over 日本語 verylongwordwithoutend.\n\n  done "
-    out: list[str] = []
-    wrapper = Wrapper(out.append, width)
-    for at in range(0, len(text), step):
-        wrapper.feed(text[at : at + step])
-    wrapper.end()
-    written = "".join(out)
-    assert written.replace("\n", "") == text.replace("\n", "")
-    if width == 20 and step == 100:
-        assert written.startswith("The quick brown fox\njumps  over 日本語 \nverylongwordwithoutend.")
+def test_saving_keeps_what_the_model_began_with(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    begins = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I, a bot."}]
+    session.client.post("/api/create", {"model": "begun", "from": "demo", "messages": begins, "stream": False})
+    session.model = "begun"
+    list(session.ask("Hi"))
+    session.messages[-1]["tool_calls"] = [{"function": {"name": "x", "arguments": {}}}]
+    handle(session, "/set parameter temperature 1")
+    handle(session, "/save grown")
+    assert said(session)[-1] == "Created new model 'grown'"
+    shown = session.client.post("/api/show", {"model": "grown"})
+    assert shown["messages"] == [*begins, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": TEXT}]
+    assert shown["parameters"].split() == ["temperature", "1"], "a number without a fraction, as Go writes it"
+    opening(begins, wordwrap=True)
+    assert capsys.readouterr().out == ">>> Who?\nI, a bot.\n\n"
 
 
-# -- the real program in a terminal
+def test_images_are_refused_by_name_and_other_paths_are_words(session: Session, tmp_path: Path) -> None:
+    picture = tmp_path / "a picture.PNG"
+    picture.write_bytes(b"")
+    escaped = str(picture).replace(" ", "\\ ")
+    converse(session, f"what is on {escaped} ?\r{escaped}\r/not/here.png\rread /not/here.png\r/bye\r")
+    refused = f"Error: {picture}: the models here read text, no images and no sound"
+    assert [line.splitlines()[0] for line in said(session)] == [
+        refused, refused, "Unknown command '/not/here.png'. Type /? for help"
+    ]  # fmt: skip
+    assert [message["content"] for message in session.messages[::2]] == ["read /not/here.png"]
 
 
-class Terminal:
-    """`sealift run` under a pseudo-terminal."""
-
-    def __init__(self, server: Live, home: Path, *arguments: str) -> None:
-        self._master, slave = pty.openpty()
-        env = {
-            **os.environ,
-            "SEALIFT_HOME": str(home),
-            "SEALIFT_HOST": server.url,
-            "TERM": "dumb",
-            "PYTHONPATH": str(ROOT),
-        }
-        command = [sys.executable, str(ROOT / "sealift.py"), "run", *arguments]
-        self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True, preexec_fn=_take_terminal
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def wait_for(self, text: str, after: int = 0) -> int:
-        """Reads until `text` appears; returns where it ends."""
-        end = time.monotonic() + 60
-        while text not in self.seen[after:]:
-            assert time.monotonic() < end, f"waited 60 s for {text!r}, saw {self.seen!r}"
-            if select.select([self._master], [], [], 0.2)[0]:
-                try:
-                    self.seen += os.read(self._master, 65536).decode("utf-8", "replace")
-                except OSError:
-                    break  # the other side is closed
-        return self.seen.index(text, after) + len(text)
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._master)
-
-
-def _take_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def test_ctrl_c_stops_the_answer_and_not_the_program(store: Store, home: Path) -> None:
-    script = Script(gate=asyncio.Event())  # every answer waits for ever after its first piece
-    with live(store, script) as server:
-        terminal = Terminal(server, home, "demo", "--nowordwrap")
-        try:
-            terminal.wait_for(">>> ")
-            terminal.type("tell me\r")
-            at = terminal.wait_for("Hel", terminal.wait_for("tell me"))
-            terminal.type("\x03")
-            at = terminal.wait_for(">>> ", at)
-            terminal.type("/bye\r")
-            assert terminal.process.wait(60) == 0
-        finally:
-            terminal.close()
-    assert (script.begun, script.ended) == (1, 1)
+def test_an_error_in_the_middle_is_said_and_the_chat_goes_on(session: Session, script: Script) -> None:
+    script.fail_after = 1
+    converse(session, "Hi\r\x04")
+    script.fail_after = None
+    assert said(session)[-1].startswith("Error: ") and session.messages == []
+    assert text(session.ask("Hi")) == TEXT

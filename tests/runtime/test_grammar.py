@@ -177,6 +177,11 @@ KEPT: list[dict[str, Any]] = [
         "discriminator": {"propertyName": "k"},
     },
     {"type": "array", "items": {"type": "string", "format": "date-time"}, "uniqueItems": False, "title": "Times"},
+    {
+        "type": "object",  # formats of OpenAPI and of pydantic, which JSON Schema does not define
+        "properties": {"n": {"type": "integer", "format": "int64"}, "key": {"type": "string", "format": "password"}},
+        "required": ["n", "key"],
+    },
     {"$schema": "http://json-schema.org/draft-07/schema#", "type": "array", "items": [{"type": "null"}]},
     {"allOf": [{"type": "object", "properties": {"a": {"type": "null"}}}, {"required": ["a"]}], "x-guidance": {"a": 1}},
     {"type": "string", "maxLength": 10**9},
@@ -205,7 +210,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({"$defs": {"x": {"uniqueItems": True}}}, r'schema\.\$defs\.x: the keyword "uniqueItems"'),
     ({"dependentRequired": {"a": ["b"]}}, "dependentRequired"),
     ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
-    ({"properties": {"when": {"format": "phone"}}}, r'schema\.properties\.when\.format is "phone"; known are date'),
+    ({"properties": {"to": {"format": "iri"}}}, r'schema\.properties\.to\.format is "iri"; known are date'),
+    ({"properties": {"to": {"format": 7}}}, r"schema\.properties\.to\.format is 7; known are date"),
     ({"properties": []}, r"schema\.properties is a list; expected an object"),
     ({"anyOf": {}}, r"schema\.anyOf is an object; expected a list of schemas"),
     ({"items": 3}, r"schema\.items is a number; expected a schema"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime.engine.constraint import Constraint
+from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.grammar import Grammars, Matcher
 from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused
@@ -154,3 +154,37 @@ def test_what_may_come_before_an_answer_of_a_form(opening: str, closing: str) ->
         assert accepts(bounded, answer) == bool(opening)
         assert not accepts(bounded, f"{opening}hm, {{}}")
         assert not accepts(bounded, f"x{answer}") or not opening
+
+
+def _large(number: int) -> dict[str, Any]:
+    """A tool with ten parameters as clients have them: long descriptions, choices, lists of objects."""
+    point = {
+        "type": "object",
+        "properties": {"x": {"type": "number"}, "y": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+    }
+    shapes: list[dict[str, Any]] = [
+        {"type": "string", "enum": [f"choice {n}" for n in range(10)]},
+        {"type": "array", "items": point},
+        {"type": "integer", "format": "int64", "minimum": 0},
+    ]
+    return tool(
+        f"tool_{number}", **{f"p{n}": {**shapes[n % 3], "description": "What it is for. " * 20} for n in range(10)}
+    )
+
+
+@pytest.mark.parametrize(
+    "syntax", [one for one in KNOWN if one.name in ("hermes", "xml", "harmony")], ids=lambda one: one.name
+)
+def test_a_call_of_one_of_thirty_large_tools_can_be_asked_for(syntax: Syntax) -> None:
+    one = grammar(syntax, [_large(number) for number in range(30)])
+    assert one is not None and len(one.text) > 32 << 10
+    mask = compiled(prepared(one)).mask()
+    assert mask is not None and mask.any()
+
+
+def test_the_limits_of_schemas_hold_for_all_tools_together() -> None:
+    patterned = [tool(f"t{n}", a={"type": "string", "pattern": "a" * 2000}) for n in range(9)]
+    with pytest.raises(RequestRefused, match="patterns have 18000 characters"):
+        grammar(GENERIC, patterned)
+    with pytest.raises(RequestRefused, match="at most 524288"):
+        prepared(Constraint(kind="lark", text="//" + "a" * (512 << 10), calls=True))

@@ -387,3 +387,17 @@ def test_texts_beyond_all_reason_are_refused_before_they_are_rendered() -> None:
         renderer.chat(said("user: " + "x" * (8 << 20) + "y"), limit=10)
     with pytest.raises(MessageError, match="characters; at most 8388608"):
         renderer.generate("x" * (8 << 20) + "y", limit=10)
+
+
+def test_the_template_for_tools_speaks_where_tools_are_offered() -> None:
+    for_tools = "<tools>{{ tools | tojson }}</tools>{{ messages[-1].content }}<tool_call>"
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    renderer = Renderer.choose(PLAIN, template=None, jinja=SMOLLM2, jinja_tools=for_tools)
+    alone = Renderer.choose(PLAIN, template=None, jinja=SMOLLM2)
+    assert renderer.render_chat(TALK) == alone.render_chat(TALK)
+    assert renderer.render_chat(TALK, tools=tools).startswith("<tools>[")
+    assert renderer.render_generate("q") == alone.render_generate("q")
+    assert renderer.capabilities() == {"tools"} and not alone.capabilities()
+    assert renderer.family == "hermes" and not alone.family
+    thinks = Renderer.choose(PLAIN, template=None, jinja="<think></think>" + SMOLLM2, jinja_tools=for_tools)
+    assert thinks.thinking_tags() == ("<think>", "</think>") and thinks.capabilities() == {"tools", "thinking"}

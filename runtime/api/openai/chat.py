@@ -43,6 +43,7 @@ from runtime.api.openai.messages import calls_tools, messages_of
 from runtime.api.openai.wire import DONE, OPENAI, Frame, chat_logprobs, frame_of, notes, sse, usage_of
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
+from runtime.api.structured import structured_form
 from runtime.api.transport import JSON, SSE, Answer, Chunks
 from runtime.errors import RequestRefused
 from runtime.events import CallDelta, Event, Finish, TextDelta, ThinkingDelta, Usage
@@ -79,7 +80,7 @@ async def chat_completions(request: Request) -> Response:
         parallel=use.parallel,
         truncate=body.flag("truncate", True),
         think=effort_of(body, asked, card),
-        form=form_of(body.raw("response_format")),
+        form=structured_form(body, form_of(body.raw("response_format"))),
     )
     logprobs, top = body.flag("logprobs"), top_logprobs_of(body)
     maker = prompts.chat_maker(card, conversation)

@@ -35,6 +35,7 @@ from runtime.api.openai.fields import MAX_ANSWERS, answers_of, form_of, logit_bi
 from runtime.api.openai.wire import DONE, OPENAI, Frame, frame_of, sse, text_logprobs, usage_of
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
+from runtime.api.structured import structured_form
 from runtime.api.transport import JSON, SSE, Answer, Chunks
 from runtime.errors import RequestRefused
 from runtime.events import Event, Finish, PromptScored, TextDelta, TokenInfo, Usage
@@ -72,7 +73,7 @@ async def completions(request: Request) -> Response:
         echo=body.flag("echo"),
     )
     think = think_of(False, asked, card)  # the answer goes on where the prompt ends
-    suffix, form = body.text("suffix"), form_of(body.raw("response_format"))
+    suffix, form = body.text("suffix"), structured_form(body, form_of(body.raw("response_format")))
     options, bias = options_of(body, card, "max_completion_tokens", "max_tokens"), logit_bias_of(body)
     asks = []
     for value in values:

@@ -106,14 +106,12 @@ def _head(body: Body, ask: Ask, asked: str) -> dict[str, Any]:
         "temperature": options.temperature,
         "text": {"format": {"type": "text"}} | body.object("text"),
         "tool_choice": body.raw("tool_choice") or "auto",
-        "tools": body.raw("tools") or [],
+        "tools": [{"parameters": None, "strict": None} | tool for tool in body.array("tools", dict, "responses.Tool")],
         "top_logprobs": ask.top_logprobs,
         "top_p": options.top_p,
         "truncation": _truncation(body),
-        "usage": None,
-        "user": body.raw("user"),
         "metadata": body.object("metadata"),
-    }
+    } | ({"user": user} if (user := body.text("user")) else {})
 
 
 class _Dialect:

@@ -55,23 +55,25 @@ class Output:
 
     def finished(self, finish: Finish, notes: dict[str, Any]) -> bytes:
         """`notes`: what else the last object says."""
-        tail = self._begin("message") + self._close() if not self._items and not self._open else self._close()
         cut = finish.reason == "length"
+        status = "incomplete" if cut else "completed"
+        tail = self._begin("message") if not self._items and not self._open else b""
+        tail += self._close(status)
         usage = finish.usage
         self.response |= {
-            "status": "incomplete" if cut else "completed",
+            "status": status,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": self._items,
             "usage": {
                 "input_tokens": usage.prompt_tokens,
-                "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+                "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
                 "output_tokens": usage.generated_tokens,
                 "output_tokens_details": {"reasoning_tokens": self._thinking_tokens(usage.generated_tokens)},
                 "total_tokens": usage.prompt_tokens + usage.generated_tokens,
             },
             **notes,
         }
-        return tail + self._response_event("incomplete" if cut else "completed")
+        return tail + self._response_event(status)
 
     def failed(self, text: str) -> bytes:
         self.response |= {
@@ -98,7 +100,7 @@ class Output:
             return head + self._part_event("reasoning_summary_part.added", part=_summary(""))
         return head + self._part_event("content_part.added", part=_output_text("", []))
 
-    def _close(self) -> bytes:
+    def _close(self, status: str = "completed") -> bytes:
         if self._open is None:
             return b""
         item, text, logprobs = self._open, "".join(self._text), self._logprobs
@@ -111,7 +113,7 @@ class Output:
             part = _output_text(text, logprobs)
             told = self._part_event("output_text.done", text=text, logprobs=logprobs)
             told += self._part_event("content_part.done", part=part)
-            item = item | {"status": "completed", "content": [part]}
+            item = item | {"status": status, "content": [part]}
         told += self._event("output_item.done", output_index=len(self._items), item=item)
         self._items.append(item)
         self._open, self._text, self._logprobs = None, [], []

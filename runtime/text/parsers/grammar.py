@@ -30,11 +30,13 @@ def call_grammar(syntax: Syntax, offered: Offered, *, only: str | None, pieces: 
     schemas = {name: schema for name, schema in offered.schemas.items() if only in (None, name)}
     if not syntax.written or not schemas:
         return None
+    closed = {name: _closed(name, schema) for name, schema in schemas.items()}
+    closed_schema(json.dumps({"$defs": closed}))  # the limits hold for all of them together
     before, _, after = syntax.written.partition("{arguments}")
     calls: list[str] = []
     rules: list[str] = []
-    for number, (name, schema) in enumerate(schemas.items()):
-        inner, more = _arguments(f"arguments{number}", _closed(name, schema), xml="<parameter=" in syntax.inner)
+    for number, (name, schema) in enumerate(closed.items()):
+        inner, more = _arguments(f"arguments{number}", schema, xml="<parameter=" in syntax.inner)
         head, tail = (part.format(name=_json(name), bare=name) for part in (before, after))
         calls.append(" ".join([*_terms(head, pieces), inner, *_terms(tail, pieces)]))
         rules += more
@@ -43,7 +45,7 @@ def call_grammar(syntax: Syntax, offered: Offered, *, only: str | None, pieces: 
         opening, closing = (" ".join(_terms(text, pieces)) for text in _THOUGHT)
         thought = [f"thought: {opening} FREE {closing}", "FREE: /(?s:.*)/"]
     rules = [f"start: {'thought? ' if thought else ''}call", *thought, f"call: {' | '.join(calls)}", *rules]
-    return Constraint(kind="lark", text="\n".join([*dict.fromkeys(rules), ""]))
+    return Constraint(kind="lark", text="\n".join([*dict.fromkeys(rules), ""]), calls=True)
 
 
 def _closed(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
