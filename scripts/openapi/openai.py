@@ -38,7 +38,7 @@ RESPONSE_ITEM = either(
     has({"id": TEXT, "type": one_of("reasoning"),
          "summary": many(has({"type": one_of("summary_text"), "text": TEXT}))}),
     has({"id": TEXT, "type": one_of("message"), "role": one_of("assistant"), "content": many(ref("OutputText")),
-         "status": one_of("in_progress", "completed")}),
+         "status": one_of("in_progress", "completed", "incomplete")}),
     has({"id": TEXT, "type": one_of("function_call"), "call_id": TEXT, "name": TEXT, "arguments": TEXT,
          "status": one_of("in_progress", "completed")}),
 )  # fmt: skip
