@@ -275,7 +275,8 @@ def run(folder: Path, cases: Sequence[int], *, tell: Tell) -> list[str]:
         child.join()
         if child.exitcode:
             found.append(f"a child died with {child.exitcode} after {last}")
-        tell(f"{start + SLICE} cases: {counts}, slowest {slowest:.2f} s, {largest / 1e6:.0f} MB, {len(found)} found")
+        done, memory = min(start + SLICE, len(cases)), f"{largest / 1e6:.0f} MB"
+        tell(f"{done} cases: {counts}, slowest {slowest:.2f} s, {memory}, {len(found)} found")
     return found
 
 

@@ -110,7 +110,7 @@ def test_a_number_goes_to_one_bundle_and_never_back(gap: Gap) -> None:
     gap.export(options=Options(leaf_size=LEAF, sequence=7))
     for number in (7, 5):
         with pytest.raises(ExportRefused, match=f"number {number} in channel mine") as caught:
-            gap.export(options=Options(leaf_size=LEAF, sequence=number), out=gap.root / "again")
+            gap.export(options=Options(leaf_size=LEAF, sequence=number, label="other"), out=gap.root / "again")
         assert caught.value.hint and "8" in caught.value.hint
         assert not list((gap.root / "again").iterdir())
     assert gap.export(out=gap.root / "again").statement.sequence == 8
