@@ -22,6 +22,7 @@
     ├── BadRequest        2   options that cannot work together, such as a volume size that is too small
     ├── BundlerBusy       4   another import of the same bundle is running
     ├── MediumUnavailable 4   the medium cannot be read or written
+    │   └── MediumFull    4   there is no space on it
     └── GateFailed        4   the content gate could not run, so nothing is imported
 
 Every class has an exit code and an HTTP status; an instance may carry a hint: what to do next.
@@ -164,6 +165,10 @@ class MediumUnavailable(BundlerError):
     http_status = 503
 
 
+class MediumFull(MediumUnavailable):
+    pass
+
+
 class GateFailed(BundlerError):
     exit_code = 4
     http_status = 503
@@ -177,8 +182,9 @@ def medium_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or path
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise MediumUnavailable(
-                f"{where}: {error.strerror}", hint="use an empty medium or a smaller --volume-size, then run it again"
+            raise MediumFull(
+                f"{where}: {error.strerror}",
+                hint="free some space, or use an empty medium or a smaller --volume-size, then run it again",
             ) from None
         raise MediumUnavailable(
             f"{where}: {error.strerror}", hint="is the medium in place? Run it again to resume"

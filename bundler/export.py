@@ -97,6 +97,7 @@ def export(
         meter = _Meter(progress, _passes(2, options) * sum(volume.size for volume in planned.volumes))
         statement = measure(load, planned, meter)
         _check_readable(statement)
+        _check_number(statement, seen)
         envelope = dsse.encode(dsse.sign(PAYLOAD_TYPE, statement.encode(), signers))
         _check_sizes(statement, envelope, options)
         journal.keep(load, statement, envelope)
@@ -197,6 +198,19 @@ def _check_readable(statement: Statement) -> None:
         layout.check(Statement.decode(statement.encode()))
     except StatementError as error:
         raise ExportRefused(f"these models do not make a bundle: {error}") from None
+
+
+def _check_number(statement: Statement, seen: Channels) -> None:
+    """The same bundle may be made again; another one of its number, or an older number, would be refused over there."""
+    last = seen.last(statement.channel)
+    known = {item.sequence: item.id for item in last.ids} if last else {}
+    if last is None or statement.sequence > last.sequence or known.get(statement.sequence) == statement.id:
+        return
+    raise ExportRefused(
+        f"number {statement.sequence} in channel {statement.channel}: number {last.sequence}, bundle {last.id}, was "
+        "exported already, and who has it refuses this one",
+        hint=f"leave --seq away: the next number is {last.sequence + 1}",
+    )
 
 
 def _check_sizes(statement: Statement, envelope: bytes, options: Options) -> None:

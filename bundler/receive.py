@@ -4,6 +4,7 @@ A file is looked at when name, size and time were the same in two looks, and aga
 work: what a file is, is said by its content, and whether it is right by the hashes of a signed statement (rooms.py).
 Volumes and parts are known by their first member, whatever they are named; parity volumes, encrypted volumes (*.age),
 approvals and carried trust by their names. Carried trust is taken first; what it renews, all files are looked at again.
+What did not fit on this side's disk is taken when there is room for it.
 Nothing in the folder is ever written, moved or removed. Links and everything that is no regular file are passed over.
 """
 
@@ -18,7 +19,15 @@ from pathlib import Path
 
 from bundler import approvals, carried, layout, parity, parts, tar
 from bundler.conceal import LOCKED, SEALED
-from bundler.errors import BundleRefused, BundlerError, CannotDecrypt, MediumUnavailable, VolumeMixed, medium_errors
+from bundler.errors import (
+    BundleRefused,
+    BundlerError,
+    CannotDecrypt,
+    MediumFull,
+    MediumUnavailable,
+    VolumeMixed,
+    medium_errors,
+)
 from bundler.medium import MAX_FILES, PARITY, VolumeReader, read_start
 from bundler.rooms import Room, Rooms
 from signing.errors import SigningError
@@ -37,6 +46,7 @@ class Watch:
         self._folder, self._rooms, self._patient = folder, rooms, patient
         self._seen: dict[str, Mark] = {}
         self._handled: dict[str, Mark] = {}
+        self._unfit: set[str] = set()  # there was no space for them
 
     def look(self) -> bool:
         marks = self._marks()
@@ -46,6 +56,8 @@ class Watch:
                 continue
             if self._patient and self._seen.get(name) != mark:
                 active = True
+                continue
+            if name in self._unfit and self._rooms.free() <= mark[0]:
                 continue
             if self._take(self._folder / name):
                 self._handled[name] = mark
@@ -77,6 +89,11 @@ class Watch:
         except CannotDecrypt as error:
             self._rooms.unopened.add(path.name)
             self._rooms.say({"event": "encrypted", "bundle": "", "name": path.name, "why": f"{error}: {error.hint}"})
+        except MediumFull as error:
+            if path.name not in self._unfit:
+                self._rooms.say({"event": "failed", "bundle": "", "name": path.name, "why": str(error)})
+            self._unfit.add(path.name)
+            return False
         except MediumUnavailable as error:
             self._rooms.say({"event": "unreadable", "bundle": "", "name": path.name, "why": str(error)})
         except (BundlerError, SigningError) as error:

@@ -87,7 +87,7 @@ def gather(paths: Iterable[Path]) -> tuple[list[Found], list[tuple[str, str]]]:
             raise MediumUnavailable(f"{path}: there are no receipts", hint="name files or folders that came back")
         if path.is_dir():
             names = [name for name in file_names(path) if name.endswith((FULL, SHORT))]
-            files = [path / name for name in names]
+            files = [path / name for name in names if (path / name).is_file()]  # a pipe would never end
         else:
             files = [path]
         for file in files:

@@ -60,6 +60,7 @@ from signing.trust import TrustStore
 Say = Callable[[dict[str, Any]], None]
 READ = 4 << 20  # bytes
 MAX_KNOWN = 4096  # statements whose verdict is remembered
+EASED = 64 << 20  # bytes that must have become free before what failed is tried again unasked
 SPARE = 64 << 20  # bytes that a room may take beyond three times its bundle
 DONE = "done"
 
@@ -79,6 +80,7 @@ class Room:
         self.damaged: dict[str, Path] = {}  # volumes that came damaged, and where they lie
         self.slip = ""
         self._tried: frozenset[str] = frozenset()
+        self._free: int | None = None  # bytes there were when something failed that more of them may mend
         self._unjoined: dict[str, list[Part]] = {}  # parts that did not make a right file
 
     def say(self, event: str, **more: Any) -> None:
@@ -152,13 +154,17 @@ class Room:
         """Joins parts, imports what is whole; `settled`: nothing more is coming, so parity may be used."""
         if self.state in ("done", "refused"):
             return
-        if frozenset(self.files()) == self._tried:
+        if frozenset(self.files()) == self._tried and not self._eased():
             return
+        self._free = None
         try:
             self._advance(settled)
         except MediumUnavailable as error:  # no space, or a folder that went away: the next change tries again
-            self._tried = frozenset(self.files())
+            self._tried, self._free = frozenset(self.files()), self._rooms.free()
             self.say("failed", why=str(error))
+
+    def _eased(self) -> bool:
+        return self._free is not None and self._rooms.free() >= self._free + EASED
 
     def _advance(self, settled: bool) -> None:
         for name in self._joinable():
@@ -260,7 +266,7 @@ class Room:
             self.say("damaged", why=str(error))
         except (BundlerError, ManifestsError) as error:
             again = error.exit_code == 4  # no space, a gate that could not run: the next change tries again
-            self.state = "open" if again else "refused"
+            self.state, self._free = ("open", self._rooms.free()) if again else ("refused", None)
             self.say("failed" if again else "refused", why=str(error))
 
     def close(self) -> None:
@@ -434,6 +440,10 @@ class Rooms:
             for note in self._keeper.notes:
                 self.say({"event": "note", "bundle": "", "why": note})
             self._keeper.notes.clear()
+
+    def free(self) -> int:
+        with medium_errors(self.base):
+            return shutil.disk_usage(self.base).free
 
     def clear(self) -> None:
         """Takes away rooms that hold nothing."""

@@ -92,10 +92,15 @@ def create(path: Path) -> FileIO:
 
 def write_file(path: Path, data: bytes) -> None:
     temp = path.with_name(path.name + ".tmp")
-    with create(temp) as out:
-        _write_all(out, data)
-        os.fsync(out.fileno())
-    temp.replace(path)
+    try:
+        with create(temp) as out:
+            _write_all(out, data)
+            os.fsync(out.fileno())
+        temp.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise
 
 
 class _Writer:

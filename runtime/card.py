@@ -134,7 +134,8 @@ class ModelCard:
         for name in self.params:
             value = self.params[name]
             for item in value if isinstance(value, list) else [value]:
-                lines.append(f"{name:<30} {json.dumps(item, ensure_ascii=False)}")
+                whole = isinstance(item, float) and item.is_integer()  # Go writes 1.0 as 1
+                lines.append(f"{name:<30} {json.dumps(int(item) if whole else item, ensure_ascii=False)}")
         return "\n".join(lines)
 
     def modelfile(self, name: ModelName, store: Store) -> str:

@@ -3,8 +3,8 @@ meanwhile, and how long a request takes on its way to the engine.
 
 `streams`: IDLE streams are opened behind ACTIVE ones and wait in the line; half speak Ollama's API, half OpenAI's. Each
 must end once: one last line, or one finish and `[DONE]`, and no other. Meanwhile /api/tags is asked again and again.
-`to_engine`: from the first byte that a client sends to the engine's being given the prompt, in one process, so that one
-clock tells both. `tokenizing`: one text of TEXT tokens through /api/tokenize.
+`to_engine`: from the opening of a client's connection to the engine's being given the prompt, in one process, so that
+one clock tells both. `tokenizing`: one text of TEXT tokens through /api/tokenize.
 """
 
 from __future__ import annotations
@@ -57,12 +57,8 @@ async def stream(port: int, number: int, *, tokens: int, counted: Counted, opene
         path, body = "/v1/completions", {"max_tokens": tokens, "prompt": text}
     else:
         path, body = "/api/generate", {"prompt": text, "raw": True, "options": {"num_predict": tokens}}
-    async with opened:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-        writer.write(request("POST", path, body | {"model": NAME, "stream": True}))
-        await writer.drain()
-    received = await reader.read(-1)
-    writer.close()
+    body |= {"model": NAME, "stream": True}
+    _, received = await exchange(port, request("POST", path, body), opened=opened)
     ends = received.count(b"data: [DONE]") if number % 2 else received.count(b'"done":true')
     reasons = received.count(b'"finish_reason":"') if number % 2 else received.count(b'"done_reason":"')
     if ends == reasons == 1:
@@ -71,6 +67,21 @@ async def stream(port: int, number: int, *, tokens: int, counted: Counted, opene
         counted.doubled += 1
     else:
         counted.lost += 1
+
+
+async def exchange(port: int, whole: bytes, *, opened: asyncio.Semaphore | None = None) -> tuple[float, bytes]:
+    """Seconds from the first byte sent to the connection's end, and what came. `opened`: how many may shake hands."""
+    async with opened or contextlib.nullcontext():
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+        started = time.perf_counter()
+        writer.write(whole)
+    try:
+        received = await reader.read(-1)
+        return time.perf_counter() - started, received
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await writer.wait_closed()
 
 
 def request(method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
@@ -83,13 +94,9 @@ async def listed(port: int, seconds: list[float]) -> None:
     """Asks for /api/tags, for ever; each on a connection of its own, as a client that looks in."""
     while True:
         await asyncio.sleep(BETWEEN_S)
-        started = time.perf_counter()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request("GET", "/api/tags"))
-        answer = await reader.read(-1)
-        writer.close()
+        took, answer = await exchange(port, request("GET", "/api/tags"))
         assert answer.startswith(b"HTTP/1.1 200 "), answer[:200]
-        seconds.append(time.perf_counter() - started)
+        seconds.append(took)
 
 
 async def crowd(port: int, *, idle: int, active: int) -> tuple[Counted, list[float]]:
@@ -141,15 +148,10 @@ def tokenizing(server: Server, *, runs: int) -> Comparison:
 
 
 async def _asked(port: int, path: str, body: dict[str, Any]) -> tuple[float, bytes]:
-    whole = request("POST", path, body)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
-    started = time.perf_counter()
-    writer.write(whole)
-    answer = await reader.read(-1)
-    writer.close()
+    took, answer = await exchange(port, request("POST", path, body))
     if not answer.startswith(b"HTTP/1.1 200 "):
         raise SystemExit(f"bench: the server answered {answer[:200]!r}")
-    return time.perf_counter() - started, answer
+    return took, answer
 
 
 def to_engine(store: Store, *, threads: int, runs: int) -> Comparison:
@@ -160,12 +162,12 @@ def to_engine(store: Store, *, threads: int, runs: int) -> Comparison:
         {"sealift": lambda: sum(asyncio.run(_ways(store, threads, found)))},
         amount=CHATS, unit="requests", against="sealift", rounds=runs,
     )  # fmt: skip
-    result["extra"] = {"what": "first byte to engine", "ms": spans(found[CHATS:]), "ends": {}}
+    result["extra"] = {"what": "client to engine", "ms": spans(found[CHATS:]), "ends": {}}
     return result
 
 
 async def _ways(store: Store, threads: int, found: list[float]) -> list[float]:
-    """Seconds from the request's first byte to `Link.submit`, for CHATS requests after one that loads."""
+    """Seconds from the opening of the connection to `Link.submit`, for CHATS requests after one that loads."""
     arrived: list[float] = []
     submit = Link.submit
 

@@ -104,6 +104,18 @@ def test_the_same_input_makes_the_same_volumes(gap: Gap, monkeypatch: pytest.Mon
         assert a.read_bytes()[-size:] == b.read_bytes()[-size:]
 
 
+def test_a_number_goes_to_one_bundle_and_never_back(gap: Gap) -> None:
+    """Who has the newer one would refuse it, so it is not made; nor is anything written."""
+    gap.model()
+    gap.export(options=Options(leaf_size=LEAF, sequence=7))
+    for number in (7, 5):
+        with pytest.raises(ExportRefused, match=f"number {number} in channel mine") as caught:
+            gap.export(options=Options(leaf_size=LEAF, sequence=number), out=gap.root / "again")
+        assert caught.value.hint and "8" in caught.value.hint
+        assert not list((gap.root / "again").iterdir())
+    assert gap.export(out=gap.root / "again").statement.sequence == 8
+
+
 @pytest.mark.parametrize("volume_size", [None, 1 << 20, VOLUME, 80 << 10])
 def test_every_volume_size_keeps_its_promise(gap: Gap, volume_size: int | None) -> None:
     gap.model(rows=200)

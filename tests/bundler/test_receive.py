@@ -292,6 +292,41 @@ def test_a_full_disk_is_told_and_survived(side: Side, monkeypatch: pytest.Monkey
     assert side.once(repair=True) == 0 and side.models() == ["mine:latest"]
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_receiver_that_runs_goes_on_when_there_is_space_again(
+    side: Side, linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that did not fit (they are copied), or an import that did not: told once, and tried again unasked."""
+    for path in volumes(side.stick):
+        shutil.copy(path, side.drop)
+    free, real = [0], os.fsync
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def link(*words: Any, **more: Any) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    with side.rooms() as rooms, monkeypatch.context() as patch:
+        patch.setattr(rooms, "free", lambda: free[0])
+        patch.setattr(os, "fsync", full)
+        if not linked:
+            patch.setattr(os, "link", link)
+        watcher = Watch(side.drop, rooms, patient=False)
+        for _ in range(3):
+            watcher.look()
+            rooms.advance(settled=False)
+        assert len(side.said("failed")) == (1 if linked else len(volumes(side.stick))) and not side.models()
+        patch.setattr(os, "fsync", real)
+        watcher.look()
+        rooms.advance(settled=False)
+        assert not side.models(), "nothing became free"
+        free[0] = 1 << 40
+        watcher.look()
+        rooms.advance(settled=False)
+        assert side.models() == ["mine:latest"] and rooms.exit_code() == 0
+
+
 def test_too_much_missing_is_a_slip_that_helps(side: Side) -> None:
     from bundler import slip
     from bundler.resend import resend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -131,3 +132,11 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert told["unread"][0]["file"] == f"c{FULL}"
     assert sealift.run(["reconcile", str(tmp_path / "absent")]) == 4, "a misspelt folder is not an empty one"
     assert gather([back])[0] and Channels.exported().load() == {}
+
+
+def test_what_is_no_file_in_a_folder_that_came_back_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / f"pipe{FULL}")
+    (tmp_path / f"folder{SHORT}").mkdir()
+    (tmp_path / f"text{SHORT}").write_bytes(b"nothing")
+    found, bad = gather([tmp_path])
+    assert not found and [name for name, _ in bad] == [f"text{SHORT}"]

@@ -48,6 +48,7 @@ async def _against(tail: bytes) -> load.Counted:
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + tail)
         await writer.drain()
         writer.close()
+        await writer.wait_closed()
 
     counted, opened = load.Counted(), asyncio.Semaphore(2)
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as peer:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.api.durations import FOREVER, MAX_NS, SECOND, format_go, keep_alive, keep_alive_setting, parse_go, rfc3339
+from runtime.chat.commands import short_fraction
 from runtime.chat.printing import distance
-from runtime.chat.session import short_fraction
 from runtime.errors import RequestRefused
 
 VALID = [

@@ -226,12 +226,12 @@ def test_saving_keeps_what_the_model_began_with(session: Session, capsys: pytest
     session.model = "begun"
     list(session.ask("Hi"))
     session.messages[-1]["tool_calls"] = [{"function": {"name": "x", "arguments": {}}}]
-    handle(session, "/set parameter temperature 0.5")
+    handle(session, "/set parameter temperature 1")
     handle(session, "/save grown")
     assert said(session)[-1] == "Created new model 'grown'"
     shown = session.client.post("/api/show", {"model": "grown"})
     assert shown["messages"] == [*begins, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": TEXT}]
-    assert "temperature" in shown["parameters"]
+    assert shown["parameters"].split() == ["temperature", "1"], "a number without a fraction, as Go writes it"
     opening(begins, wordwrap=True)
     assert capsys.readouterr().out == ">>> Who?\nI, a bot.\n\n"
 
