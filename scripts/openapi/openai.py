@@ -23,7 +23,7 @@ from scripts.openapi.forms import (
     takes,
     wants,
 )
-from scripts.openapi.native import ASKED, INPUT, MODEL, TOOLS
+from scripts.openapi.native import ASKED, INPUT, MODEL, STRUCTURED, TOOLS
 
 USAGE = has(
     {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT,
@@ -120,6 +120,7 @@ LIMITS: dict[str, Schema] = {
     "logit_bias": {"type": "object", "additionalProperties": NUMBER},
     "stream_options": wants({}, {"include_usage": FLAG}),
     "response_format": wants({"type": one_of("text", "json_object", "json_schema")}, {"json_schema": ANY}),
+    **STRUCTURED,
 }  # fmt: skip
 CHOICE = either(
     one_of("auto", "none", "required"), wants({"type": one_of("function"), "function": wants({"name": TEXT})})
