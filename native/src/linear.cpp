@@ -194,11 +194,11 @@ class Products {
 
   int64_t panels_of(const Linear& weight) const { return divide_up(weight.rows_, tiles_.body.lanes); }
 
-  static bool alike(const Format& a, const Format& b) {
+  bool alike(const Format& a, const Format& b) const {
     if (a.bits % 16 == 0 || b.bits % 16 == 0) return a.bits == b.bits && a.form == b.form;  // plain, fixed point, pairs
     const bool super6 = a.form == Form::SUPER6;
     if (super6 != (b.form == Form::SUPER6) || a.has_min != b.has_min) return false;
-    return largest_q(a.bits) == largest_q(b.bits) && (a.has_min || a.zero == b.zero);
+    return largest_q(a.bits, tiles_.body.in_pairs) == largest_q(b.bits, tiles_.body.in_pairs) && (a.has_min || a.zero == b.zero);
   }
 
   int form_of(const Format& format) {

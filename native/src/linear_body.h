@@ -22,6 +22,7 @@ struct LinearBody {
   int lanes;             // rows in a panel
   bool fixed;            // F16 and BF16 become fixed point
   bool pairs;            // and BF16 pairs instead
+  bool in_pairs;         // 4-bit codes are multiplied in pairs where tokens are many (linear_body.inc)
   const int* tokens;     // tile heights a kernel exists for: ascending, tokens[0] == 1
   int n_tokens, n_plain;  // how many heights integer formats have, and how many (of the lowest) F32, F16, fixed point
   TileKernel (*kernel)(int32_t type, int tokens);

@@ -69,8 +69,9 @@ static constexpr int64_t token_bytes(Form form, bool has_min) {
   return form == Form::FIXED ? 2 * GROUP + 4 : GROUP + (form == Form::SUPER6 || has_min ? 12 : 8);
 }
 
-// |q| of an activation at most. 120: with a code less 8 added it still is 8 bits, which multiplying in pairs needs.
-static constexpr float largest_q(int bits) { return bits == 4 ? 120 : 127; }
+// |q| of an activation at most. 120: with a code less 8 added it still is 8 bits, which bodies that multiply 4-bit codes in
+// pairs need, with one token too: its bits are those of many.
+static constexpr float largest_q(int bits, bool in_pairs) { return in_pairs && bits == 4 ? 120 : 127; }
 
 static inline int64_t panel_bytes(const Format& f, int lanes, int64_t cols) {
   const int64_t bytes = f.bits == 0 ? cols * lanes * f.block_bytes

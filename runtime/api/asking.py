@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from runtime.api.gate import caller_of
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import note_model, watching
 from runtime.api.prompts import Question, QuestionMaker
-from runtime.api.state import Server
+from runtime.api.state import OLLAMA_API, Server
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
 from runtime.errors import (
@@ -201,6 +202,8 @@ class Choice(NamedTuple):
 
 
 def source_of(server: Server, ask: Wanted) -> ModelSource:
+    """Refuses a model that asks for a later Ollama (its REQUIRES) than this server answers as."""
+    refuse_newer(ask.card, ask.name)
     settings, weights = server.settings, ask.card.weights
     return ModelSource(
         name=ask.name.short,
@@ -284,6 +287,18 @@ def refuse_incapable(name: ModelName, card: ModelCard, verb: str, asked: str, *,
         text = "\n".join(f"{name.full} does not support {capability}" for capability in missing)
         raise CapabilityMissing(text, param=missing[0])
 
+
+def refuse_newer(card: ModelCard, name: ModelName) -> None:
+    asked = str(card.config.get("requires") or "")
+    found = _RELEASE.match(asked)
+    if found and tuple(map(int, found.groups())) > tuple(map(int, OLLAMA_API.split("."))):
+        raise RequestRefused(
+            f"{name.short} requires Ollama {asked[:40]} or later; this server answers as {OLLAMA_API}",
+            hint="its Modelfile says so: REQUIRES",
+        )
+
+
+_RELEASE = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})", re.ASCII)
 
 THINK_LEVELS = ("high", "medium", "low", "max")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ async def crowd(port: int, *, idle: int, active: int) -> tuple[Counted, list[flo
 def streams(server: Server) -> Comparison:
     started = time.perf_counter()
     counted, waits = asyncio.run(crowd(server.port, idle=IDLE, active=ACTIVE))
-    sample = {"who": "sealift", "turn": 0, "round": 0, "seconds": time.perf_counter() - started, "load": 0.0}
+    sample = {"who": "sealift", "turn": 0, "round": 0, "seconds": time.perf_counter() - started}
+    sample["load"] = os.getloadavg()[0]
     work = f"{IDLE:,} waiting and {ACTIVE} active streams"
     result = summary(work, [sample], amount=IDLE + ACTIVE, unit="streams", against="sealift")  # type: ignore[list-item]
     ends = {"ended": counted.ended, "lost": counted.lost, "doubled": counted.doubled}

@@ -69,6 +69,10 @@ OPTIONS |= dict.fromkeys(
     ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"), NUMBER
 )
 OPTIONS |= {"stop": many(TEXT)}
+STRUCTURED: dict[str, Schema] = {
+    "structured_outputs": wants({}, {"regex": TEXT, "grammar": TEXT, "choice": many(NAME, minItems=1), "json": ANY,
+                                     "json_object": FLAG}),
+}  # fmt: skip
 ASKED: dict[str, Schema] = {
     "stream": FLAG,
     "options": wants({}, OPTIONS),
@@ -79,6 +83,7 @@ ASKED: dict[str, Schema] = {
     "top_logprobs": {"type": "integer", "minimum": 0, "maximum": 20},
     "truncate": FLAG,
     "shift": FLAG,
+    **STRUCTURED,
 }
 MODEL: dict[str, Schema] = {"model": NAME}
 TOOL = wants({"type": one_of("function"), "function": wants({"name": NAME}, {"description": TEXT, "parameters": ANY})})

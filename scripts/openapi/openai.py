@@ -23,7 +23,7 @@ from scripts.openapi.forms import (
     takes,
     wants,
 )
-from scripts.openapi.native import ASKED, INPUT, MODEL, TOOLS
+from scripts.openapi.native import ASKED, INPUT, MODEL, STRUCTURED, TOOLS
 
 USAGE = has(
     {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT,
@@ -38,7 +38,7 @@ RESPONSE_ITEM = either(
     has({"id": TEXT, "type": one_of("reasoning"),
          "summary": many(has({"type": one_of("summary_text"), "text": TEXT}))}),
     has({"id": TEXT, "type": one_of("message"), "role": one_of("assistant"), "content": many(ref("OutputText")),
-         "status": one_of("in_progress", "completed")}),
+         "status": one_of("in_progress", "completed", "incomplete")}),
     has({"id": TEXT, "type": one_of("function_call"), "call_id": TEXT, "name": TEXT, "arguments": TEXT,
          "status": one_of("in_progress", "completed")}),
 )  # fmt: skip
@@ -120,6 +120,7 @@ LIMITS: dict[str, Schema] = {
     "logit_bias": {"type": "object", "additionalProperties": NUMBER},
     "stream_options": wants({}, {"include_usage": FLAG}),
     "response_format": wants({"type": one_of("text", "json_object", "json_schema")}, {"json_schema": ANY}),
+    **STRUCTURED,
 }  # fmt: skip
 CHOICE = either(
     one_of("auto", "none", "required"), wants({"type": one_of("function"), "function": wants({"name": TEXT})})

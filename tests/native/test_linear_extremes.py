@@ -63,8 +63,8 @@ def test_scales_at_the_ends_of_float16(kind: str, scale: float, isa: int) -> Non
     tensor = scaled(kind, 19, 512, scale)
     x = np.random.default_rng(1).standard_normal((13, 512)).astype(np.float32) * np.float32(1.5)
     found = linear(tensor, x, isa=isa)
-    error = np.abs(found - rounded(x, kind) @ exact(tensor).T)
-    assert (error <= limit(tensor, rounded(x, kind))).all()
+    error = np.abs(found - rounded(x, kind, isa) @ exact(tensor).T)
+    assert (error <= limit(tensor, rounded(x, kind, isa))).all()
     assert scale or not found.any()
 
 

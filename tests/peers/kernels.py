@@ -123,9 +123,14 @@ def dequantize(tensor: Tensor, *, weight: SlTensor | None = None) -> NDArray[np.
     return y
 
 
-def top(kind: str) -> int:
+FOUR_BITS = ("Q4_0", "Q4_1", "Q4_K")
+
+
+def top(kind: str, isa: int) -> int:
     """The largest |q| of an x that meets weights of this kind (`largest_q`, FIXED_LEVELS in linear_layout.h)."""
-    return 120 if kind in ("Q4_0", "Q4_1", "Q4_K") else 8191 if kind in ("F16", "BF16") else 127
+    if kind in ("F16", "BF16"):
+        return 8191
+    return 120 if kind in FOUR_BITS and isa == ISAS["avx512-vnni"] else 127
 
 
 def is_fixed(kind: str, isa: int) -> bool:
@@ -156,24 +161,24 @@ def used_weights(tensor: Tensor, isa: int) -> NDArray[np.float64]:
 def used_x(kind: str, x: NDArray[np.float32], isa: int) -> NDArray[np.float64]:
     """x [n, cols] as the body has it for a weight of this format."""
     if is_fixed(kind, isa):
-        return rounded(np.pad(x, [(0, 0), (0, -x.shape[1] % 32)]), kind)[:, : x.shape[1]]
+        return rounded(np.pad(x, [(0, 0), (0, -x.shape[1] % 32)]), kind, isa)[:, : x.shape[1]]
     if is_pairs(kind, isa):
         high = (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
         rest = gguf.quants.quantize(x - high, gguf.GGMLQuantizationType.BF16)
         low = gguf.quants.dequantize(rest, gguf.GGMLQuantizationType.BF16).reshape(x.shape)
         both: NDArray[np.float64] = high.astype(np.float64) + low.astype(np.float64)
         return both
-    return x.astype(np.float64) if kind in PLAIN else rounded(x, kind)
+    return x.astype(np.float64) if kind in PLAIN else rounded(x, kind, isa)
 
 
-def rounded(x: NDArray[np.float32], kind: str) -> NDArray[np.float64]:
+def rounded(x: NDArray[np.float32], kind: str, isa: int) -> NDArray[np.float64]:
     """What an integer format makes of x [n, cols]: per 32 values q * d with d = max|x| / top, in float32."""
     blocks = x.reshape(len(x), -1, 32)
     largest = np.abs(blocks).max(axis=-1, keepdims=True)
     live = largest >= np.float32(2.0**-110)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        inverse = np.where(live, np.float32(top(kind)) / largest, np.float32(0))
+        inverse = np.where(live, np.float32(top(kind, isa)) / largest, np.float32(0))
         q = np.rint(blocks * inverse)
-    d = np.where(live, largest / np.float32(top(kind)), np.float32(0))
+    d = np.where(live, largest / np.float32(top(kind, isa)), np.float32(0))
     product: NDArray[np.float64] = q.astype(np.float64) * d.astype(np.float64)
     return product.reshape(x.shape)

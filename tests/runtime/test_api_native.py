@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from manifests.create import CreateRequest, create
+from manifests.name import ModelName
 from manifests.store import Store
 from runtime.api.app import create_app
 from runtime.api.state import Settings
@@ -382,3 +384,16 @@ def test_a_fault_of_ours_is_a_500_with_a_reference_that_the_log_explains(
     text = post(store, "/api/generate", {"model": "demo", "prompt": "x"}).json()["error"]
     reference = text.split()[2].rstrip(",")
     assert "secret detail" not in text and reference in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("requires", "status"), [("0.33.0", 200), ("v0.9.99", 200), ("0.33.1", 400), ("v1.0.0-rc1", 400), ("99.0.0", 400)]
+)
+def test_a_model_that_requires_a_later_ollama_is_refused_by_its_number(
+    tmp_path: Path, requires: str, status: int
+) -> None:
+    asking = small_store(tmp_path)
+    create(asking, ModelName.parse("later"), CreateRequest(from_model=ModelName.parse("demo"), requires=requires))
+    response = post(asking, "/api/generate", {"model": "later", "prompt": "Hi", "stream": False})
+    assert response.status_code == status
+    assert status == 200 or requires in response.json()["error"]
