@@ -77,6 +77,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = build()(args=arguments, standalone_mode=False, prog_name="sealift")
         code = result if isinstance(result, int) else 0
+        sys.stdout.flush()  # a reader that has left is found here, not when the interpreter ends
         if code == 0 and (event := CUSTODY.get(" ".join(arguments[:2])) or CUSTODY.get(" ".join(arguments[:1]))):
             _record(event, arguments)
         return code

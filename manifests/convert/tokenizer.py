@@ -32,6 +32,9 @@ _SPECIAL = {
     "cls_token": "cls", "mask_token": "mask",
 }  # fmt: skip
 
+# what BERT's tokenizers call theirs where tokenizer_config.json does not say, or is not there
+_BERT = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
+
 Keys = dict[str, Any]
 
 
@@ -73,7 +76,8 @@ def tokenizer_keys(tree: Tree, rows: int) -> Keys:
     else:
         raise CreateError("neither tokenizer.json nor tokenizer.model was given")
     config = tree.json("tokenizer_config.json")
-    keys |= _special_ids(tree, config, texts) | _framing(document, config, keys["tokenizer.ggml.model"])
+    named = _BERT | config if keys["tokenizer.ggml.model"] == "bert" else config
+    keys |= _special_ids(tree, named, texts) | _framing(document, config, keys["tokenizer.ggml.model"])
     return keys | _templates(tree, config)
 
 

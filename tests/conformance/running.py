@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,10 @@ QUIET |= {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "AI_SDK_LOG_WARNINGS": "fa
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Failed(Exception):
-    script: str
-    told: str
+    def __init__(self, *, script: str, told: str) -> None:
+        super().__init__(f"{script}: {told}")
+        self.script, self.told = script, told
 
 
 def missing(script: Path) -> str:

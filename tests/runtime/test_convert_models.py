@@ -65,10 +65,14 @@ def test_attention_biases_of_llama_are_reordered_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(reference(plan, by_name(model, plan, spec), [1, 2, 3, 4]), expected, atol=1e-3)
 
 
-def test_an_encoder_makes_the_vector_of_the_formulas_from_the_librarys_ids(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_an_encoder_makes_the_vector_of_the_formulas_from_the_librarys_ids(told: bool, tmp_path: Path) -> None:
+    """Whether tokenizer_config.json names the special tokens or is not there."""
     config, document = hf.bert_config(), hf.word_piece_tokenizer()
     tensors = hf.bert_tensors(config)
     folder = hf.write_tree(tmp_path / "m", "bert", config=config, tensors=tensors, tokenizer=document)
+    if not told:
+        (folder / "tokenizer_config.json").unlink()
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(
         json.dumps({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False})
