@@ -57,7 +57,9 @@ class Subject:
                 sizes.weight_bytes, sizes.scratch_bytes + PROCESS, blocks * sizes.bytes_per_block, 1,
                 resources.memory_available(),
             )  # fmt: skip
-            return native.Engine(self.plan, self.weights, n_blocks=blocks, **most)
+            engine = native.Engine(self.plan, self.weights, n_blocks=blocks, **most)
+            self.file.release()  # as a worker does
+            return engine
 
 
 def find(text: str) -> Subject:
