@@ -17,32 +17,13 @@ from pathlib import Path
 import pytest
 
 from tests.peers.bert_maker import random_bert, write
+from tests.peers.hermes import TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 REAL = Path(os.environ.get("SEALIFT_TEST_MODEL") or "/nonexistent")
 ENCODER = Path(os.environ.get("SEALIFT_TEST_EMBEDDER") or "/nonexistent")
 MODEL, EMBEDDER = "smol", "minilm"
 needs_model = pytest.mark.skipif(not REAL.is_file(), reason="needs SEALIFT_TEST_MODEL, the path scripts/model prints")
-
-# ChatML with Hermes' form of tools, which the model's own template lacks.
-TEMPLATE = """{{- if or .System .Tools }}<|im_start|>system
-{{ .System }}{{ if .Tools }}You may call these tools:
-<tools>
-{{ range .Tools }}{{ . }}
-{{ end }}</tools>
-Call one with <tool_call>{"name": ..., "arguments": ...}</tool_call>{{ end }}<|im_end|>
-{{ end }}{{- range .Messages }}{{- if eq .Role "user" }}<|im_start|>user
-{{ .Content }}<|im_end|>
-{{ else if eq .Role "assistant" }}<|im_start|>assistant
-{{ .Content }}{{ range .ToolCalls }}<tool_call>
-{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
-</tool_call>{{ end }}<|im_end|>
-{{ else if eq .Role "tool" }}<|im_start|>user
-<tool_response>
-{{ .Content }}
-</tool_response><|im_end|>
-{{ end }}{{ end }}<|im_start|>assistant
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

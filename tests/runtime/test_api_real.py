@@ -18,30 +18,12 @@ import pytest
 from manifests.create import CreateRequest, create
 from manifests.name import ModelName
 from manifests.store import Store
+from tests.peers.hermes import TEMPLATE
 from tests.peers.live import Live, live
 
 REAL = Path(os.environ.get("SEALIFT_TEST_MODEL") or "/nonexistent")
 pytestmark = pytest.mark.skipif(not REAL.is_file(), reason="needs SEALIFT_TEST_MODEL, the path scripts/model prints")
 
-# ChatML with Hermes' form of tools, which the model's own template lacks.
-TEMPLATE = """{{- if or .System .Tools }}<|im_start|>system
-{{ .System }}{{ if .Tools }}You may call these tools:
-<tools>
-{{ range .Tools }}{{ . }}
-{{ end }}</tools>
-Call one with <tool_call>{"name": ..., "arguments": ...}</tool_call>{{ end }}<|im_end|>
-{{ end }}{{- range .Messages }}{{- if eq .Role "user" }}<|im_start|>user
-{{ .Content }}<|im_end|>
-{{ else if eq .Role "assistant" }}<|im_start|>assistant
-{{ .Content }}{{ range .ToolCalls }}<tool_call>
-{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
-</tool_call>{{ end }}<|im_end|>
-{{ else if eq .Role "tool" }}<|im_start|>user
-<tool_response>
-{{ .Content }}
-</tool_response><|im_end|>
-{{ end }}{{ end }}<|im_start|>assistant
-"""
 CITIES = ("Paris", "London", "Berlin", "Rome", "Madrid")
 QUESTION = "What is the weather in Oslo?"
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -210,8 +210,7 @@ def test_hostile_answers_cost_what_they_are_long(case: str, monkeypatch: pytest.
             looked += len(value) if name == "text" else 0
             super().__setattr__(name, value)
 
-    monkeypatch.setattr("runtime.text.parsers.reader.Feed", Counting)
-    monkeypatch.setattr("runtime.text.parsers.harmony.Feed", Counting)
+    monkeypatch.setattr("runtime.text.parsers.feed.Feed", Counting)
     pieces = [text[at : at + 97] for at in range(0, len(text), 97)]
     for family in EVERY:
         looked = 0

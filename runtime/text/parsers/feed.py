@@ -7,7 +7,9 @@ set. Every character is looked at a bounded number of times; what a reader leave
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+from runtime.text.parsers import Part
 
 MAX_CALL_CHARS = 1 << 20  # of one tool call; a longer one is text
 MAX_DEPTH = 64  # arrays and objects within each other
@@ -117,3 +119,31 @@ def pending(text: str, markers: Sequence[str]) -> int:
         if any(len(one) > length and one.startswith(tail) for one in markers):
             return length
     return 0
+
+
+class Reader:
+    """A Parser that runs a generator over a feed. What the generator appends to `_out` is given by the push in which it
+    was decided."""
+
+    def __init__(self) -> None:
+        self._feed = Feed()
+        self._out: list[Part] = []
+        self._run: Iterator[None] = iter(())
+
+    def _begin(self, run: Iterator[None]) -> None:
+        self._run = run
+        next(run, None)
+
+    def push(self, text: str) -> list[Part]:
+        self._feed.text += text
+        return self._go()
+
+    def flush(self) -> list[Part]:
+        self._feed.ended = True
+        return self._go()
+
+    def _go(self) -> list[Part]:
+        next(self._run, None)
+        out = self._out[:]
+        self._out.clear()
+        return out

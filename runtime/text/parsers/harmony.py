@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 
-from runtime.text.parsers import Call, Content, Part, Thinking
+from runtime.text.parsers import Call, Content, Thinking
 from runtime.text.parsers.calls import Offered, read_json
-from runtime.text.parsers.feed import MAX_CALL_CHARS, Feed
+from runtime.text.parsers.feed import MAX_CALL_CHARS, Reader
 
 START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
 _ENDS = ("<|end|>", "<|call|>", "<|return|>", START, CHANNEL)
@@ -23,30 +23,14 @@ _RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
 _NAMED_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
 
-class HarmonyReader:
+class HarmonyReader(Reader):
     """A Parser. prompt_text: the rendered prompt; what follows its last <|start|> is the first header's beginning."""
 
     def __init__(self, offered: Offered, prompt_text: str) -> None:
         self._offered = offered
-        self._feed = Feed()
-        self._out: list[Part] = []
+        super().__init__()
         _, started, tail = prompt_text.rpartition(START)
-        self._run = self._answer(tail if started else "")
-        next(self._run, None)
-
-    def push(self, text: str) -> list[Part]:
-        self._feed.text += text
-        return self._go()
-
-    def flush(self) -> list[Part]:
-        self._feed.ended = True
-        return self._go()
-
-    def _go(self) -> list[Part]:
-        next(self._run, None)
-        out = self._out[:]
-        self._out.clear()
-        return out
+        self._begin(self._answer(tail if started else ""))
 
     def _answer(self, begun: str) -> Generator[None, None, None]:
         header, open, _ = begun.partition(MESSAGE)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from runtime.text.message import ToolCall
 from runtime.text.parsers import Call, Content, Part, Thinking
 from runtime.text.parsers.calls import Offered, nested, read_json
-from runtime.text.parsers.feed import MAX_CALL_CHARS, Feed
+from runtime.text.parsers.feed import MAX_CALL_CHARS, Reader
 from runtime.text.parsers.syntax import Syntax, Tags
 
 _HEAD_CHARS = 256  # from the opening to the `{`; more than that is no call
@@ -58,34 +58,18 @@ class _Writer:
         self._waiting = []
 
 
-class AnswerReader:
+class AnswerReader(Reader):
     """A Parser. tags: None for a model that does not think. inside: the prompt has opened the thinking. begun: the
     prompt holds the beginning of the answer, so nothing is at its beginning any more. syntax: None without tools."""
 
     def __init__(
         self, offered: Offered, *, syntax: Syntax | None, tags: Tags | None, inside: bool = False, begun: bool = False
     ) -> None:
+        super().__init__()
         self._offered = offered
         self._syntax = syntax
         self._tags = tags
-        self._feed = Feed()
-        self._out: list[Part] = []
-        self._run = self._answer(inside, begun)
-        next(self._run, None)
-
-    def push(self, text: str) -> list[Part]:
-        self._feed.text += text
-        return self._go()
-
-    def flush(self) -> list[Part]:
-        self._feed.ended = True
-        return self._go()
-
-    def _go(self) -> list[Part]:
-        next(self._run, None)
-        out = self._out[:]
-        self._out.clear()
-        return out
+        self._begin(self._answer(inside, begun))
 
     # the answer
 
