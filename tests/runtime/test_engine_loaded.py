@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.answer import Answer
 from runtime.engine.batch import Opened, Rows
 from runtime.engine.link import DIED, Ended, Item, Link, Load, Score, Token
 from runtime.engine.protocol import Frames, sampling_to_json
@@ -25,7 +26,7 @@ from runtime.engine.scheduler import Chosen
 from runtime.engine.worker import Inbox, Loop
 from runtime.errors import ContextExceeded, RequestRefused, WorkerDied
 from runtime.events import Event, Finish, PromptScored, TextDelta, TokenInfo
-from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling, _Answer
+from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling
 from runtime.text.tokenizer import Tokenizer
 from tests.peers.fake_engine import VOCAB, FakeEngine, answer
 from tests.peers.fake_worker import STEP_NS, Slow
@@ -178,7 +179,7 @@ SOME_NS = st.integers(-(2**70), 2**70) | st.integers(0, 10**10)
 def test_whatever_times_the_worker_says_none_is_negative_and_their_sum_is_in_the_total(
     said: list[tuple[int, int]], age: int, reason: str
 ) -> None:
-    state = _Answer(GenerateRequest(prompt=(1,), load_ns=7), TOKENIZER, seed=0, started=time.monotonic_ns() - 10**10)
+    state = Answer(GenerateRequest(prompt=(1,), load_ns=7), TOKENIZER, seed=0, started=time.monotonic_ns() - 10**10)
     state.take([*(token(0, queue_ns=queue, age_ns=at) for queue, at in said), Ended(reason=reason, age_ns=age)])
     assert state.finish is not None
     usage = state.finish.usage
@@ -189,7 +190,7 @@ def test_whatever_times_the_worker_says_none_is_negative_and_their_sum_is_in_the
 @given(st.lists(st.integers(1, 3), max_size=4))
 def test_scores_of_a_prompt_come_first_and_whole_however_they_are_bundled(cuts: list[int]) -> None:
     request = GenerateRequest(prompt=(1, 5, 6), logprobs=True, prompt_logprobs=True)
-    state = _Answer(request, TOKENIZER, seed=0, started=0)
+    state = Answer(request, TOKENIZER, seed=0, started=0)
     items: list[Item] = [Score(-1.0, ((9, -0.5),)), Score(-2.0, ()), token(0), token(END), Ended(reason="stop")]
     events: list[Event] = []
     for cut in [*cuts, len(items)]:
@@ -207,13 +208,13 @@ def test_scores_of_a_prompt_come_first_and_whole_however_they_are_bundled(cuts: 
 
 @pytest.mark.parametrize("scores", [[-1.0, math.nan], [-1.0, -1.0, -1.0]], ids=["no number", "too many"])
 def test_scores_that_cannot_be_end_the_answer_in_an_error(scores: list[float]) -> None:
-    state = _Answer(GenerateRequest(prompt=(1, 5, 6), prompt_logprobs=True), TOKENIZER, seed=0, started=0)
+    state = Answer(GenerateRequest(prompt=(1, 5, 6), prompt_logprobs=True), TOKENIZER, seed=0, started=0)
     assert state.score([Score(logprob, ()) for logprob in scores]) == (None, ())
     assert state.finish is not None and state.finish.reason == "error" and state.finish.error is not None
 
 
 def test_times_that_the_worker_says_are_told_as_they_are() -> None:
-    state = _Answer(GenerateRequest(prompt=(1,)), TOKENIZER, seed=0, started=time.monotonic_ns() - 10**10)
+    state = Answer(GenerateRequest(prompt=(1,)), TOKENIZER, seed=0, started=time.monotonic_ns() - 10**10)
     state.take([token(0, queue_ns=10, age_ns=210), token(0, queue_ns=10, age_ns=3210), Ended(reason="length")])
     assert state.finish is not None
     usage = state.finish.usage
@@ -267,7 +268,7 @@ def test_infos_come_once_each_in_order_and_never_before_their_text(
 ) -> None:
     """However the worker's items are bundled."""
     request = GenerateRequest(prompt=(1,), stop=tuple(stops), logprobs=True, ignore_eos=True)
-    state = _Answer(request, TOKENIZER, seed=0, started=0)
+    state = Answer(request, TOKENIZER, seed=0, started=0)
     items: list[Item] = [token(id) for id in ids]
     items.append(Ended(reason="length"))
     shown = ""

@@ -215,7 +215,7 @@ def test_hostile_answers_cost_what_they_are_long(case: str, monkeypatch: pytest.
     for family in EVERY:
         looked = 0
         read(parser(family, ("<think>", "</think>")), pieces)
-        assert looked < 20 * len(text), family
+        assert len(text) <= looked < 20 * len(text), family
 
 
 # borders
