@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -285,7 +286,7 @@ def test_made_values_are_sane(kind: gguf.GGMLQuantizationType) -> None:
 
 def test_made_model_loads(tmp_path: Path) -> None:
     path = tmp_path / "made.gguf"
-    shapes.write(path, "Q4_K_M", layers=1, vocab=512)
+    shapes.write(path, "Q4_K_M", replace(shapes.SHAPES["1b"], layers=1, vocab=512))
     spec, plan, _ = load(Gguf.open(path))
     assert (spec.vocab, plan.layers) == (512, 1)
     with pytest.raises(SystemExit):

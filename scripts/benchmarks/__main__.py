@@ -66,7 +66,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", nargs="*", metavar="SECTION", help="all, if none is named")
     parser.add_argument(
         "--model", action="append", default=[], metavar="GGUF",
-        help="a file, made:1b-FORMAT (random weights, made in build/models) or made:1b-all; repeatable [scripts/model]",
+        help="a file, made:1b-FORMAT or made:7b-FORMAT (random weights, made in build/models), or made:1b-all; "
+        "repeatable [scripts/model]",
     )  # fmt: skip
     parser.add_argument("--cross", default=CROSSED, metavar="GGUF", help=f"the file that crosses [{CROSSED}]")
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that can import llama_cpp")
@@ -162,7 +163,7 @@ def resolve(name: str) -> list[Path]:
         return [shapes.made(made, f"{shape}-{one}") for one in kinds]
     path = Path(name)
     if not path.is_file():
-        raise SystemExit(f"bench: {name} is no file; name a GGUF, or made:1b-FORMAT")
+        raise SystemExit(f"bench: {name} is no file; name a GGUF, made:1b-FORMAT or made:7b-FORMAT")
     return [path]
 
 

@@ -1,4 +1,4 @@
-"""Files in the shape of Llama-3.2-1B with random weights, in any common format: `--model made:1b-q4_k_m`.
+"""Files in the shape of Llama-3.2-1B or Mistral-7B with random weights, in any common format: `--model made:1b-q4_k_m`.
 
 Speed depends on shapes and formats, not on what the numbers mean; the values only stay in a sane range. The mixtures
 (_M) keep in Q6_K what their makers keep: the vocabulary, and values and down projections in about half of the layers.
@@ -6,6 +6,7 @@ Speed depends on shapes and formats, not on what the numbers mean; the values on
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
@@ -14,7 +15,23 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
 Bytes = npt.NDArray[np.uint8]
-LAYERS, WIDTH, HEADS, KV_HEADS, HEAD, FF, VOCAB = 16, 2048, 32, 8, 64, 8192, 128256
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head: int
+    ff: int
+    vocab: int
+
+
+SHAPES = {
+    "1b": Shape(layers=16, width=2048, heads=32, kv_heads=8, head=64, ff=8192, vocab=128256),
+    "7b": Shape(layers=32, width=4096, heads=32, kv_heads=8, head=128, ff=14336, vocab=32768),
+}
 FORMATS = ("Q4_0", "Q4_1", "Q8_0", "Q4_K_M", "Q5_K_M", "Q6_K", "F16", "BF16")
 # Fields of one block in the file's order: bytes of random bits, or a float16 that is the given part of the deviation.
 BLOCKS: dict[Type, tuple[int, tuple[int | float, ...]]] = {
@@ -28,40 +45,41 @@ BLOCKS: dict[Type, tuple[int, tuple[int | float, ...]]] = {
 
 
 def made(folder: Path, name: str) -> Path:
-    """The file of `1b-FORMAT`, made at the first call. Raises SystemExit for other names."""
-    shape, _, kind = name.partition("-")
-    if shape != "1b" or kind.upper() not in FORMATS:
-        raise SystemExit(f"bench: made:{name} is not known; expected made:1b- and one of {', '.join(FORMATS).lower()}")
-    path = folder / f"1b-{kind.upper()}.gguf"
+    """The file of `1b-FORMAT` or `7b-FORMAT`, made at the first call. Raises SystemExit for other names."""
+    size, _, kind = name.partition("-")
+    if size not in SHAPES or kind.upper() not in FORMATS:
+        known = f"made:1b- or made:7b- and one of {', '.join(FORMATS).lower()}"
+        raise SystemExit(f"bench: made:{name} is not known; expected {known}")
+    path = folder / f"{size}-{kind.upper()}.gguf"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write(path.with_suffix(".part"), kind.upper())
+        write(path.with_suffix(".part"), kind.upper(), SHAPES[size])
         path.with_suffix(".part").rename(path)
     return path
 
 
-def write(path: Path, kind: str, *, layers: int = LAYERS, vocab: int = VOCAB) -> None:
+def write(path: Path, kind: str, shape: Shape) -> None:
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(layers)
+    writer.add_block_count(shape.layers)
     writer.add_context_length(8192)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(FF)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    writer.add_embedding_length(shape.width)
+    writer.add_feed_forward_length(shape.ff)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(500000.0)
-    writer.add_rope_dimension_count(HEAD)
-    writer.add_vocab_size(vocab)
-    _add_vocabulary(writer, vocab)
-    for name, (rows, cols) in shapes(layers, vocab).items():
+    writer.add_rope_dimension_count(shape.head)
+    writer.add_vocab_size(shape.vocab)
+    _add_vocabulary(writer, shape.vocab)
+    for name, (rows, cols) in tensors(shape).items():
         if rows == 1:
             writer.add_tensor(name, np.ones(cols, np.float32))
         elif kind in ("F16", "BF16"):
             values = rng.standard_normal((rows, cols), np.float32) / np.float32(np.sqrt(cols))
             writer.add_tensor(name, gguf.quants.quantize(values, Type[kind]), raw_dtype=Type[kind])
         else:
-            chosen = kind_of(name, kind, layers)
+            chosen = kind_of(name, kind, shape.layers)
             writer.add_tensor(name, blocks(chosen, rows, cols, rng), raw_dtype=chosen)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -69,16 +87,16 @@ def write(path: Path, kind: str, *, layers: int = LAYERS, vocab: int = VOCAB) ->
     writer.close()
 
 
-def shapes(layers: int, vocab: int) -> dict[str, tuple[int, int]]:
+def tensors(shape: Shape) -> dict[str, tuple[int, int]]:
     """Tensor name -> rows, cols. The output matrix is the vocabulary's (tied)."""
-    kv = KV_HEADS * HEAD
+    width, ff, kv = shape.width, shape.ff, shape.kv_heads * shape.head
     layer = {
-        "attn_norm": (1, WIDTH), "attn_q": (WIDTH, WIDTH), "attn_k": (kv, WIDTH), "attn_v": (kv, WIDTH),
-        "attn_output": (WIDTH, WIDTH), "ffn_norm": (1, WIDTH), "ffn_gate": (FF, WIDTH), "ffn_up": (FF, WIDTH),
-        "ffn_down": (WIDTH, FF),
+        "attn_norm": (1, width), "attn_q": (width, width), "attn_k": (kv, width), "attn_v": (kv, width),
+        "attn_output": (width, width), "ffn_norm": (1, width), "ffn_gate": (ff, width), "ffn_up": (ff, width),
+        "ffn_down": (width, ff),
     }  # fmt: skip
-    all_layers = {f"blk.{n}.{name}.weight": shape for n in range(layers) for name, shape in layer.items()}
-    return {"token_embd.weight": (vocab, WIDTH), "output_norm.weight": (1, WIDTH), **all_layers}
+    all_layers = {f"blk.{n}.{name}.weight": sides for n in range(shape.layers) for name, sides in layer.items()}
+    return {"token_embd.weight": (shape.vocab, width), "output_norm.weight": (1, width), **all_layers}
 
 
 def kind_of(name: str, kind: str, layers: int) -> Type:
