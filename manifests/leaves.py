@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import StatementError
-from manifests.gguf import MAGIC, Gguf
 
 LEAF_SIZE = 4 << 20  # bytes
 MIN_LEAF_SIZE = 4096  # bytes; smaller trees exist in tests only
@@ -84,6 +83,8 @@ def content_cuts(path: Path) -> list[int]:
 
     Raises GgufError for a file that begins like a GGUF and is not one.
     """
+    from manifests.gguf import MAGIC, Gguf
+
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
             return []
