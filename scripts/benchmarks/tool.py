@@ -1,4 +1,4 @@
-"""`sealift` as a user runs it: the command of this checkout, in a home of its own; its bytecode is kept, as an installed one's is."""
+"""`sealift` as a user runs it: this checkout's, in a home of its own, its bytecode kept as an installation has it."""
 
 from __future__ import annotations
 
