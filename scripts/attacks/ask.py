@@ -135,7 +135,7 @@ def _change(holder: list[Any], numbers: random.Random) -> None:
     """One change in the value that `holder` holds first."""
     change(holder, numbers)
     if numbers.random() < 0.3 and holder and isinstance(holder[0], dict) and holder[0]:
-        holder[0][numbers.choice(list(holder[0]))] = numbers.choice(ODD)
+        holder[0][numbers.choice(list(holder[0]))] = copy.deepcopy(numbers.choice(ODD))
     holder[:] = holder[:1] or [None]
 
 

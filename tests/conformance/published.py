@@ -41,18 +41,23 @@ class Purpose:
 
 UNENDED = Purpose(
     where=r"choices\[(\d+|)\]\.finish_reason",
-    why="a chunk that does not end its text has `finish_reason` `null`, as OpenAI's own service sends it: clients take "
-    "any word for the end of the answer",
+    why="a chunk that does not end its text has `finish_reason` `null`, as OpenAI's service sends it: clients take any "
+    "word for the end of the answer",
 )
 FIRST = Purpose(
     where=r"choices\[0\]\.logprobs(\.(token|top)_logprobs\[0\])?|" + UNENDED.where,
-    why="no log probability stands before the first token: `null`. A number there would be read as one, in a sum or a "
-    "mean, and there is none to tell",
+    why="no log probability stands before the first token: `null`, as OpenAI's service and vLLM have it. A number would "
+    "be counted as one, in a sum or a mean, and there is none to tell",
+)
+COUNTED = Purpose(
+    where=r"usage|" + UNENDED.where,
+    why="with `include_usage` all chunks but the last have `usage` `null`, as the description of the request says; and "
+    "`finish_reason` as above",
 )
 BASE64 = Purpose(
     where=r"data\[\d+\]\.embedding",
-    why="a vector that was asked for in base64 is a text, as OpenAI's own clients ask for it; the description of the "
-    "answer has numbers only",
+    why="a vector that was asked for in base64 is a text, which OpenAI's clients ask for by default and decode; the "
+    "description of the answer has numbers only",
 )
 ON_PURPOSE = {
     "completion with echo": FIRST,
@@ -60,7 +65,7 @@ ON_PURPOSE = {
     "completion, streamed": UNENDED,
     "completion with log probabilities, streamed": UNENDED,
     "completion of prompts and of ids, streamed": UNENDED,
-    "completion with usage": UNENDED,
+    "completion with usage": COUNTED,
     "vectors in base64": BASE64,
 }
 
