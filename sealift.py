@@ -1,6 +1,7 @@
 """The door: gathers each room's verbs and maps errors to exit codes. It decides nothing else.
 
-A verb's own imports happen inside the verb, so that `sealift bundle verify` needs neither the server nor the engine.
+Only the file of the verb that is asked for is imported, and its own imports happen inside the verb, so that `sealift
+bundle verify` needs neither the server nor the engine. Help, completion and mistakes import all files.
 Results go to stdout; everything else to stderr as `sealift: ...`, advice as `sealift: hint: ...`.
 Exit codes: 0 done, 1 refused input, 2 usage, 3 not trusted, 4 unavailable, 70 our fault.
 """
@@ -11,14 +12,31 @@ import importlib
 import json
 import os
 import sys
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import typer
 
 from manifests.home import own_version
 
-ROOMS = ("manifests", "bundler", "runtime", "signing")
+FILES = (  # and the first words of their verbs, in the order of the help text: single verbs, then groups
+    ("manifests.commands", "create list ls cp rm verify audit"),
+    ("bundler.commands_bundle", "bundle"),
+    ("bundler.commands_inventory", "inventory"),
+    ("bundler.commands_registry", "pull push"),
+    ("bundler.commands_scan", "scan"),
+    ("bundler.commands_receipts", "receipt reconcile"),
+    ("bundler.commands_custody", "custody"),
+    ("runtime.commands_serve", "serve start"),
+    ("runtime.commands_ask", "run ps stop"),
+    ("runtime.commands_show", "show"),
+    ("runtime.commands_measure", "bench eval"),
+    ("runtime.commands_prepare", "prepare"),
+    ("runtime.commands_elsewhere", "signin login signout logout launch help"),
+    ("runtime.commands_access", "access"),
+    ("signing.commands_key", "key"),
+    ("signing.commands_trust", "trust"),
+)
 EXIT_OUR_FAULT = 70
 # verbs of rooms that do not know the custody log, which is the bundler's; it records its own
 CUSTODY = {"rm": "remove"} | {
@@ -28,9 +46,9 @@ CUSTODY = {"rm": "remove"} | {
 EXIT_INTERRUPTED = 130
 
 
-@lru_cache(maxsize=1)
-def build() -> typer.Typer:
-    """All verbs. Built once: rooms add theirs to groups of their own, and must not do so twice."""
+@cache
+def build(verb: str = "") -> typer.Typer:
+    """All verbs; or, where one is named, those of its file."""
     app = typer.Typer(
         name="sealift",
         help="Sealed bundles of language models, lifted across an air gap and served on the other side.",
@@ -53,19 +71,29 @@ def build() -> typer.Typer:
             importlib.import_module("runtime.commands_ask").compare_server(own_version(), say)
             raise typer.Exit
 
-    for room in ROOMS:
-        importlib.import_module(f"{room}.commands").register(app)
-    _connect()
+    for name, verbs in FILES:
+        if not verb or verb in verbs.split():
+            file: Any = importlib.import_module(name)
+            file.register(app)
+            _connect(name, file)
     return app
 
 
-def _connect() -> None:
+def _connect(name: str, file: Any) -> None:
     """What one room may not import of another, the door hands over: `serve --online` pulls and pushes with the bundler,
     `bundle import --prepare` packs with the runtime."""
-    runtime: Any = importlib.import_module("runtime.commands")
-    runtime.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
-    bundles: Any = importlib.import_module("bundler.commands_bundle")
-    bundles.prepare_model = lambda store, name: importlib.import_module("runtime.packs").Packs(store).prepare(name)
+    if name == "runtime.commands_serve":
+        file.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
+    elif name == "bundler.commands_bundle":
+        file.prepare_model = lambda store, name: importlib.import_module("runtime.packs").Packs(store).prepare(name)
+
+
+def named(arguments: list[str]) -> str:
+    """The verb that `build` shall make ready for these arguments; "" where that takes all of them."""
+    if arguments in (["--version"], ["-v"]):
+        return arguments[0]  # of no file
+    known = {verb for _, verbs in FILES for verb in verbs.split()} - {"help"}
+    return arguments[0] if arguments and arguments[0] in known else ""
 
 
 def main() -> None:
@@ -75,7 +103,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """One command line, to its exit code. Errors of the rooms become one line and, if there is one, a hint."""
     try:
-        result = build()(args=arguments, standalone_mode=False, prog_name="sealift")
+        result = build(named(arguments))(args=arguments, standalone_mode=False, prog_name="sealift")
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()  # a reader that has left is found here, not when the interpreter ends
         if code == 0 and (event := CUSTODY.get(" ".join(arguments[:2])) or CUSTODY.get(" ".join(arguments[:1]))):

@@ -27,7 +27,7 @@ from bundler.shards import stem_of
 from bundler.slip import Slip, Want
 from manifests.digest import Digest
 from tests.peers.bundles import small_gguf
-from tests.peers.verbs import leaves, options_of
+from tests.peers.verbs import leaves, options_of, tree
 
 ROOT = Path(__file__).parents[1]
 VERBS = dict(leaves())
@@ -86,6 +86,14 @@ def test_a_group_alone_prints_its_verbs(words: tuple[str, ...], capsys: pytest.C
     for verb in VERBS:
         if verb.split()[:-1] == list(words):
             assert verb.split()[-1] in printed
+
+
+def test_the_door_knows_which_file_has_which_verbs() -> None:
+    """So that a verb alone is the verb that help shows: none is missing, none is taken from another file."""
+    for file, verbs in sealift.FILES:
+        for verb in verbs.split():
+            assert set(tree(sealift.build(verb)).commands) == set(verbs.split()), file
+    assert sorted(tree().commands) == sorted(verb for _, verbs in sealift.FILES for verb in verbs.split())
 
 
 def test_the_reflection_sees_a_missing_help_text() -> None:

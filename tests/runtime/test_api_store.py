@@ -150,10 +150,10 @@ def test_a_model_that_cannot_be_read_is_left_out(store: Store) -> None:
 def test_show(store: Store) -> None:
     shown = request(store, "POST", "/api/show", {"name": "ACME/tuned:v1"}).json()
     assert shown["license"] == "First licence\nSecond licence" and shown["system"] == "Be brief."
-    assert shown["parameters"].splitlines() == [
-        f"{'temperature':<30} 0.25",
+    assert shown["parameters"].splitlines() == [  # of its base: that there are stops, so they come first
         f'{"stop":<30} "<end>"',
         f'{"stop":<30} "B"',
+        f"{'temperature':<30} 0.25",
         f"{'num_ctx':<30} 128",
     ]
     assert shown["messages"][0] == {"role": "user", "content": "hi"}

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from typer.testing import CliRunner
 
+from signing import commands_key, commands_trust
 from signing.certificates import check_chain, read_pem
-from signing.commands import register
 from signing.envelope import encode, sign
 from signing.errors import MalformedTrust, NotTrusted
 from signing.keys import Signer
@@ -208,7 +208,8 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bob.pem").write_bytes(pem)
     assert read_pem(pem) == tuple(LONG)
     app = typer.Typer()
-    register(app)
+    commands_key.register(app)
+    commands_trust.register(app)
 
     def run(*words: str) -> Any:
         return CliRunner().invoke(app, ["trust", *words])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from typer.testing import CliRunner, Result
 
-from signing.commands import register
+from signing import commands_key, commands_trust
 from signing.errors import MalformedTrust, NotTrusted, SigningError, TrustConflict
 from signing.hosttrust import HostTrust
 from signing.keyring import Keyring
@@ -275,7 +275,8 @@ def test_no_host_ever_goes_back() -> None:
 
 def sealift(*words: str | Path) -> Result:
     app = typer.Typer()
-    register(app)
+    commands_key.register(app)
+    commands_trust.register(app)
     return CliRunner().invoke(app, [str(word) for word in words])
 
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from signing.commands import register
+from signing import commands_key, commands_trust
 from signing.errors import KeyExists, PassphraseNeeded, SigningError, TrustConflict, UnknownSigner, WrongPassphrase
 from signing.keyring import Keyring, open_signer
 from signing.keys import PublicSigner
@@ -26,7 +26,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def sealift(*arguments: str) -> Result:
     app = typer.Typer()
-    register(app)
+    commands_key.register(app)
+    commands_trust.register(app)
     return CliRunner().invoke(app, list(arguments))
 
 

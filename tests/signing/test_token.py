@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from signing.commands import register
+from signing import commands_key, commands_trust
 from signing.envelope import decode, encode, sign
 from signing.errors import KeyExists, MalformedKey, TokenUnavailable, UnknownSigner, WrongPassphrase
 from signing.keyring import Keyring, open_signer
@@ -43,7 +43,8 @@ def home(token: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def add(name: str, label: str, *more: str, token: str = "office") -> Result:
     app = typer.Typer()
-    register(app)
+    commands_key.register(app)
+    commands_trust.register(app)
     words = ["key", "add-token", name, "--module", MODULE, "--token", token, "--label", label, *more]
     return CliRunner().invoke(app, words)
 
