@@ -61,9 +61,11 @@ def build() -> typer.Typer:
 
 def _connect() -> None:
     """What one room may not import of another, the door hands over: `serve --online` pulls and pushes with the bundler,
-    `bundle import --prepare` packs with the runtime."""
+    `bundle import --prepare` packs with the runtime, large content is hashed with the engine's library."""
     runtime: Any = importlib.import_module("runtime.commands")
     runtime.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
+    hashes: Any = importlib.import_module("bundler.sha256")
+    hashes.side_by_side = lambda: importlib.import_module("native.sha256").side_by_side()
     bundles: Any = importlib.import_module("bundler.commands_bundle")
     bundles.prepare_model = lambda store, name: importlib.import_module("runtime.packs").Packs(store).prepare(name)
 
