@@ -106,7 +106,10 @@ def _names(verbs: str) -> tuple[str, list[str]]:
 
 def _connect(name: str, file: Any) -> None:
     """What one room may not import of another, the door hands over: `serve --online` pulls and pushes with the bundler,
-    `bundle import --prepare` packs with the runtime."""
+    `bundle import --prepare` packs with the runtime, large content is hashed with the engine's library."""
+    if name.startswith("bundler."):
+        hashes: Any = importlib.import_module("bundler.sha256")
+        hashes.side_by_side = lambda: importlib.import_module("native.sha256").side_by_side()
     if name == "runtime.commands_serve":
         file.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
     elif name == "bundler.commands_bundle":
