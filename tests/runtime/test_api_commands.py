@@ -32,7 +32,7 @@ from runtime.chat.asking import form_of
 from runtime.client import Client
 from runtime.commands_serve import serve as serve_verb
 from runtime.errors import AddressRefused, RequestRefused, ServerRefused, ServerUnreachable
-from runtime.serving import bind
+from runtime.starting import bind
 from runtime.told import MAX_QUEUE, Range, number_setting, resolve, seconds_setting
 from tests.peers.live import Live, live
 from tests.peers.scripted import Script, small_store
