@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import ssl
 from collections.abc import Generator, Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
@@ -22,7 +23,6 @@ from manifests.display import printable
 from manifests.home import setting
 from runtime.address import Address, configured_address
 from runtime.errors import RequestRefused, ServerRefused, ServerUnreachable
-from runtime.tls import client_context, client_settings
 
 OURS = re.compile(r"\bsealift/([\w.+-]{1,40})")
 MISSING_MODEL = re.compile(r"model '[^']*' not found")
@@ -37,7 +37,7 @@ class Client:
     def __init__(self, address: Address | None = None, *, connect_within: float = 10.0) -> None:
         self.address = (address or configured_address()).dialled
         self._connect_within = connect_within
-        self._tls = client_context(*client_settings()) if self.address.scheme == "https" else None
+        self._tls = _tls() if self.address.scheme == "https" else None
         self._headers = {"User-Agent": "sealift", "Content-Type": "application/json"}
         if key := setting("API_KEY"):
             if not (key.isascii() and key.isprintable()):
@@ -133,6 +133,12 @@ class Client:
         if "certificate required" in reason.lower():
             hint = "the server asks for a certificate: SEALIFT_CERT and SEALIFT_CERT_KEY name it"
         return ServerUnreachable(f"the connection to {self.address.url} broke: {reason}", hint=hint)
+
+
+def _tls() -> ssl.SSLContext:
+    from runtime.tls import client_context, client_settings
+
+    return client_context(*client_settings())
 
 
 def _lines(response: HTTPResponse) -> Iterator[bytes]:

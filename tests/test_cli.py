@@ -137,6 +137,7 @@ NEEDS: list[tuple[str, set[str]]] = [  # the rooms and libraries that a verb is 
     ("serve --help", {"runtime"}),
     ("ps", {"manifests", "runtime"}),
     ("--version", {"manifests", "runtime"}),
+    ("run absent hi", {"manifests", "runtime"}),
 ]
 
 
