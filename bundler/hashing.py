@@ -10,6 +10,7 @@ before piece n. Measured on two processors: docs/benchmarks/crossing.md.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ class Pipeline:
     def __init__(self, size: int) -> None:
         count = min(LANES_SIDE_BY_SIDE if sha256.side_by_side() else LANES, len(os.sched_getaffinity(0)))
         self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="hash") for _ in range(count)]
-        self._free = [memoryview(bytearray(size)) for _ in range(DEPTH)]
+        self._free = [memoryview(mmap.mmap(-1, size)) for _ in range(DEPTH)]  # nothing is cleared before it is filled
         self._running: deque[tuple[memoryview, list[Future[None]], Then | None]] = deque()
         self._filled: tuple[memoryview, list[Future[None]]] | None = None
 
