@@ -131,7 +131,7 @@ NEEDS: list[tuple[str, set[str]]] = [  # the rooms and libraries that a verb is 
     ("list", {"manifests"}),
     ("bundle verify --help", {"bundler"}),
     ("bundle verify usb", {"bundler", "manifests", "native", "signing", "cryptography"}),
-    ("bundle import usb --dry-run", {"bundler", "manifests", "native", "signing", "cryptography"}),
+    ("bundle import usb --dry-run", {"bundler", "manifests", "signing", "cryptography"}),
     ("key list", {"signing", "cryptography"}),
     ("trust list", {"signing", "cryptography"}),
     ("serve --help", {"runtime"}),
