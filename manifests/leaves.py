@@ -21,7 +21,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from manifests.errors import StatementError
-from manifests.gguf import MAGIC, Gguf
 
 LEAF_SIZE = 4 << 20  # bytes
 LEAF = b"\x00"  # hashed before a leaf's bytes
@@ -78,6 +77,8 @@ def content_cuts(path: Path) -> list[int]:
 
     Raises GgufError for a file that begins like a GGUF and is not one.
     """
+    from manifests.gguf import MAGIC, Gguf
+
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
             return []
