@@ -264,6 +264,15 @@ def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     return name, card
 
 
+async def model_of(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
+    """As `find_model`, without blocking. A card at hand needs no thread: to wait for one takes longer than to look."""
+    known = names.known(server.box, asked)
+    if known is None:
+        return await asyncio.to_thread(find_model, server, asked)
+    note_model(known[0].short, known[1].manifest.digest.hex)
+    return known
+
+
 def client_of(request: Request) -> str:
     """A key is one client wherever it asks from: behind a proxy all addresses are the same."""
     caller = caller_of(request)

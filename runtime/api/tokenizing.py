@@ -13,7 +13,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runtime.api.asking import find_model
+from runtime.api.asking import model_of
 from runtime.api.gojson import Body
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
@@ -88,5 +88,5 @@ async def _tokenizer(request: Request, body: Body) -> tuple[Tokenizer, str]:
     server, asked = server_of(request), (body.text("model") or body.text("name")).strip()
     if not asked:
         raise RequestRefused("model is required", param="model")
-    _, card = await asyncio.to_thread(find_model, server, asked)
+    _, card = await model_of(server, asked)
     return (await text_side(server, card)).tokenizer, asked

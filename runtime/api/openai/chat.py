@@ -7,7 +7,6 @@ those of the content's tokens.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from runtime.api.asking import (
     Run,
     client_of,
     ended,
-    find_model,
     keep_alive_of,
     mingled,
+    model_of,
     refuse_incapable,
     together,
     top_logprobs_of,
@@ -69,7 +68,7 @@ async def chat_completions(request: Request) -> Response:
         raise RequestRefused("[] is too short - 'messages'", param="messages")
     if not asked:
         raise RequestRefused("model is required", param="model")
-    name, card = await asyncio.to_thread(find_model, server, asked)
+    name, card = await model_of(server, asked)
     use = tool_use_of(body)
     refuse_incapable(name, card, "chat", asked, wanted={"tools": bool(use.tools) or calls_tools(messages)})
     refuse_other_media(body)

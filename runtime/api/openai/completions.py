@@ -8,7 +8,6 @@ answers whose tokens were likeliest on average, and cannot be streamed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,9 +22,9 @@ from runtime.api.asking import (
     Run,
     client_of,
     ended,
-    find_model,
     keep_alive_of,
     mingled,
+    model_of,
     refuse_incapable,
     think_of,
     together,
@@ -59,7 +58,7 @@ async def completions(request: Request) -> Response:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model '' not found", http_status=404, param="model")
-    name, card = await asyncio.to_thread(find_model, server, asked)
+    name, card = await model_of(server, asked)
     refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(body.text("suffix"))})
     refuse_other_media(body)
     values = _prompts(body)
