@@ -173,8 +173,11 @@ async def mingled(runs: Sequence[Run]) -> AsyncGenerator[tuple[int, Event], None
 
 
 async def question_of(ask: Ask, model: LoadedModel) -> Question:
-    """In threads of its own: a prompt of megabytes keeps only other prompts waiting."""
-    return await asyncio.get_running_loop().run_in_executor(_PROMPTS, ask.prompt, model)
+    """In threads of its own, unless it is soon done: a prompt of megabytes keeps only other prompts waiting."""
+    made = ask.prompt.at_once(model)
+    if made is None:
+        made = await asyncio.get_running_loop().run_in_executor(_PROMPTS, ask.prompt, model)
+    return made
 
 
 _PROMPTS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sealift-prompt")
