@@ -121,7 +121,7 @@ def _texts(value: Any, invalid: str, *, ids: bool = False) -> tuple[Text, ...]:
 
 
 def _is_ids(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+    return isinstance(value, list) and set(map(type, value)) == {int}
 
 
 async def _ask(request: Request, body: Body, texts: tuple[Text, ...], *, empty: str, status: int = 400) -> Texts:

@@ -72,7 +72,8 @@ async def generate(request: Request) -> Response:
     if not asked:
         raise RequestRefused("model '' not found", http_status=404)
     name, card = await model_of(server, asked)
-    prompt, raw, context = body.text("prompt"), body.flag("raw"), body.array("context", int, "int")
+    prompt, raw = body.text("prompt"), body.flag("raw")
+    context = body.array("context", int, "int", most=prompts.MAX_IDS)
     seconds = keep_alive_of(body)
     if not prompt and seconds == 0:
         return _unload(server, asked, card.content, generate_shape)
@@ -121,7 +122,7 @@ async def chat(request: Request) -> Response:
     if not asked:
         raise RequestRefused("model is required")
     name, card = await model_of(server, asked)
-    messages = body.structs("messages", "Message")
+    messages = body.structs("messages", "Message", most=prompts.MAX_MESSAGES)
     seconds = keep_alive_of(body)
     if not messages and seconds == 0:
         return _unload(server, asked, card.content, chat_shape)

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.grammar_schema import ANY_OBJECT
-from runtime.errors import CapabilityMissing
+from runtime.errors import CapabilityMissing, RequestRefused
 from runtime.text.errors import PromptTooLongError, TemplateTooSlow
 from runtime.text.message import Message
 from runtime.text.parsers import Parser, Plain
@@ -70,6 +70,8 @@ class QuestionMaker:
             return None
 
 
+MAX_MESSAGES = 10_000  # of a conversation, each of their tool calls counted as one more
+MAX_IDS = 1 << 21  # token ids given in place of text: about what a worker's frame holds
 AT_ONCE_S = 0.01
 SMALL = 16 << 10  # characters of a prompt's texts: some 4,000 tokens, in a few milliseconds
 FEW = 64  # messages
@@ -106,9 +108,14 @@ class Chat:
 
 
 def chat_maker(card: ModelCard, chat: Chat) -> QuestionMaker:
+    """Refuses a conversation of more than MAX_MESSAGES."""
     whole = [Message(role=role, content=content) for role, content in card.messages] + list(chat.messages)
     if card.system and chat.messages and chat.messages[0].role != "system":
         whole.insert(0, Message(role="system", content=card.system))
+    count = sum(1 + len(message.tool_calls) for message in whole)
+    if count > MAX_MESSAGES:
+        said = f"the conversation has {count} messages and tool calls; at most {MAX_MESSAGES} are accepted"
+        raise RequestRefused(said, param="messages")
 
     def make(model: Speaker) -> Question:
         renderer = renderer_of(card, model)

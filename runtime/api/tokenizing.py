@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from runtime.api.asking import model_of
 from runtime.api.gojson import Body
+from runtime.api.prompts import MAX_IDS
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
 from runtime.api.transport import json_response
@@ -74,12 +75,12 @@ async def detokenize(request: Request) -> Response:
     """`tokens` to `content`; control tokens by name."""
     body = await body_of(request, "DetokenizeRequest")
     tokenizer, asked = await _tokenizer(request, body)
-    ids = body.array("tokens", int, "int")
-    for token in ids:
-        if not 0 <= token < tokenizer.vocab_size:
-            raise RequestRefused(
-                f"token {str(token)[:24]} is not in the model's vocabulary of {tokenizer.vocab_size}", param="tokens"
-            )
+    ids = body.array("tokens", int, "int", most=MAX_IDS)
+    if ids and not 0 <= min(ids) <= max(ids) < tokenizer.vocab_size:
+        token = next(token for token in ids if not 0 <= token < tokenizer.vocab_size)
+        raise RequestRefused(
+            f"token {str(token)[:24]} is not in the model's vocabulary of {tokenizer.vocab_size}", param="tokens"
+        )
     content = await asyncio.to_thread(lambda: tokenizer.decode(ids, special=True))
     return json_response({"model": asked, "content": content})
 

@@ -63,7 +63,7 @@ class Reply:
 async def chat_completions(request: Request) -> Response:
     server, body = server_of(request), await body_of(request, "ChatCompletionRequest")
     asked = body.text("model").strip()
-    messages = body.structs("messages", "Message")
+    messages = body.structs("messages", "Message", most=prompts.MAX_MESSAGES)
     if not messages:
         raise RequestRefused("[] is too short - 'messages'", param="messages")
     if not asked:
@@ -83,16 +83,17 @@ async def chat_completions(request: Request) -> Response:
     )
     logprobs, top = body.flag("logprobs"), top_logprobs_of(body)
     maker = prompts.chat_maker(card, conversation)
+    options, bias = options_of(body, card, "max_completion_tokens", "max_tokens"), logit_bias_of(body)
     asks = [
         Ask(
             name=name,
             card=card,
-            options=options_of(body, card, "max_completion_tokens", "max_tokens"),
+            options=options,
             prompt=maker,
             keep_alive=keep_alive_of(body),
             logprobs=logprobs,
             top_logprobs=top if logprobs else 0,
-            logit_bias=logit_bias_of(body),
+            logit_bias=bias,
             client=client_of(request),
             place=place,
         )
