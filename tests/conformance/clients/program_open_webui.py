@@ -1,6 +1,6 @@
 """Open WebUI itself, started with the settings of docs/compatibility.md on an empty folder, and asked as its page asks:
-through its connection to our API, which is Ollama's, and through one to /v1. Then its page, in a browser, where Chromium
-and playwright-core are here."""
+through its connection to Ollama's API, and through one to /v1. Then its page, in a browser, where Chromium and
+playwright-core are here."""
 
 import json
 import os
