@@ -21,6 +21,7 @@ from manifests.errors import CreateError, NotFound
 from manifests.fields import parse_json
 from manifests.gguf import count_text
 from manifests.manifest import DOCKER_CONFIG, OLLAMA_PREFIX, Descriptor, Manifest
+from manifests.modelfile import NO_SEMVER, SEMVER
 from manifests.name import ModelName
 from manifests.parameters import check_parameters
 from manifests.quantize import recipe
@@ -60,6 +61,8 @@ def create(
     """
     if request.from_model is None and not request.files:
         raise CreateError("neither 'from' or 'files' was specified", hint="name a model of this store or a GGUF file")
+    if request.requires and not SEMVER.fullmatch(request.requires):
+        raise CreateError(NO_SEMVER)
     with workshop(store, status, bar) as shop:
         config, layers = _base(shop, request)
         layers = _with_texts(store, request, layers, status)

@@ -9,8 +9,8 @@ own mistake (IndexError).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from runtime.text import models
 from runtime.text.errors import TokenizerError
@@ -27,9 +27,9 @@ from runtime.text.vocab import (
     text_field,
     vocab_from_gguf,
 )
+from runtime.text.words import Words, whole
 
-if TYPE_CHECKING:
-    import tokenizers
+Merge = Callable[[str], Iterable[int]]  # a text without control texts to its ids
 
 _MODELS = ("gpt2", "gemma4", "llama", "bert")
 SEAM = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use
@@ -39,9 +39,9 @@ _BYTE_TEXT = re.compile(r"<0x([0-9A-F]{2})>")
 class Tokenizer:
     """Made by `from_gguf`; safe to share between threads: nothing changes after construction but what is remembered."""
 
-    def __init__(self, *, vocab: Vocab, machine: tokenizers.Tokenizer, style: _Style) -> None:
+    def __init__(self, *, vocab: Vocab, merge: Merge, style: _Style) -> None:
         self._vocab = vocab
-        self._machine = machine
+        self._merge = merge
         self._style = style
         self._bytes: dict[int, bytes] = {}  # of tokens that were asked for: every answer asks for each of its own
         framing = [index for index, kind in enumerate(vocab.types) if kind in (CONTROL, UNKNOWN)]
@@ -59,8 +59,8 @@ class Tokenizer:
                 f"tokenizer.ggml.model: unknown tokenizer {model!r}", hint=f"known: {', '.join(_MODELS)}"
             )
         vocab = vocab_from_gguf(metadata)
-        machine, style = _build(metadata, vocab)
-        return cls(vocab=vocab, machine=machine, style=style)
+        merge, style = _build(metadata, vocab)
+        return cls(vocab=vocab, merge=merge, style=style)
 
     @property
     def vocab_size(self) -> int:
@@ -143,7 +143,7 @@ class Tokenizer:
             if style.spaced:
                 plain = plain.replace(" ", models.SPACE)
             style.refuse_missing(plain)
-            yield from self._machine.encode(plain, add_special_tokens=False).ids
+            yield from self._merge(plain)
             after_special = False
 
     def token_bytes(self, index: int) -> bytes:
@@ -228,21 +228,21 @@ def _strip_after(metadata: Mapping[str, object], vocab: Vocab) -> frozenset[int]
     )
 
 
-def _build(metadata: Mapping[str, object], vocab: Vocab) -> tuple[tokenizers.Tokenizer, _Style]:
+def _build(metadata: Mapping[str, object], vocab: Vocab) -> tuple[Merge, _Style]:
     if vocab.model == "llama":
         style = _Style(metadata, vocab, spaced=True, space_prefix=True, add_bos=True)
-        return models.scored_bpe(metadata, vocab), style
+        return partial(whole, models.scored_bpe(metadata, vocab)), style
     if vocab.model == "bert":
         bos = special_id(metadata, "cls", len(vocab.tokens))
         eos = special_id(metadata, "seperator", len(vocab.tokens))  # GGUF's own spelling
         style = _Style(metadata, vocab, add_bos=True, add_eos=True, bos=bos, eos=eos)
-        return models.word_piece(metadata, vocab), style
+        return partial(whole, models.word_piece(metadata, vocab)), style
     rule = pre_rule("gemma4" if vocab.model == "gemma4" else _pre_name(metadata))
     if rule.byte_level:
         style = _Style(metadata, vocab, byte_level=True, add_bos=rule.add_bos)
-        return models.byte_level_bpe(metadata, vocab, rule), style
+        return Words(models.byte_level_bpe(metadata, vocab, rule), rule), style
     style = _Style(metadata, vocab, spaced=True, add_bos=rule.add_bos)
-    return models.spaced_bpe(metadata, vocab, rule), style
+    return partial(whole, models.spaced_bpe(metadata, vocab, rule)), style
 
 
 def _pre_name(metadata: Mapping[str, object]) -> str:

@@ -204,6 +204,13 @@ ERRORS: list[tuple[str, str, Any, int, str]] = [
     (
         "POST",
         "/api/create",
+        {"model": "x", "from": "demo", "requires": "soon"},
+        400,
+        "requires must be a valid semver (e.g. 0.14.0)",
+    ),
+    (
+        "POST",
+        "/api/create",
         {"model": "x", "files": {"../a.gguf": "sha256:" + "0" * 64}},
         400,
         "file path must be relative",
