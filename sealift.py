@@ -8,20 +8,24 @@ Exit codes: 0 done, 1 refused input, 2 usage, 3 not trusted, 4 unavailable, 70 o
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
 import sys
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+if TYPE_CHECKING:
+    import typer
 
-from manifests.home import own_version
-
-FILES = (  # and the first words of their verbs, in the order of the help text: single verbs, then groups
+FILES = (  # and their verbs, some of them in a group of several files, in the order of the help text
     ("manifests.commands", "create list ls cp rm verify audit"),
-    ("bundler.commands_bundle", "bundle"),
+    ("bundler.commands_bundle", "bundle: export verify inspect import"),
+    ("bundler.commands_approve", "bundle: approve"),
+    ("bundler.commands_seal", "bundle: identity"),
+    ("bundler.commands_repair", "bundle: repair resend"),
+    ("bundler.commands_transfer", "bundle: send receive"),
     ("bundler.commands_inventory", "inventory"),
     ("bundler.commands_registry", "pull push"),
     ("bundler.commands_scan", "scan"),
@@ -35,8 +39,13 @@ FILES = (  # and the first words of their verbs, in the order of the help text: 
     ("runtime.commands_elsewhere", "signin login signout logout launch help"),
     ("runtime.commands_access", "access"),
     ("signing.commands_key", "key"),
-    ("signing.commands_trust", "trust"),
+    ("signing.commands_trust", "trust: add list show revoke remove role channel threshold expires"),
+    ("signing.commands_root", "trust: init sign discard export import history"),
 )
+GROUPS = {
+    "bundle": "Seal models into volumes, check them and bring them in.",
+    "trust": "Whom this host believes: signers, roles, thresholds, revocations.",
+}
 EXIT_OUR_FAULT = 70
 # verbs of rooms that do not know the custody log, which is the bundler's; it records its own
 CUSTODY = {"rm": "remove"} | {
@@ -44,11 +53,14 @@ CUSTODY = {"rm": "remove"} | {
     for verb in ("add", "remove", "revoke", "threshold", "role", "channel", "expires", "init", "import", "sign")
 }
 EXIT_INTERRUPTED = 130
+GARBAGE = 50_000  # objects made before the collector looks for cycles: imports make 100,000, and no cycles to free
 
 
 @cache
 def build(verb: str = "") -> typer.Typer:
-    """All verbs; or, where one is named, those of its file."""
+    """All verbs; or, where one is named (`list`, `bundle export`, `bundle`), those of its files."""
+    import typer
+
     app = typer.Typer(
         name="sealift",
         help="Sealed bundles of language models, lifted across an air gap and served on the other side.",
@@ -67,21 +79,37 @@ def build(verb: str = "") -> typer.Typer:
         ),
     ) -> None:
         if show_version:
+            from manifests.home import own_version
+
             print(f"sealift version is {own_version()}", flush=True)
             importlib.import_module("runtime.commands_ask").compare_server(own_version(), say)
             raise typer.Exit
 
+    groups: dict[str, typer.Typer] = {}
     for name, verbs in FILES:
-        if not verb or verb in verbs.split():
+        group, names = _names(verbs)
+        if verb in ("", group, *names):
+            if group and group not in groups:
+                groups[group] = typer.Typer(no_args_is_help=True, help=GROUPS[group], rich_markup_mode=None)
+                app.add_typer(groups[group], name=group)
             file: Any = importlib.import_module(name)
-            file.register(app)
+            file.register(groups.get(group, app))
             _connect(name, file)
     return app
 
 
+def _names(verbs: str) -> tuple[str, list[str]]:
+    """Of an entry of FILES: its group or "", and its verbs as they are typed."""
+    group, _, names = verbs.rpartition(": ")
+    return group, [f"{group} {name}".strip() for name in names.split()]
+
+
 def _connect(name: str, file: Any) -> None:
     """What one room may not import of another, the door hands over: `serve --online` pulls and pushes with the bundler,
-    `bundle import --prepare` packs with the runtime."""
+    `bundle import --prepare` packs with the runtime, large content is hashed with the engine's library."""
+    if name.startswith("bundler."):
+        hashes: Any = importlib.import_module("bundler.sha256")
+        hashes.side_by_side = lambda: importlib.import_module("native.sha256").side_by_side()
     if name == "runtime.commands_serve":
         file.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
     elif name == "bundler.commands_bundle":
@@ -92,16 +120,19 @@ def named(arguments: list[str]) -> str:
     """The verb that `build` shall make ready for these arguments; "" where that takes all of them."""
     if arguments in (["--version"], ["-v"]):
         return arguments[0]  # of no file
-    known = {verb for _, verbs in FILES for verb in verbs.split()} - {"help"}
-    return arguments[0] if arguments and arguments[0] in known else ""
+    known = {*GROUPS, *(name for _, verbs in FILES for name in _names(verbs)[1])} - {"help"}  # which explains any verb
+    return next((words for words in (" ".join(arguments[:2]), *arguments[:1]) if words in known), "")
 
 
 def main() -> None:
+    gc.set_threshold(GARBAGE)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """One command line, to its exit code. Errors of the rooms become one line and, if there is one, a hint."""
+    import typer
+
     try:
         result = build(named(arguments))(args=arguments, standalone_mode=False, prog_name="sealift")
         code = result if isinstance(result, int) else 0

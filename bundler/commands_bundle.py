@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from bundler import commands_approve, commands_repair, commands_seal, commands_transfer
 from bundler.inputs import (
     APPROVAL,
     BUNDLE_PASSPHRASE,
@@ -50,15 +49,9 @@ if TYPE_CHECKING:
 prepare_model: Callable[[Store, ModelName], object] | None = None
 
 
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(
-        no_args_is_help=True, help="Seal models into volumes, check them and bring them in.", rich_markup_mode=None
-    )
+def register(group: typer.Typer) -> None:
     for name, verb in (("export", export_), ("verify", verify_), ("inspect", inspect_), ("import", import_)):
         group.command(name)(verb)
-    for file in (commands_approve, commands_seal, commands_repair, commands_transfer):
-        file.register(group)
-    app.add_typer(group, name="bundle")
 
 
 def export_(

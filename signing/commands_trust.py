@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from signing import commands_root
 from signing.printing import certificates_out, hint, print_json, read_certificates, read_public, say, trust_dict
 
 if TYPE_CHECKING:
@@ -24,15 +23,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Role = Annotated[str, typer.Argument(help="publisher, approver, receiver or root.")]
 
 
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="Whom this host believes: signers, roles, thresholds, revocations.")
+def register(group: typer.Typer) -> None:
     for name, verb in (
         ("add", add), ("list", list_trust), ("show", show), ("revoke", revoke), ("remove", remove), ("role", role_),
         ("channel", channel_), ("threshold", threshold), ("expires", expires),
     ):  # fmt: skip
         group.command(name)(verb)
-    commands_root.register(group)
-    app.add_typer(group, name="trust")
 
 
 def _load() -> TrustStore:
