@@ -130,7 +130,7 @@ HEAVY = {"fastapi", "starlette", "uvicorn", "numpy", "jinja2", "tokenizers", "ll
 NEEDS: list[tuple[str, set[str]]] = [  # the rooms and libraries that a verb is for; it imports no others of these
     ("list", {"manifests"}),
     ("bundle verify --help", {"bundler"}),
-    ("bundle verify usb", {"bundler", "manifests", "signing", "native", "cryptography"}),
+    ("bundle verify usb", {"bundler", "manifests", "native", "signing", "cryptography"}),
     ("bundle import usb --dry-run", {"bundler", "manifests", "signing", "cryptography"}),
     ("key list", {"signing", "cryptography"}),
     ("trust list", {"signing", "cryptography"}),

@@ -18,9 +18,7 @@ class Tool:
         self.home = folder
         ours = ("SEALIFT_", "OLLAMA_")
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-        self.environment.pop(
-            "PYTHONDONTWRITEBYTECODE", None
-        )  # as an installation has its bytecode ready
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as an installation has its bytecode ready
         self.environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.environment["SEALIFT_HOME"] = str(folder)
         if "SEALIFT_NATIVE_LIBRARY" in os.environ:

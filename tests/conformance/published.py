@@ -46,8 +46,8 @@ UNENDED = Purpose(
 )
 FIRST = Purpose(
     where=r"choices\[0\]\.logprobs(\.(token|top)_logprobs\[0\])?|" + UNENDED.where,
-    why="no log probability stands before the first token: `null`, as OpenAI's service and vLLM have it. A number would "
-    "be counted as one, in a sum or a mean, and there is none to tell",
+    why="no log probability stands before the first token: `null`, as OpenAI's service and vLLM have it. A number "
+    "would be counted as one, in a sum or a mean, and there is none to tell",
 )
 COUNTED = Purpose(
     where=r"usage|" + UNENDED.where,
@@ -55,7 +55,7 @@ COUNTED = Purpose(
     "`finish_reason` as above",
 )
 BASE64 = Purpose(
-    where=r"data\[\d+\]\.embedding",
+    where=r"data\[(\d+|)\]\.embedding",
     why="a vector that was asked for in base64 is a text, which OpenAI's clients ask for by default and decode; the "
     "description of the answer has numbers only",
 )
