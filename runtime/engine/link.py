@@ -25,7 +25,9 @@ from typing import Any, NamedTuple
 from runtime.engine.constraint import Constraint
 from runtime.engine.protocol import (
     OUT_FIELDS,
+    READ,
     Frames,
+    Load,
     Message,
     ProtocolError,
     constraint_to_json,
@@ -38,6 +40,8 @@ from runtime.engine.spawn import COMMAND, Spawned, spawn
 from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused, RuntimeFailure, ShuttingDown, WorkerDied
 
+__all__ = ["Ended", "Link", "Load", "Ready", "Score", "Stream", "Token", "Vector", "load_frame"]  # Load: protocol
+
 log = logging.getLogger("sealift.engine")
 
 DIED = (
@@ -48,30 +52,6 @@ NOT_NUMBERS = "an error was encountered while running the model: it produced val
 STUCK = "what the format allows next cannot be told within its limits; a simpler schema, pattern or grammar may do"
 CLOSE_S = 2.0  # patience before a worker that was asked to go is killed
 PULSE_S = 30.0  # silence before a worker is asked for a sign of life, and then before it is given up
-READ = 1 << 18  # bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What a worker shall run. `path`: the GGUF file's absolute path; `adapters`: those of the LoRAs added to it.
-
-    `n_ctx`, `threads`, `parallel` 0: the worker chooses. `parallel`: how many full contexts the key/value pool holds.
-    `packs`: the path of the weights' packs without instruction set and suffix, "": none are kept; `blob`: the digest
-    they are keyed by. `max_seqs`: sequences computed together; more than `parallel` may share the pool as long as
-    their tokens fit. `kv_type`: how keys and values are kept, of native.library.KV_TYPES.
-    """
-
-    path: str
-    adapters: tuple[str, ...] = ()
-    n_ctx: int = 0
-    threads: int = 0
-    parallel: int = 0
-    max_seqs: int = 16
-    max_rows: int = 512
-    kv_type: str = "f16"
-    isa: str = "best"
-    packs: str = ""
-    blob: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,8 @@ from native.weight import Weight
 from runtime.engine import packfile, resources
 from runtime.engine.batch import Opened, Rows
 from runtime.engine.blocks import BLOCK, blocks_for
-from runtime.engine.link import Load
 from runtime.engine.pace import SMALLEST
+from runtime.engine.protocol import Load
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen, Vector
 from runtime.errors import ModelRefused, OutOfMemory, PackUnusable, RuntimeFailure

@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from runtime import errors
@@ -31,11 +32,35 @@ from runtime.engine.constraint import Constraint
 from runtime.engine.sampling import Sampling
 from runtime.errors import RuntimeFailure
 
+READ = 1 << 18  # bytes asked of the socket at once
 MAX_FRAME = 32 << 20  # bytes; a prompt of 2 million tokens fits
 HEADER = struct.Struct("<I")
 
 Message = dict[str, Any]
 OUT_FIELDS = 8  # of one entry of step["out"]: id, token, logprob, top, finish, cached, queue_ns, age_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a worker shall run. `path`: the GGUF file's absolute path; `adapters`: those of the LoRAs added to it.
+
+    `n_ctx`, `threads`, `parallel` 0: the worker chooses. `parallel`: how many full contexts the key/value pool holds.
+    `packs`: the path of the weights' packs without instruction set and suffix, "": none are kept; `blob`: the digest
+    they are keyed by. `max_seqs`: sequences computed together; more than `parallel` may share the pool as long as
+    their tokens fit. `kv_type`: how keys and values are kept, of native.library.KV_TYPES.
+    """
+
+    path: str
+    adapters: tuple[str, ...] = ()
+    n_ctx: int = 0
+    threads: int = 0
+    parallel: int = 0
+    max_seqs: int = 16
+    max_rows: int = 512
+    kv_type: str = "f16"
+    isa: str = "best"
+    packs: str = ""
+    blob: str = ""
 
 
 class ProtocolError(RuntimeFailure):

@@ -30,10 +30,11 @@ from manifests.confine import Confinement, confine, die_with_parent
 from manifests.errors import ManifestsError
 from runtime.engine.batch import Opened, rows_of
 from runtime.engine.blocks import BlockPool
-from runtime.engine.link import READ, Load
 from runtime.engine.pace import Pace
 from runtime.engine.protocol import (
+    READ,
     Frames,
+    Load,
     Message,
     ProtocolError,
     constraint_from_json,
@@ -305,6 +306,8 @@ def _read(wire: socket.socket, inbox: Inbox, send: Callable[[bytes], None]) -> N
                     send(encode({"op": "alive"}))
                 else:
                     inbox.put((time.monotonic_ns(), message))
+    except ConnectionError:
+        pass  # the server has gone with words of ours unread
     except (OSError, ProtocolError) as error:
         print(f"sealift worker: {error}", file=sys.stderr)
         os._exit(FAULT)
