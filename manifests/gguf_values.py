@@ -30,12 +30,14 @@ _SCALARS = {
 
 
 class Reader:
-    """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first."""
+    """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first. `arrays`
+    False: arrays that hold something are passed over, and read as None."""
 
-    __slots__ = ("array_values", "buffer", "end", "kinds", "position", "size")
+    __slots__ = ("array_values", "arrays", "buffer", "end", "kinds", "position", "size")
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: Buffer, *, arrays: bool = True) -> None:
         self.buffer = buffer
+        self.arrays = arrays
         self.size = len(buffer)
         self.end = min(self.size, limits.MAX_METADATA_BYTES)
         self.position = 0
@@ -102,7 +104,7 @@ def read_value(reader: Reader, key: str) -> Any:
     return reader.number(_SCALARS[kind], key)
 
 
-def _read_array(reader: Reader, key: str) -> list[Any]:
+def _read_array(reader: Reader, key: str) -> list[Any] | None:
     kind = reader.kinds[key] = _value_type(reader, f"{key}[]")
     if kind is ValueType.ARRAY:
         raise GgufError(f"{key}: an array of arrays is not allowed")
@@ -112,7 +114,13 @@ def _read_array(reader: Reader, key: str) -> list[Any]:
     if reader.array_values > limits.MAX_ARRAY_VALUES:
         raise GgufError(f"{key}: all arrays together hold more than {limits.MAX_ARRAY_VALUES} values")
     if kind is ValueType.STRING:
-        return _read_strings(reader, key, count)
+        if reader.arrays or not count:
+            return _read_strings(reader, key, count)
+        _skip_strings(reader, key, count)
+        return None
+    if not reader.arrays and count:
+        reader.skip(count * width, key)
+        return None
     if kind is ValueType.BOOL:
         raw = reader.take(count, key)
         if raw.strip(b"\0\1"):
@@ -120,6 +128,22 @@ def _read_array(reader: Reader, key: str) -> list[Any]:
         return [byte == 1 for byte in raw]
     layout = struct.Struct(f"<{count}{_SCALARS[kind]}")
     return list(layout.unpack_from(reader.buffer, reader.skip(layout.size, key)))
+
+
+def _skip_strings(reader: Reader, key: str, count: int) -> None:
+    buffer, end, position = reader.buffer, reader.end, reader.position
+    length_at = struct.Struct("<Q").unpack_from
+    for index in range(count):
+        start = position
+        if start + 8 <= end:
+            position += 8 + length_at(buffer, start)[0]
+        if not start < position <= end:
+            raise _beyond(key, index, start + 8, end)
+    reader.position = position
+
+
+def _beyond(key: str, index: int, start: int, end: int) -> GgufError:
+    return GgufError(f"{key}[{index}]: the string at offset {start} goes beyond the metadata's end at {end}")
 
 
 def _read_strings(reader: Reader, key: str, count: int) -> list[str]:
@@ -141,6 +165,6 @@ def _read_strings(reader: Reader, key: str, count: int) -> list[str]:
     except struct.error:
         pass  # the buffer ended inside a length
     if len(strings) < count:
-        raise GgufError(f"{key}[{len(strings)}]: the string at offset {start} goes beyond the metadata's end at {end}")
+        raise _beyond(key, len(strings), start, end)
     reader.position = position
     return strings

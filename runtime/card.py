@@ -279,7 +279,7 @@ def _message(value: Any) -> tuple[str, str]:
 
 
 def _facts(store: Store, layer: Descriptor) -> GgufFacts:
-    gguf = Gguf.open(store.blob_path(layer.digest))
+    gguf = Gguf.open(store.blob_path(layer.digest), arrays=False)
     default, for_tools = (gguf.metadata.get(f"tokenizer.chat_template{name}") for name in ("", ".tool_use"))
     return GgufFacts(
         architecture=gguf.architecture,

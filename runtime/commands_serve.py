@@ -106,7 +106,7 @@ def serve(
     if online and transfers_factory is None:
         raise RequestRefused("--online: this installation has no part that pulls and pushes")
     with closing(Spare()) as spare:  # before the imports that take long
-        from runtime import serving, told
+        from runtime import starting, told
 
         what = told.resolve(
             address, threads=threads, parallel=parallel, context_length=context_length, batch_rows=batch_rows,
@@ -117,7 +117,7 @@ def serve(
         )  # fmt: skip
         store = Store(models)
         transfers = transfers_factory(store) if online and transfers_factory is not None else None
-        serving.serve(store, what, transfers=transfers, say=_say, spare=spare)
+        starting.serve(store, what, transfers=transfers, say=_say, spare=spare)
 
 
 # -- helpers

@@ -158,6 +158,11 @@ class Stream:
         return items
 
 
+def load_frame(load: Load) -> bytes:
+    """What a worker is told first."""
+    return encode({"op": "load", **asdict(load)})
+
+
 class Link:
     def __init__(self, process: subprocess.Popen[bytes], ours: socket.socket) -> None:
         self._process = process
@@ -181,8 +186,8 @@ class Link:
 
     @classmethod
     async def start(cls, load: Load, command: Seq[str] = COMMAND, spawned: Spawned | None = None) -> Link:
-        """A worker that has loaded: the one given, or a new one. Raises what the worker refused, or WorkerDied;
-        leaves no process behind."""
+        """A worker that has loaded: the one given, which may have begun with this load already, or a new one.
+        Raises what the worker refused, or WorkerDied; leaves no process behind."""
         try:
             spawned = spawned or spawn(command)
         except OSError as error:
@@ -191,7 +196,8 @@ class Link:
         ours.setblocking(False)
         link = cls(process, ours)
         try:
-            link._send({"op": "load", **asdict(load)})
+            if not spawned.begun:
+                link._put(load_frame(load))
             await link._loaded
         except BaseException:
             await link.close(patience=0.0)
@@ -276,8 +282,11 @@ class Link:
     # -- the socket
 
     def _send(self, message: Message) -> None:
+        self._put(encode(message))
+
+    def _put(self, frame: bytes) -> None:
         idle = not self._outbox
-        self._outbox += encode(message)
+        self._outbox += frame
         if idle:
             self._writable()
             if self._outbox and self.alive:

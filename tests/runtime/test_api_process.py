@@ -33,7 +33,7 @@ from runtime.access.register import fingerprint, make, remove
 from runtime.address import parse_address
 from runtime.client import Client
 from runtime.errors import RequestRefused, ServerUnreachable
-from runtime.serving import keys_of
+from runtime.starting import keys_of
 from runtime.tls import TlsFiles, client_context, server_context
 from runtime.told import resolve
 from tests.peers.scripted import small_store

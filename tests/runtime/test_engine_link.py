@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.engine.link import DIED, NOT_NUMBERS, Ended, Link, Load, Token
+from runtime.engine.link import DIED, NOT_NUMBERS, Ended, Link, Load, Token, load_frame
 from runtime.engine.protocol import (
     HEADER,
     MAX_FRAME,
@@ -27,6 +28,7 @@ from runtime.engine.protocol import (
     sampling_to_json,
 )
 from runtime.engine.sampling import Sampling
+from runtime.engine.spawn import Spare
 from runtime.errors import (
     ContextExceeded,
     ModelRefused,
@@ -402,3 +404,50 @@ def test_exactly_one_end_for_every_stream(seed: int) -> None:
         await link.close()
 
     asyncio.run(run())
+
+
+# -- a worker ahead
+
+
+@pytest.mark.parametrize("behaviour", ["plain", "refuse"])
+def test_a_spare_worker_loads_before_anybody_listens(behaviour: str) -> None:
+    load = Load(path=f"/nowhere/{behaviour}", n_ctx=64)
+    spare = Spare(COMMAND)
+    spare.begin(load_frame(load))
+    spawned = spare.take(load_frame(load))
+    assert spawned is not None and spare.take(load_frame(load)) is None, "it is taken once"
+    said = select.select([spawned.socket], [], [], WAIT)[0]
+
+    async def main() -> None:
+        link = await asyncio.wait_for(Link.start(load, COMMAND, spawned), WAIT)
+        assert link.pid == spawned.process.pid and link.ready.n_ctx == 64
+        _, stream = link.submit([1, 2, 3], Sampling(seed=1), max_tokens=2)
+        tokens, end = await collect(stream)
+        assert [token.id for token in tokens] == answer([1, 2, 3], 1, 2) and end.reason == "length"
+        await link.close()
+
+    assert said, "it told how the load went"
+    if behaviour == "refuse":
+        with pytest.raises(ModelRefused, match="nobody can run"):
+            asyncio.run(main())
+        assert spawned.process.poll() is not None
+    else:
+        asyncio.run(main())
+
+
+def test_a_spare_worker_that_has_begun_is_not_taken_for_another_load() -> None:
+    spare = Spare(COMMAND)
+    process = spare._spawned.process if spare._spawned else None
+    spare.begin(load_frame(Load(path="/nowhere/hang")))
+    assert spare.take(load_frame(Load(path="/nowhere/plain"))) is None
+    assert process is not None and process.poll() is not None, "and is not left behind"
+
+
+def test_a_spare_worker_that_has_gone_is_not_taken() -> None:
+    spare = Spare(COMMAND)
+    assert spare._spawned is not None
+    spare._spawned.process.kill()
+    spare._spawned.process.wait()
+    spare.begin(load_frame(Load(path="/nowhere/plain")))
+    assert spare.take(load_frame(Load(path="/nowhere/plain"))) is None
+    Spare(COMMAND).close()
