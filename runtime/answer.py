@@ -131,7 +131,7 @@ class Answer:
         self.finish: Finish | None = None
         self._request = request
         self._ends = frozenset() if request.ignore_eos else tokenizer.eog
-        self._decoder = StreamDecoder(tokenizer, shown=request.shown)
+        self._decoder = StreamDecoder(tokenizer, shown=request.shown | _named(request.stop, tokenizer))
         self._stops = StopFilter(request.stop)
         self._seed = seed
         self._started = started
@@ -248,6 +248,12 @@ class Answer:
         self.finish = Finish(reason=reason, usage=usage, seed=self._seed, error=error, stop=stop)
         if self._request.watch is not None:
             self._request.watch.ended(self.finish)
+
+
+def _named(stops: Seq[str], tokenizer: Tokenizer) -> frozenset[int]:
+    """Control tokens that stop strings name: text, so that they stop. Those that end an answer anyway need no name."""
+    found = (tokenizer.control(stop) for stop in stops)
+    return frozenset(index for index in found if index is not None and index not in tokenizer.eog)
 
 
 def _info(token: int, logprob: float, top: Seq[tuple[int, float]]) -> TokenInfo:

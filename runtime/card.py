@@ -26,8 +26,9 @@ from manifests.modelfile import Command, render_command
 from manifests.name import ModelName
 from manifests.store import Store
 from runtime.errors import ModelRefused
-from runtime.text.errors import TextError
-from runtime.text.prompt import Renderer
+from runtime.text.errors import TemplateError, TextError
+from runtime.text.jinja import JinjaTemplate
+from runtime.text.prompt import Renderer, stand_in
 from runtime.text.tokenizer import Tokenizer
 
 MAX_LAYER = 16 << 20  # bytes of a text layer
@@ -100,7 +101,14 @@ class ModelCard:
 
     @property
     def shown_template(self) -> str:
-        return self.template or (self.gguf.chat_template if self.gguf else None) or NO_TEMPLATE
+        """The layer's, the file's own, or what stands in for it."""
+        jinja = self.gguf.chat_template if self.gguf else None
+        if self.template or not jinja:
+            return self.template or NO_TEMPLATE
+        try:
+            return JinjaTemplate(jinja).source
+        except TemplateError:
+            return stand_in(jinja) or jinja
 
     def renderer(self, tokenizer: Tokenizer) -> Renderer:
         """Which template speaks for the model. Raises TemplateError."""

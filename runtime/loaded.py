@@ -243,13 +243,13 @@ def _finite(vector: bytes) -> array[float]:
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     """Raises RequestRefused where answers cannot be constrained. Takes a quarter of a second for 150,000 tokens."""
-    tokens = tuple(tokenizer.table())
+    tokens = tokenizer.table()
     if not tokenizer.eog:
         raise RequestRefused("this model has no token that ends an answer, so that a format cannot be kept")
     if sum(map(len, tokens)) > MAX_BYTES:
         raise RequestRefused(f"this model's tokens have more than {MAX_BYTES} bytes, so that a format cannot be kept")
     special = frozenset(index for index in range(len(tokens)) if tokenizer.is_control(index))
-    return Vocabulary(tokens=tokens, special=special | tokenizer.eog, ends=tokenizer.eog)
+    return Vocabulary.of(tokens, special=special | tokenizer.eog, ends=tokenizer.eog)
 
 
 async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Spare | None = None) -> LoadedModel:

@@ -38,6 +38,7 @@ STAINLESS = (
 HEADERS = ",".join(
     [
         *("Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "X-Api-Key", "OpenAI-Beta"),
+        *("Anthropic-Version", "Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access"),
         *(f"X-Stainless-{name}" for name in STAINLESS),
     ]
 )

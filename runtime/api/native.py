@@ -82,6 +82,7 @@ async def generate(request: Request) -> Response:
     suffix, images = body.text("suffix"), body.array("images", str, "api.ImageData")
     refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(suffix), "vision": bool(images)})
     think, form, top = think_of(body.raw("think"), asked, card), _form(body), top_logprobs_of(body)
+    body.flag("shift")  # its type alone: nothing is ever shifted
     question = prompts.Completion(
         prompt=prompt,
         suffix=suffix,
@@ -131,6 +132,7 @@ async def chat(request: Request) -> Response:
     images = any(message.raw("images") for message in messages)
     refuse_incapable(name, card, "chat", asked, wanted={"tools": bool(tools) or calls, "vision": images})
     think, form, top = think_of(body.raw("think"), asked, card), _form(body), top_logprobs_of(body)
+    body.flag("shift")  # its type alone: nothing is ever shifted
     conversation = prompts.Chat(
         messages=[_message(message, place) for place, message in enumerate(messages)],
         tools=function_tools(tools),

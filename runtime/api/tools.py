@@ -46,13 +46,22 @@ def function_tool(name: Any, description: Any, parameters: Any, path: str) -> To
     return _tool({"type": "function", "function": kept}, path)
 
 
+def _folded(value: Any, *names: str) -> Any:
+    """An object whose keys of these names are found whatever their case, as Go's reader does; other values as they
+    are. What a schema calls its own stays untouched."""
+    if not isinstance(value, Mapping):
+        return value
+    return {lower if (lower := key.lower()) in names else key: inner for key, inner in value.items()}
+
+
 def _tool(value: Any, path: str) -> Tool:
+    value = _folded(value, "type", "function")
     kind = value.get("type", "function") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(kind, str):
         raise RequestRefused(f"'{path}' must be an object with a type and a function", param=path)
     if kind != "function":
         raise RequestRefused(f"'{path}.type' is {kind[:40]!r}: this server knows function tools only", param=path)
-    function = value.get("function")
+    function = _folded(value.get("function"), "name", "description", "parameters")
     if not isinstance(function, Mapping):
         raise RequestRefused(f"'{path}.function' must be an object", param=path)
     name, description = function.get("name"), function.get("description")
@@ -69,4 +78,13 @@ def _tool(value: Any, path: str) -> Tool:
 
 def tool_calls_of(value: Any, path: str) -> tuple[ToolCall, ...]:
     """`tool_calls` of a message in the history; arguments as an object, or as OpenAI's JSON text."""
+    if isinstance(value, list):
+        value = [_call(one) for one in value]
     return message_from_json({"tool_calls": value}, path).tool_calls if value else ()
+
+
+def _call(value: Any) -> Any:
+    call = _folded(value, "id", "function")
+    if isinstance(call, dict) and "function" in call:
+        call["function"] = _folded(call["function"], "index", "name", "arguments")
+    return call

@@ -30,7 +30,7 @@ from runtime.address import parse_address
 from runtime.api.state import Settings
 from runtime.chat.asking import form_of
 from runtime.client import Client
-from runtime.commands import serve as serve_verb
+from runtime.commands_serve import serve as serve_verb
 from runtime.errors import AddressRefused, RequestRefused, ServerRefused, ServerUnreachable
 from runtime.serving import bind
 from runtime.told import MAX_QUEUE, Range, number_setting, resolve, seconds_setting

@@ -154,10 +154,10 @@ def test_a_model_that_cannot_be_read_is_left_out(store: Store) -> None:
 def test_show(store: Store) -> None:
     shown = request(store, "POST", "/api/show", {"name": "ACME/tuned:v1"}).json()
     assert shown["license"] == "First licence\nSecond licence" and shown["system"] == "Be brief."
-    assert shown["parameters"].splitlines() == [
-        f"{'temperature':<30} 0.25",
+    assert shown["parameters"].splitlines() == [  # of its base: that there are stops, so they come first
         f'{"stop":<30} "<end>"',
         f'{"stop":<30} "B"',
+        f"{'temperature':<30} 0.25",
         f"{'num_ctx':<30} 128",
     ]
     assert shown["messages"][0] == {"role": "user", "content": "hi"}
@@ -205,6 +205,13 @@ ERRORS: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/api/push", {}, 400, "model is required"),
     ("POST", "/api/create", {}, 400, "invalid model name"),
     ("POST", "/api/create", {"model": "x"}, 400, "neither 'from' or 'files' was specified"),
+    (
+        "POST",
+        "/api/create",
+        {"model": "x", "from": "demo", "requires": "soon"},
+        400,
+        "requires must be a valid semver (e.g. 0.14.0)",
+    ),
     (
         "POST",
         "/api/create",

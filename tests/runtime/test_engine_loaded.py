@@ -46,6 +46,9 @@ class FakeTokenizer:
     def piece(self, index: int, *, special: bool = False) -> bytes:
         return self.letters[index % len(self.letters) :][:1]
 
+    def control(self, text: str) -> int | None:
+        return None
+
     def decode(self, ids: list[int]) -> str:
         return b"".join(self.piece(id) for id in ids).decode("utf-8", "replace")
 
