@@ -47,7 +47,7 @@ class Runner(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """A model ready to run. `facts`: those fields of link.Ready that only the engine knows. `vector`: as there.
-    `whole`: a text is computed in one step."""
+    `whole`: a text is computed in one step. `max_outputs`: rows of a step that may be answered, 0: one a sequence."""
 
     runner: Runner
     n_ctx: int
@@ -57,6 +57,7 @@ class Opened:
     max_rows: int
     facts: dict[str, Any]
     vector: int = 0
+    max_outputs: int = 0
     whole: bool = False
 
 

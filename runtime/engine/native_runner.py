@@ -39,6 +39,7 @@ Mask = npt.NDArray[np.uint32]
 DEFAULT_CONTEXT = 4096  # tokens
 PARALLEL = 4  # full contexts in the pool where nobody says and memory allows
 POOL_SHARE = 0.5  # of the memory that the weights leave: the most an automatic pool takes
+LOGITS = 32 << 20  # bytes of logits that a step may have where a prompt is scored; more than its sequences need
 PROCESS = 64 << 20  # bytes of a worker without a model: the interpreter, its libraries, the file's head
 
 
@@ -86,8 +87,9 @@ def open_native(load: Load) -> Opened:
     threads = load.threads or resources.cores()
     max_rows = max(load.max_rows, load.max_seqs + SMALLEST, n_ctx if plan.whole else 0)
     seqs = load.max_seqs
+    outputs = seqs if plan.whole else max(seqs, min(max_rows, LOGITS // (4 * spec.vocab)))
     config: dict[str, Any] = {"threads": threads, "isa": load.isa, "kv_type": load.kv_type}
-    config |= {"max_rows": max_rows, "max_seqs": seqs, "max_outputs": seqs}
+    config |= {"max_rows": max_rows, "max_seqs": seqs, "max_outputs": outputs}
     with refusals():
         sizes = native.measure(adapted, {**weights, **added}, n_blocks=1, **config)
         memory = plan_memory(
@@ -108,6 +110,7 @@ def open_native(load: Load) -> Opened:
         vocab=info.vocab,
         max_seqs=seqs,
         max_rows=max_rows,
+        max_outputs=outputs,
         facts={
             "threads": info.threads,
             "weight_bytes": info.weight_bytes,

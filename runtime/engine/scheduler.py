@@ -108,15 +108,20 @@ class Outcome:
 
 
 class Scheduler:
-    def __init__(self, pool: BlockPool, *, n_ctx: int, max_seqs: int, max_rows: int, whole: bool = False) -> None:
+    def __init__(
+        self, pool: BlockPool, *, n_ctx: int, max_seqs: int, max_rows: int, max_outputs: int = 0, whole: bool = False
+    ) -> None:
+        """`max_outputs`: as in Opened."""
         assert blocks_for(n_ctx) <= pool.n_blocks, "one full context must fit the pool"
         assert max_rows >= max_seqs >= 1, "every sequence needs a row to decode"
+        assert not max_outputs or max_outputs >= max_seqs, "every sequence needs an output"
         assert not whole or max_rows >= n_ctx, "every whole text needs its rows in one step"
         self.pool = pool
         self.whole = whole
         self.n_ctx = n_ctx
         self.max_seqs = max_seqs
         self.max_rows = max_rows
+        self.max_outputs = max_outputs or max_seqs
         self.preemptions = 0
         self._running: list[Sequence] = []  # by arrival
         self._waiting = Line()
@@ -243,9 +248,9 @@ class Scheduler:
 
     def _scorable(self, parts: dict[Sequence, Part]) -> int:
         """Rows of a scored prompt that may have outputs: one, and those that no sequence needs, whoever is admitted."""
-        sequences = len(self._running) + len(self._waiting)
+        sequences = min(len(self._running) + len(self._waiting), self.max_seqs)
         given = sum(max(0, len(part.scores) + part.output - 1) for part in parts.values())
-        return 1 + max(0, self.max_seqs - sequences - given)
+        return 1 + max(0, self.max_outputs - sequences - given)
 
     def _remember(self, parts: dict[Sequence, Part]) -> None:
         """Whose turn it was: the first prompt's client, and who had a block's rows or all it needed; a few rows that

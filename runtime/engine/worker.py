@@ -117,8 +117,9 @@ class Loop:
     def __init__(self, opened: Opened, inbox: Inbox, send: Callable[[bytes], None]) -> None:
         pool = BlockPool(opened.n_blocks)
         self.scheduler = Scheduler(
-            pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows, whole=opened.whole
-        )
+            pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows,
+            max_outputs=opened.max_outputs, whole=opened.whole,
+        )  # fmt: skip
         self._embeds = opened.vector > 0
         self._runner = opened.runner
         self._vocab = opened.vocab
