@@ -121,6 +121,7 @@ class Parser:
         self._tokens = tokens  # which must outlive it
         init = _ConstraintInit()
         _lib.llg_constraint_init_set_defaults(byref(init), tokens.handle)
+        assert init.tokenizer == tokens.handle and init.verbose_errors, "the header of another llguidance"
         init.log_buffer_level = init.log_stderr_level = 0
         init.max_lexer_states, init.max_items_in_row, init.verbose_errors = lexer_states, row_items, False
         self._handle = _lib.llg_new_matcher(byref(init), b"llguidance", grammar.encode("ascii"))
