@@ -1,15 +1,16 @@
 """Pipeline: several hashes of the same bytes on threads, while further pieces are read and written.
 
-hashlib leaves the interpreter lock for pieces over 2 KiB. There is a lane, a thread, for each processor, and at most
-for each hash. Hashes come slowest first: SHA-512 has the first lane for itself, and what has no lane of its own shares
-the last. (Four threads would each get half of one of two processors, and SHA-512, as slow as three SHA-256, would end
-late.) Lanes take pieces in order, each as fast as it can: none waits at a piece's end for the others, only for bytes.
-A hash keeps its place between two flushes, so it never sees piece n+1 before piece n. Measured on two processors:
-docs/benchmarks/crossing.md.
+Hashing leaves the interpreter lock. There is a lane, a thread, for each processor, and at most for each hash; where all
+SHA-256 go side by side (bundler.sha256), two lanes. Hashes come slowest first: SHA-512 has the first lane for itself,
+and what has no lane of its own shares the last. (Four threads would each get half of one of two processors, and
+SHA-512, as slow as three SHA-256, would end late.) Lanes take pieces in order, each as fast as it can: none waits at a
+piece's end for the others, only for bytes. A hash keeps its place between two flushes, so it never sees piece n+1
+before piece n. Measured on two processors: docs/benchmarks/crossing.md.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ Read = Callable[[memoryview], object]
 Then = Callable[[], None]
 
 LANES = 4  # the most hashes over one piece: SHA-512, leaf, SHA-256, volume
-TWO = 2  # lanes, where all SHA-256 go side by side: three of them take as long as SHA-512
+LANES_SIDE_BY_SIDE = 2  # SHA-512, and all SHA-256: three of them take as long
 DEPTH = 6  # buffers under way; with leaves of 4 MiB, 24 MiB
 PIECE = 1 << 20  # bytes; what one lane hashes twice is still in its processor's own cache then (2 MiB on a Xeon)
 
@@ -32,9 +33,9 @@ class Pipeline:
     """`DEPTH` buffers of `size` bytes go round: filled by the caller, hashed by all lanes, given to `then`, free."""
 
     def __init__(self, size: int) -> None:
-        count = min(TWO if sha256.side_by_side() else LANES, len(os.sched_getaffinity(0)))
+        count = min(LANES_SIDE_BY_SIDE if sha256.side_by_side() else LANES, len(os.sched_getaffinity(0)))
         self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="hash") for _ in range(count)]
-        self._free = [memoryview(bytearray(size)) for _ in range(DEPTH)]
+        self._free = [memoryview(mmap.mmap(-1, size)) for _ in range(DEPTH)]  # nothing is cleared before it is filled
         self._running: deque[tuple[memoryview, list[Future[None]], Then | None]] = deque()
         self._filled: tuple[memoryview, list[Future[None]]] | None = None
 

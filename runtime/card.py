@@ -194,13 +194,22 @@ class CardBox:
         other.store = store
         return other
 
-    def card(self, name: ModelName) -> ModelCard:
-        """Blocks on disk at first sight of a manifest. Raises NotFound, or what is wrong with the model."""
-        manifest = self.store.manifest(name)
+    def known(self, name: ModelName) -> ModelCard | None:
+        """The card of a model that is stored in this spelling, if it was read before; its manifest is read again."""
+        manifest = self.store.present(name) if self.store.manifest_path(name).is_file() else None
+        return self._at_hand(manifest) if manifest is not None else None
+
+    def _at_hand(self, manifest: Manifest) -> ModelCard | None:
         with self._lock:
             if manifest.digest in self._cards:
                 self._cards.move_to_end(manifest.digest)
-                return self._cards[manifest.digest]
+            return self._cards.get(manifest.digest)
+
+    def card(self, name: ModelName) -> ModelCard:
+        """Blocks on disk at first sight of a manifest. Raises NotFound, or what is wrong with the model."""
+        manifest = self.store.manifest(name)
+        if (known := self._at_hand(manifest)) is not None:
+            return known
         card = read_card(self.store, manifest, self._facts)
         with self._lock:
             if card.gguf is not None:

@@ -108,11 +108,12 @@ class Guard:
 
     def _local_host(self, host: str) -> bool:
         name = _without_port(host).lower()
+        if name in ("", "localhost", self._machine) or name.endswith((".localhost", ".local", ".internal")):
+            return True
         try:
             address = ipaddress.ip_address(name.strip("[]"))
         except ValueError:
-            local = name in ("", "localhost", self._machine)
-            return local or name.endswith((".localhost", ".local", ".internal"))
+            return False
         return address.is_loopback or address.is_private or address.is_unspecified
 
 

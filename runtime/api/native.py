@@ -7,7 +7,6 @@ the messages that did not fit, and says what cut an answer of `done_reason` "len
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +20,10 @@ from runtime.api.asking import (
     Run,
     client_of,
     ended,
-    find_model,
     form_of,
     keep_alive_of,
     logprob_entry,
+    model_of,
     question_of,
     refuse_incapable,
     running,
@@ -72,8 +71,9 @@ async def generate(request: Request) -> Response:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model '' not found", http_status=404)
-    name, card = await asyncio.to_thread(find_model, server, asked)
-    prompt, raw, context = body.text("prompt"), body.flag("raw"), body.array("context", int, "int")
+    name, card = await model_of(server, asked)
+    prompt, raw = body.text("prompt"), body.flag("raw")
+    context = body.array("context", int, "int", most=prompts.MAX_IDS)
     seconds = keep_alive_of(body)
     if not prompt and seconds == 0:
         return _unload(server, asked, card.content, generate_shape)
@@ -122,8 +122,8 @@ async def chat(request: Request) -> Response:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model is required")
-    name, card = await asyncio.to_thread(find_model, server, asked)
-    messages = body.structs("messages", "Message")
+    name, card = await model_of(server, asked)
+    messages = body.structs("messages", "Message", most=prompts.MAX_MESSAGES)
     seconds = keep_alive_of(body)
     if not messages and seconds == 0:
         return _unload(server, asked, card.content, chat_shape)

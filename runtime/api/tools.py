@@ -19,13 +19,17 @@ Tool = Mapping[str, Any]
 def function_tools(values: Sequence[Any], path: str = "tools") -> tuple[Tool, ...]:
     """`[{"type": "function", "function": {"name", "description", "parameters"}}]`, checked. A parameter object that is
     left out is one without properties."""
-    return checked_tools([_tool(value, f"{path}[{place}]") for place, value in enumerate(values)], path)
+    return each_once([_tool(value, f"{path}[{place}]") for place, value in enumerate(few_tools(values, path))], path)
 
 
-def checked_tools(tools: Sequence[Tool], path: str) -> tuple[Tool, ...]:
-    """Not too many, and each name once."""
-    if len(tools) > MAX_TOOLS:
-        raise RequestRefused(f"'{path}' has {len(tools)} tools; at most {MAX_TOOLS} are accepted", param=path)
+def few_tools(values: Sequence[Any], path: str) -> Sequence[Any]:
+    if len(values) > MAX_TOOLS:
+        raise RequestRefused(f"'{path}' has {len(values)} tools; at most {MAX_TOOLS} are accepted", param=path)
+    return values
+
+
+def each_once(tools: Sequence[Tool], path: str) -> tuple[Tool, ...]:
+    """Refuses a second tool of a name."""
     seen: set[str] = set()
     for place, tool in enumerate(tools):
         name = tool["function"]["name"]

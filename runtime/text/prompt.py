@@ -191,7 +191,7 @@ class Renderer:
         """A prompt of at most `limit` tokens. Raises PromptTooLongError when the system messages and the last message
         alone are longer (or any, without `truncate`)."""
         refuse_images(messages)
-        _bounded(sum(map(_size, messages)) + _extent(list(tools)))
+        _bounded(sum(map(size_of, messages)) + _extent(list(tools)))
         messages = [_harmless(self._tokenizer, one) for one in linked(messages)]
         tools = _within(list(tools), self._tokenizer.harmless)
         think = self._level(think)
@@ -262,8 +262,11 @@ def _within(value: Any, change: Callable[[str], str]) -> Any:
     return [_within(one, change) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def _size(message: Message) -> int:
-    return len(message.content) + len(message.thinking) + sum(_extent(one.arguments) for one in message.tool_calls)
+def size_of(message: Message) -> int:
+    """Characters of all its texts."""
+    calls = sum(len(one.name) + len(one.id) + _extent(one.arguments) for one in message.tool_calls)
+    names = len(message.role) + len(message.tool_name) + len(message.tool_call_id)
+    return len(message.content) + len(message.thinking) + names + calls
 
 
 def _extent(value: Any) -> int:

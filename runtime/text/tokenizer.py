@@ -112,7 +112,7 @@ class Tokenizer:
         (begin and end), True puts begin in front, False adds nothing."""
         add_bos, add_eos = (self.add_bos, self.add_eos) if bos is None else (bos, False)
         ids = [self.bos] if add_bos and self.bos is not None else []
-        ids.extend(self._ids(_encodable(text), special=special))
+        ids += self._ids(_encodable(text), special=special)
         if add_eos and self.eos is not None:
             ids.append(self.eos)
         return ids
@@ -123,13 +123,14 @@ class Tokenizer:
         parts = self._framing.split(text.replace(SEAM, "\ufffd"))
         return "".join(part if isinstance(part, str) else _seamed(self._vocab.tokens[part]) for part in parts)
 
-    def _ids(self, text: str, *, special: bool) -> Iterator[int]:
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        ids: list[int] = []
         style = self._style
         after_special = True
         strip = False
         for piece in (self._all if special else self._always).split(text):
             if isinstance(piece, int):
-                yield piece
+                ids.append(piece)
                 after_special = True
                 strip = piece in style.strip_after
                 continue
@@ -143,8 +144,9 @@ class Tokenizer:
             if style.spaced:
                 plain = plain.replace(" ", models.SPACE)
             style.refuse_missing(plain)
-            yield from self._merge(plain)
+            ids += self._merge(plain)
             after_special = False
+        return ids
 
     def token_bytes(self, index: int) -> bytes:
         """What the token adds to the text; one token may hold part of a character. Control tokens give their name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import multiprocessing
 import resource
 import signal
@@ -67,6 +68,7 @@ def sliced(
 def _child(
     bench: Bench, begin: Begin[Bench], case: Callable[[Bench, int], str], cases: Iterable[int], out: Any
 ) -> None:
+    gc.freeze()  # what the parent left is not ended here, where its threads are not
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # an arena of each thread reserves 64 MB
     begin(bench)
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY,) * 2)

@@ -55,7 +55,7 @@ COUNTED = Purpose(
     "`finish_reason` as above",
 )
 BASE64 = Purpose(
-    where=r"data\[\d+\]\.embedding",
+    where=r"data\[(\d+|)\]\.embedding",
     why="a vector that was asked for in base64 is a text, which OpenAI's clients ask for by default and decode; the "
     "description of the answer has numbers only",
 )

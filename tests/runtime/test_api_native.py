@@ -380,7 +380,7 @@ def test_a_fault_of_ours_is_a_500_with_a_reference_that_the_log_explains(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr("runtime.api.native.find_model", broken)
+    monkeypatch.setattr("runtime.api.native.model_of", broken)
     text = post(store, "/api/generate", {"model": "demo", "prompt": "x"}).json()["error"]
     reference = text.split()[2].rstrip(",")
     assert "secret detail" not in text and reference in caplog.text and "ZeroDivisionError" in caplog.text

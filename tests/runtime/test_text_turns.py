@@ -55,6 +55,7 @@ def test_what_counts_where_the_files_jinja_cannot_be_run() -> None:
     assert choose(jinja=broken).kind == "go" and choose(jinja=CHATML).kind == "jinja"
     for prefer in (None, True, False):
         assert choose(jinja=broken, template="<{{ .Prompt }}>", prefer_go=prefer).render_chat(TALK[1:2]) == "<Q?>"
+    assert choose(jinja=CHATML + "{{ messages | from_nowhere }}").kind == "go"  # it parses, and wants what is not
     with pytest.raises(TemplateSyntaxError):
         choose(jinja=BROKEN)
     with pytest.raises(TemplateSyntaxError):  # the default one is sound: nothing stands in for the other
