@@ -30,14 +30,13 @@ _SCALARS = {
 
 
 class Reader:
-    """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first. `arrays`
-    False: arrays that hold something are passed over, and read as None."""
+    """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first."""
 
     __slots__ = ("array_values", "arrays", "buffer", "end", "kinds", "position", "size")
 
     def __init__(self, buffer: Buffer, *, arrays: bool = True) -> None:
         self.buffer = buffer
-        self.arrays = arrays
+        self.arrays = arrays  # whether their elements are wanted
         self.size = len(buffer)
         self.end = min(self.size, limits.MAX_METADATA_BYTES)
         self.position = 0
@@ -114,36 +113,42 @@ def _read_array(reader: Reader, key: str) -> list[Any] | None:
     if reader.array_values > limits.MAX_ARRAY_VALUES:
         raise GgufError(f"{key}: all arrays together hold more than {limits.MAX_ARRAY_VALUES} values")
     if kind is ValueType.STRING:
-        if reader.arrays or not count:
-            return _read_strings(reader, key, count)
-        _skip_strings(reader, key, count)
-        return None
-    if not reader.arrays and count:
-        reader.skip(count * width, key)
-        return None
+        passed = not reader.arrays and count and _pass_strings(reader, count)
+        strings = None if passed else _read_strings(reader, key, count)
+        return strings if reader.arrays or not count else None
     if kind is ValueType.BOOL:
         raw = reader.take(count, key)
         if raw.strip(b"\0\1"):
             raise GgufError(f"{key}: found a boolean other than 0 and 1")
-        return [byte == 1 for byte in raw]
+        return [byte == 1 for byte in raw] if reader.arrays or not count else None
     layout = struct.Struct(f"<{count}{_SCALARS[kind]}")
-    return list(layout.unpack_from(reader.buffer, reader.skip(layout.size, key)))
+    start = reader.skip(layout.size, key)
+    return list(layout.unpack_from(reader.buffer, start)) if reader.arrays or not count else None
 
 
-def _skip_strings(reader: Reader, key: str, count: int) -> None:
+def _pass_strings(reader: Reader, count: int) -> bool:
+    """Goes past strings that nobody wants, if they are sound. A length below 128 is ASCII, so that no character of the
+    string before it can go on in it: what lies between two longer strings is decoded at once."""
     buffer, end, position = reader.buffer, reader.end, reader.position
     length_at = struct.Struct("<Q").unpack_from
-    for index in range(count):
-        start = position
-        if start + 8 <= end:
-            position += 8 + length_at(buffer, start)[0]
-        if not start < position <= end:
-            raise _beyond(key, index, start + 8, end)
+    undecoded = position
+    try:
+        for _ in range(count):
+            (length,) = length_at(buffer, position)
+            position += 8 + length
+            if length >= 128:
+                if position > end:
+                    return False
+                bytes(buffer[undecoded : position - length - 8]).decode()
+                bytes(buffer[position - length : position]).decode()
+                undecoded = position
+        if position > end:
+            return False
+        bytes(buffer[undecoded:position]).decode()
+    except (struct.error, UnicodeDecodeError):
+        return False
     reader.position = position
-
-
-def _beyond(key: str, index: int, start: int, end: int) -> GgufError:
-    return GgufError(f"{key}[{index}]: the string at offset {start} goes beyond the metadata's end at {end}")
+    return True
 
 
 def _read_strings(reader: Reader, key: str, count: int) -> list[str]:
@@ -165,6 +170,6 @@ def _read_strings(reader: Reader, key: str, count: int) -> list[str]:
     except struct.error:
         pass  # the buffer ended inside a length
     if len(strings) < count:
-        raise _beyond(key, len(strings), start, end)
+        raise GgufError(f"{key}[{len(strings)}]: the string at offset {start} goes beyond the metadata's end at {end}")
     reader.position = position
     return strings

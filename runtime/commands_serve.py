@@ -74,8 +74,8 @@ def serve(
     ),
     read_only: bool = typer.Option(False, "--read-only", help="Refuse every request that would change the store."),
     log_format: str = typer.Option("text", show_default=False, help="Form of the log: text or json [text]."),
-    log_level: str = typer.Option(
-        "info", show_default=False, help="Least level logged: debug, info, warning or error [info]."
+    log_level: str | None = typer.Option(
+        None, help="Least level logged: debug, info, warning or error [info; debug with SEALIFT_DEBUG]."
     ),
     log_text: bool = typer.Option(False, "--log-text", help="Log the text of requests and answers too."),
     otel_endpoint: str = typer.Option(

@@ -295,6 +295,10 @@ def test_how_open_a_server_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for wrong in unknown:
         with pytest.raises(RequestRefused, match="unknown"):
             resolve(local, **wrong)
+    assert resolve(local).log_level == "info"
+    for told, level in (("1", "debug"), ("2", "debug"), ("false", "info")):
+        monkeypatch.setenv("OLLAMA_DEBUG", told)
+        assert (resolve(local).log_level, resolve(local, log_level="error").log_level) == (level, "error")
 
 
 def test_a_read_only_server_makes_no_pack_either(store: Store) -> None:
