@@ -76,7 +76,8 @@ def test_both_kinds_of_template_look_at_the_clock() -> None:
     many: Any = {"Messages": ["m"] * 1000}
     assert jinja.render({}) == go.execute(many) == "x" * 1000
     with at_most(-1.0):
-        for rendered in (lambda: jinja.render({}), lambda: go.execute(many)):
-            with pytest.raises(TemplateTooSlow):
-                rendered()
+        with pytest.raises(TemplateTooSlow):
+            jinja.render({})
+        with pytest.raises(TemplateTooSlow):
+            go.execute(many)
     assert jinja.render({}) == "x" * 1000
