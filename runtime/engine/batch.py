@@ -35,12 +35,22 @@ class Rows:
     histories: list[list[int]]
     matchers: list[Matcher | None]
 
+    def advance(self, step: Step) -> None:
+        """From the step that these rows are of to the same one again, each sequence a token further."""
+        for place, part in enumerate(step.parts):
+            sequence = part.sequence
+            self.tokens[place] = sequence.tokens[-1]
+            self.start_pos[place] = sequence.computed
+            if sequence.sampling.penalises:
+                self.histories[place] = sequence.history()
+
 
 class Runner(Protocol):
     """Computes steps. One thread at a time. Raises only when it can compute no more: that ends the worker."""
 
     def run(self, rows: Rows) -> list[Chosen] | list[Vector]:
-        """One answer for each out row, in order. Of a model that gives vectors the out row is its text's last."""
+        """One answer for each out row, in order. Of a model that gives vectors the out row is its text's last. Where
+        `rows` is what it was given last, it has been advanced since."""
         ...
 
 
