@@ -2,7 +2,7 @@ r"""Texts to ids by the merging machine, and for byte-level BPE the fast way: wo
 
 BPE merges within words only, so the ids of a text are those of its words, one after the other, and most words of a text
 are in other texts too. Python's `re` finds the words of ASCII text several times as fast as the library does; any other
-text goes to the library whole.
+text, and a large one, goes to the library whole.
 Invariant: `list(Words(machine, rule)(text)) == list(whole(machine, text))`, for every rule and text.
 """
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST = 1 << 15  # words remembered, of one model: some 8 MB
 LONGEST = 64  # characters of one
+LARGE = 1 << 20  # characters of a text: `re` stops all other threads while it cuts, for some 50 ms of so many
 
 # Unicode's classes as they are among ASCII characters, for use inside brackets.
 _ASCII = {
@@ -44,7 +45,7 @@ class Words:
         self._known = _Known(machine)
 
     def __call__(self, text: str) -> Iterable[int]:
-        if not text.isascii():
+        if not text.isascii() or len(text) > LARGE:
             return whole(self._machine, text)
         words = [text]
         for cut in self._cuts:

@@ -16,7 +16,7 @@ from runtime.text import models
 from runtime.text.errors import TokenizerError
 from runtime.text.pretokenize import PRE_RULES, PreRule
 from runtime.text.tokenizer import Tokenizer
-from runtime.text.words import LONGEST, Words, whole
+from runtime.text.words import LARGE, LONGEST, Words, whole
 from tests.peers.vocabularies import CONTROL_TEXTS, byte_level, scored
 
 VOCAB = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "vocab"
@@ -98,6 +98,14 @@ MACHINES = [_pairs(rule) for rule in RULES.values()]
 @settings(max_examples=150, deadline=None)
 def test_word_by_word_is_as_in_one_piece(words: Words, machine: Any, text: str) -> None:
     assert list(words(text)) == list(whole(machine, text)) == list(words(text))
+
+
+def test_a_large_text_is_the_librarys() -> None:
+    words, machine = _pairs(PRE_RULES["gpt-2"])
+    text = "as T" * (LARGE // 4)
+    assert list(words(text)) == list(whole(machine, text)) and words._known
+    words._known.clear()
+    assert list(words(text + " ")) == list(whole(machine, text + " ")) and not words._known
 
 
 def test_what_is_remembered_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
