@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from runtime.engine.constraint import Constraint
-from runtime.engine.link import NOT_NUMBERS, Ended, Item, Link, Score, Stream, Token, Vector
+from runtime.engine.link import NOT_NUMBERS, Link
 from runtime.engine.sampling import Sampling
+from runtime.engine.stream import Ended, Item, Score, Stream, Token, Vector
 from runtime.errors import RuntimeFailure
 from runtime.events import Event, Finish, PromptScored, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder

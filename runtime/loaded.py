@@ -27,9 +27,10 @@ from typing import Any
 from manifests.gguf import Gguf
 from runtime.answer import Answer, Events, GenerateRequest, Opening, definite
 from runtime.engine.constraint import Constraint, prepared
-from runtime.engine.link import Ended, Link, Load, Stream, Vector, load_frame
+from runtime.engine.link import Link, Load, load_frame
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
+from runtime.engine.stream import Ended, Stream, Vector
 from runtime.engine.vocabulary import MAX_BYTES, Vocabulary
 from runtime.errors import CapabilityMissing, ContextExceeded, RequestCancelled, RequestRefused, RuntimeFailure
 from runtime.events import Event

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.engine.link import Ended, Link, Load, Stream, Token
+from runtime.engine.link import Link, Load
 from runtime.engine.sampling import Sampling
+from runtime.engine.stream import Ended, Stream, Token
 from scripts.benchmarks.turns import Comparison, compare
 
 CACHED = 2000  # tokens that two prompts have in common

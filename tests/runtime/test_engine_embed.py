@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from native.engine import BLOCK, Batch, Engine
-from runtime.engine.link import Ended, Link, Load, Vector
+from runtime.engine.link import Link, Load
 from runtime.engine.protocol import HEADER, Message, encode
 from runtime.engine.sampling import Sampling
+from runtime.engine.stream import Ended, Vector
 from runtime.errors import CapabilityMissing, ContextExceeded, RequestRefused, RuntimeFailure, WorkerDied
 from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, load_model
 from runtime.models import load

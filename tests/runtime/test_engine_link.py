@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.engine.link import DIED, NOT_NUMBERS, Ended, Link, Load, Token, load_frame
+from runtime.engine.link import DIED, NOT_NUMBERS, Link, Load, load_frame
 from runtime.engine.protocol import (
     ENDS,
     ENTRY,
@@ -34,6 +34,7 @@ from runtime.engine.protocol import (
 )
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import Spare
+from runtime.engine.stream import Ended, Token
 from runtime.errors import (
     ContextExceeded,
     ModelRefused,

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from runtime.answer import Answer
 from runtime.engine.batch import Opened, Rows
-from runtime.engine.link import DIED, Ended, Item, Link, Load, Score, Token
+from runtime.engine.link import DIED, Link, Load
 from runtime.engine.protocol import Entry, Frames, StepFrame, sampling_to_json
 from runtime.engine.scheduler import Chosen
+from runtime.engine.stream import Ended, Item, Score, Token
 from runtime.engine.worker import Inbox, Loop
 from runtime.errors import ContextExceeded, RequestRefused, WorkerDied
 from runtime.events import Event, Finish, PromptScored, TextDelta, TokenInfo

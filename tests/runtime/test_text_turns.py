@@ -14,7 +14,7 @@ from manifests.turns import FAMILIES, recognised
 from runtime.answer import Answer, GenerateRequest
 from runtime.card import CardBox
 from runtime.describe import describe
-from runtime.engine.link import Token
+from runtime.engine.stream import Token
 from runtime.text.errors import TemplateSyntaxError
 from runtime.text.message import Message
 from runtime.text.prompt import Renderer

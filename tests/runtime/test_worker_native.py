@@ -13,9 +13,10 @@ import pytest
 from native import engine as native
 from native.library import KV_TYPES
 from runtime.engine import resources
-from runtime.engine.link import Ended, Link, Load, Stream, Token
+from runtime.engine.link import Link, Load
 from runtime.engine.native_runner import PROCESS, open_native, plan_memory
 from runtime.engine.pace import SMALLEST, Pace
+from runtime.engine.stream import Ended, Stream, Token
 from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory
 from runtime.loaded import GenerateRequest, ModelSource, load_model
 from tests.peers.house import N_CTX, House, alone, asks
