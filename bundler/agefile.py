@@ -63,6 +63,11 @@ def _plain_size(name: str, rest: int) -> int:
     return rest - TAG * (full + (last > 0))
 
 
+def most_overhead(plain: int) -> int:
+    """At most so many bytes more than `plain` has a file that is read."""
+    return MAX_HEADER + NONCE + TAG * (plain // CHUNK + 1)
+
+
 def overhead(plain: int, recipients: int) -> int:
     """At most so many bytes more than `plain` has the file that we write."""
     return ROOM + ROOM_EACH * recipients + NONCE + TAG * (plain // CHUNK + 1)

@@ -14,7 +14,7 @@ from bisect import bisect_right
 
 from bundler.errors import BundlerError, medium_errors
 from bundler.fec import Geometry
-from bundler.rooms import Room
+from bundler.room import Room
 
 _NOTE = struct.Struct(">QQ")
 
@@ -88,6 +88,10 @@ class Arriving:
         except BundlerError:
             self.path.unlink(missing_ok=True)
             raise
+
+    @property
+    def is_open(self) -> bool:
+        return self._file >= 0
 
     def close(self) -> None:
         for handle in (self._file, self._out):
