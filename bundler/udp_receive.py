@@ -120,11 +120,12 @@ class Receiver:
     def _place(self, found: Symbol) -> None:
         key = (found.id, found.file)
         file, geometry = self._files.get(key), found.geometry
-        if self._known[found.id].closed:
+        room = self._known[found.id]
+        if room.closed or (found.what == What.APPROVAL and not room.envelope):
             return
         if key not in self._files or (file is not None and file.failed):
             self._make_way()
-            file = self._files[key] = self._arrive(self._known[found.id], found)
+            file = self._files[key] = self._arrive(room, found)
         if file is None or not file.takes(geometry):
             return
         offset = found.block * geometry.block
