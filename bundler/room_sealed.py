@@ -36,7 +36,8 @@ class SealedRoom(Room):
         self.names = list(found.names)
         self.sizes = dict(zip(self.names, (size for size, _ in found.files), strict=True))
         self._start(rooms, folder)
-        self._dropped = False
+        self._dropped = self._gone = False
+        self._announced = found.size + len(found.encode()) + len(found.identity)
         self._parity = {name.removesuffix(".udp.tmp"): (folder / name).stat().st_size for name in file_names(folder)
                         if PARITY.fullmatch(name.removesuffix(".udp.tmp"))}  # fmt: skip
         if self.state == "open":
@@ -60,9 +61,11 @@ class SealedRoom(Room):
     @property
     def claims(self) -> int:
         """Bytes that it takes, or is still to take."""
-        if self._dropped or (self.folder / DONE).exists() or not self.folder.exists():
-            return 0
-        return self.packing.size + len(self.packing.encode()) + sum(self._parity.values())
+        return 0 if self._gone or self._dropped else self._announced + sum(self._parity.values())
+
+    def look(self) -> None:
+        """Whether its files are still here: imported, they went; collected, somebody may have taken them away."""
+        self._gone = (self.folder / DONE).exists() or not self.folder.exists()
 
     def missing(self) -> list[str]:
         here = set(self.files())
@@ -113,13 +116,15 @@ class SealedRoom(Room):
     def _drop(self, state: str, why: str) -> None:
         """All of it goes, so that others have the space."""
         self.state, self._dropped = state, True
-        with medium_errors(self.folder):
-            for name in file_names(self.folder):
-                (self.folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        self._sweep()
         self._parity.clear()
         self.say("dropped", why=why)
+
+    def _sweep(self) -> None:
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def reconsider(self) -> None:
         if self._dropped and self.state == "untrusted":
@@ -130,7 +135,9 @@ class SealedRoom(Room):
     # -- getting whole
 
     def advance(self, *, settled: bool) -> None:
-        if not self.closed and self.state != "unopened":
+        if self._dropped:
+            self._sweep()  # what the receiving thread had begun meanwhile
+        elif self.state != "unopened":
             super().advance(settled=settled)
 
     def _restore(self) -> None:
@@ -152,9 +159,9 @@ class SealedRoom(Room):
         self._judge(self.names[0])
         if self._dropped:
             return
-        if self.envelope:
+        if self._opens():
             super()._finish()
-            if self.state == "refused":
+            if self.state == "refused" and not self._dropped:
                 self._drop("refused", "its files are taken away")
         elif self._rooms.collects and self._rooms.keys is None:
             self.state, why = "done", "it is encrypted, and no identity was given"
@@ -162,6 +169,15 @@ class SealedRoom(Room):
         else:
             self.state = "unopened"
             self.say("encrypted", folder=str(self.folder), why="no identity of this host opens it: --identity FILE")
+
+    def _opens(self) -> bool:
+        """Whether somebody here can read an encrypted volume of it."""
+        with contextlib.suppress(BundleRefused):  # what is wrong inside is told by who looks at all of it
+            try:
+                read_start(self.folder / self.names[-1], self._rooms.keys)
+            except CannotDecrypt:
+                return False
+        return True
 
     def _came_damaged(self, error: BundleRefused) -> None:
         """Its files have the hashes of its list, so nothing better can come."""

@@ -22,6 +22,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from functools import partial
@@ -72,6 +73,7 @@ class Rooms:
         self.hurt: dict[str, Path] = {}  # encrypted volumes that were not taken, and may lend what is sound
         self._carried: dict[str, Path] = {}  # by the eight digits of the id; of those that only collect
         self._lent: list[Path] = []  # files of this run alone
+        self._passed, self._looked = 0, float("-inf")  # encrypted bundles that got no space; when rooms were looked at
         self._known: dict[str, Room | None] = {}
         self._lock = -1
 
@@ -158,7 +160,9 @@ class Rooms:
             return known
         why = self._no_space_for(found)
         if why:
-            self.say({"event": "passed", "bundle": found.stem, "bytes": found.size, "why": why})
+            self._passed += 1
+            if self._passed <= MAX_SEALED:  # a flood is told by its beginning
+                self.say({"event": "passed", "bundle": found.stem, "bytes": found.size, "why": why})
             return None
         name = found.id if self._store is not None else f"{found.stem}.{found.id[:8]}"
         with medium_errors(self.base / name):
@@ -170,10 +174,16 @@ class Rooms:
     def _no_space_for(self, found: PackingList) -> str:
         if self.limit is None:
             return "it is encrypted, so nobody can be judged before it is whole: --limit SIZE allows it so much"
-        if self.claimed() + found.size > self.limit:
-            return f"{self.claimed():,} of the {self.limit:,} bytes that encrypted bundles may take are taken"
-        if len(self._sealed()) >= MAX_SEALED or len(self._known) >= MAX_KNOWN:
-            return f"{len(self._sealed())} encrypted bundles are here already"
+        now = time.monotonic()
+        if now - self._looked > 1:
+            self._looked = now
+            for room in self._sealed():
+                room.look()
+        claims = [room.claims for room in self._sealed() if room.claims]
+        if sum(claims) + found.size > self.limit:
+            return f"{sum(claims):,} of the {self.limit:,} bytes that encrypted bundles may take are taken"
+        if len(claims) >= MAX_SEALED or len(self._known) >= MAX_KNOWN:
+            return f"{len(claims)} encrypted bundles are here already"
         return ""
 
     def _add_sealed(self, found: PackingList, folder: Path) -> SealedRoom:
@@ -182,7 +192,7 @@ class Rooms:
         return room
 
     def _sealed(self) -> list[SealedRoom]:
-        return [room for room in self if isinstance(room, SealedRoom) and room.claims]
+        return [room for room in self if isinstance(room, SealedRoom)]
 
     def claimed(self) -> int:
         """Bytes that encrypted bundles take here, or are still to take."""
