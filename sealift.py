@@ -1,24 +1,51 @@
 """The door: gathers each room's verbs and maps errors to exit codes. It decides nothing else.
 
-A verb's own imports happen inside the verb, so that `sealift bundle verify` needs neither the server nor the engine.
+Only the file of the verb that is asked for is imported, and its own imports happen inside the verb, so that `sealift
+bundle verify` needs neither the server nor the engine. Help, completion and mistakes import all files.
 Results go to stdout; everything else to stderr as `sealift: ...`, advice as `sealift: hint: ...`.
 Exit codes: 0 done, 1 refused input, 2 usage, 3 not trusted, 4 unavailable, 70 our fault.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
 import sys
-from functools import lru_cache
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-import typer
+if TYPE_CHECKING:
+    import typer
 
-from manifests.home import own_version
-
-ROOMS = ("manifests", "bundler", "runtime", "signing")
+FILES = (  # and their verbs, some of them in a group of several files, in the order of the help text
+    ("manifests.commands", "create list ls cp rm verify audit"),
+    ("bundler.commands_bundle", "bundle: export verify inspect import"),
+    ("bundler.commands_approve", "bundle: approve"),
+    ("bundler.commands_seal", "bundle: identity"),
+    ("bundler.commands_repair", "bundle: repair resend"),
+    ("bundler.commands_transfer", "bundle: send receive"),
+    ("bundler.commands_inventory", "inventory"),
+    ("bundler.commands_registry", "pull push"),
+    ("bundler.commands_scan", "scan"),
+    ("bundler.commands_receipts", "receipt reconcile"),
+    ("bundler.commands_custody", "custody"),
+    ("runtime.commands_serve", "serve start"),
+    ("runtime.commands_ask", "run ps stop"),
+    ("runtime.commands_show", "show"),
+    ("runtime.commands_measure", "bench eval"),
+    ("runtime.commands_prepare", "prepare"),
+    ("runtime.commands_elsewhere", "signin login signout logout launch help"),
+    ("runtime.commands_access", "access"),
+    ("signing.commands_key", "key"),
+    ("signing.commands_trust", "trust: add list show revoke remove role channel threshold expires"),
+    ("signing.commands_root", "trust: init sign discard export import history"),
+)
+GROUPS = {
+    "bundle": "Seal models into volumes, check them and bring them in.",
+    "trust": "Whom this host believes: signers, roles, thresholds, revocations.",
+}
 EXIT_OUR_FAULT = 70
 # verbs of rooms that do not know the custody log, which is the bundler's; it records its own
 CUSTODY = {"rm": "remove"} | {
@@ -26,11 +53,14 @@ CUSTODY = {"rm": "remove"} | {
     for verb in ("add", "remove", "revoke", "threshold", "role", "channel", "expires", "init", "import", "sign")
 }
 EXIT_INTERRUPTED = 130
+GARBAGE = 50_000  # objects made before the collector looks for cycles: imports make 100,000, and no cycles to free
 
 
-@lru_cache(maxsize=1)
-def build() -> typer.Typer:
-    """All verbs. Built once: rooms add theirs to groups of their own, and must not do so twice."""
+@cache
+def build(verb: str = "") -> typer.Typer:
+    """All verbs; or, where one is named (`list`, `bundle export`, `bundle`), those of its files."""
+    import typer
+
     app = typer.Typer(
         name="sealift",
         help="Sealed bundles of language models, lifted across an air gap and served on the other side.",
@@ -49,33 +79,62 @@ def build() -> typer.Typer:
         ),
     ) -> None:
         if show_version:
+            from manifests.home import own_version
+
             print(f"sealift version is {own_version()}", flush=True)
             importlib.import_module("runtime.commands_ask").compare_server(own_version(), say)
             raise typer.Exit
 
-    for room in ROOMS:
-        importlib.import_module(f"{room}.commands").register(app)
-    _connect()
+    groups: dict[str, typer.Typer] = {}
+    for name, verbs in FILES:
+        group, names = _names(verbs)
+        if verb in ("", group, *names):
+            if group and group not in groups:
+                groups[group] = typer.Typer(no_args_is_help=True, help=GROUPS[group], rich_markup_mode=None)
+                app.add_typer(groups[group], name=group)
+            file: Any = importlib.import_module(name)
+            file.register(groups.get(group, app))
+            _connect(name, file)
     return app
 
 
-def _connect() -> None:
+def _names(verbs: str) -> tuple[str, list[str]]:
+    """Of an entry of FILES: its group or "", and its verbs as they are typed."""
+    group, _, names = verbs.rpartition(": ")
+    return group, [f"{group} {name}".strip() for name in names.split()]
+
+
+def _connect(name: str, file: Any) -> None:
     """What one room may not import of another, the door hands over: `serve --online` pulls and pushes with the bundler,
-    `bundle import --prepare` packs with the runtime."""
-    runtime: Any = importlib.import_module("runtime.commands")
-    runtime.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
-    bundles: Any = importlib.import_module("bundler.commands_bundle")
-    bundles.prepare_model = lambda store, name: importlib.import_module("runtime.packs").Packs(store).prepare(name)
+    `bundle import --prepare` packs with the runtime, large content is hashed with the engine's library."""
+    if name.startswith("bundler."):
+        hashes: Any = importlib.import_module("bundler.sha256")
+        hashes.side_by_side = lambda: importlib.import_module("native.sha256").side_by_side()
+    if name == "runtime.commands_serve":
+        file.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
+    elif name == "bundler.commands_bundle":
+        file.prepare_model = lambda store, name: importlib.import_module("runtime.packs").Packs(store).prepare(name)
+
+
+def named(arguments: list[str]) -> str:
+    """The verb that `build` shall make ready for these arguments; "" where that takes all of them."""
+    if arguments in (["--version"], ["-v"]):
+        return arguments[0]  # of no file
+    known = {*GROUPS, *(name for _, verbs in FILES for name in _names(verbs)[1])} - {"help"}  # which explains any verb
+    return next((words for words in (" ".join(arguments[:2]), *arguments[:1]) if words in known), "")
 
 
 def main() -> None:
+    gc.set_threshold(GARBAGE)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """One command line, to its exit code. Errors of the rooms become one line and, if there is one, a hint."""
+    import typer
+
     try:
-        result = build()(args=arguments, standalone_mode=False, prog_name="sealift")
+        result = build(named(arguments))(args=arguments, standalone_mode=False, prog_name="sealift")
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()  # a reader that has left is found here, not when the interpreter ends
         if code == 0 and (event := CUSTODY.get(" ".join(arguments[:2])) or CUSTODY.get(" ".join(arguments[:1]))):
@@ -103,7 +162,7 @@ def report(error: BaseException, *, as_json: bool = False) -> int:
     """
     code = getattr(error, "exit_code", None)
     if not isinstance(code, int):
-        if os.environ.get("SEALIFT_DEBUG"):
+        if os.environ.get("SEALIFT_DEBUG") or os.environ.get("OLLAMA_DEBUG"):
             raise error
         say(f"internal error: {type(error).__name__}: {error}")
         say("hint: this is a fault of sealift; SEALIFT_DEBUG=1 shows where")

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from bundler.errors import BundleRefused, medium_errors
 from bundler.medium import VOLUME, VolumeReader, file_names
-from bundler.writing import sync_medium, write_file
 from signing.changes import changes
 from signing.errors import NotTrusted, SigningError
 from signing.hosttrust import HostTrust
@@ -39,6 +38,8 @@ class Renewed:
 
 
 def write(folder: Path, stem: str, chain: bytes) -> Path:
+    from bundler.writing import sync_medium, write_file
+
     path = folder / (stem + SUFFIX)
     with medium_errors(path):
         write_file(path, chain)

@@ -49,16 +49,12 @@ if TYPE_CHECKING:
 # Set by the door (sealift.py), where there is an engine: packs a model's weights for this machine.
 prepare_model: Callable[[Store, ModelName], object] | None = None
 
-bundle_app = typer.Typer(
-    no_args_is_help=True, help="Seal models into volumes, check them and bring them in.", rich_markup_mode=None
-)
+
+def register(group: typer.Typer) -> None:
+    for name, verb in (("export", export_), ("verify", verify_), ("inspect", inspect_), ("import", import_)):
+        group.command(name)(verb)
 
 
-def register(app: typer.Typer) -> None:
-    app.add_typer(bundle_app, name="bundle")
-
-
-@bundle_app.command("export")
 def export_(
     names: list[str] = typer.Argument(help="Models of the store, such as llama3.2:1b.", show_default=False),
     out: Path = typer.Option(..., "--out", "-o", help="An empty folder: the medium.", show_default=False),
@@ -162,7 +158,6 @@ def export_(
     )
 
 
-@bundle_app.command("verify")
 def verify_(
     folder: Path = FOLDER,
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; read no payload."),
@@ -232,7 +227,6 @@ def _write_slip(folder: Path, slip: Path, as_json: bool, keys: Keys | None) -> N
         hand_out(error, slip, None, as_json)
 
 
-@bundle_app.command("inspect")
 def inspect_(
     folder: Path = FOLDER,
     approval: list[Path] = APPROVAL,
@@ -251,7 +245,6 @@ def inspect_(
         print_inspection(found)
 
 
-@bundle_app.command("import")
 def import_(
     folder: Path = FOLDER,
     dry_run: bool = typer.Option(False, "--dry-run", help="Judge the statement only; change nothing."),

@@ -17,13 +17,14 @@ from typing import Any
 from bundler import contents, layout, tar
 from bundler.contents import Contents
 from bundler.errors import BundleRefused, VolumeDamaged
-from bundler.hashing import Job, Pipeline
+from bundler.hashing import Pipeline
 from bundler.layout import Member
 from bundler.medium import HEAD, Medium, VolumeReader
+from bundler.sha256 import Hash, sha256
 from bundler.staging import Staging
 from manifests.digest import Digest
 from manifests.errors import StatementError
-from manifests.leaves import LEAF_SIZE, LeafList, leaf_hash, leaf_hasher
+from manifests.leaves import LEAF, LEAF_SIZE, LeafList, leaf_hash
 from manifests.statement import LEAVES_TYPE, Blob, Statement
 
 Progress = Callable[[int], None]
@@ -35,7 +36,7 @@ class _Open:
 
     blob: Blob
     leaves: LeafList
-    sha256: Any = field(default_factory=hashlib.sha256)
+    sha256: Any = field(default_factory=sha256)
     sha512: Any = field(default_factory=hashlib.sha512)
     position: int = 0
     next_leaf: int = 0
@@ -84,7 +85,7 @@ class Intake:
     def _volume(self, index: int) -> None:
         name = layout.volume_name(self._statement, index)
         # Every byte is covered by the comparisons and the leaf hashes; the payload's own hash says nothing more of it.
-        self._volume_hash = hashlib.sha256() if self._sums else None
+        self._volume_hash = sha256() if self._sums else None
         with self._medium.open(name) as volume:
             volume.expect(layout.head(self._statement, self._medium.envelope, index), HEAD)
             self._progress(volume.position)
@@ -152,12 +153,12 @@ class Intake:
         length = state.leaves.lengths[state.next_leaf]
         if state.position + length > end:
             raise BundleRefused(f"statement: a segment of blob {state.blob.digest} ends inside a leaf")
-        place, position, leaf = volume.position, state.position, leaf_hasher()
-        jobs: list[Job] = [state.sha512.update, leaf.update, state.sha256.update]
+        place, position, leaf = volume.position, state.position, sha256(LEAF)
+        hashes: list[Hash] = [state.sha512, leaf, state.sha256]
         if self._volume_hash:
-            jobs.append(self._volume_hash.update)
+            hashes.append(self._volume_hash)
         what = f"blob {state.blob.digest}"
-        piece = self._pipeline.fill(length, lambda part: volume.read_into(part, what), jobs)
+        piece = self._pipeline.fill(length, lambda part: volume.read_into(part, what), hashes)
         number = state.advance(length)
 
         def then() -> None:
@@ -193,7 +194,7 @@ class Intake:
                 piece = self._pipeline.buffer(length)
                 if stream.readinto(piece) != length or leaf_hash(piece) != state.leaves.hashes[state.next_leaf]:
                     break
-                self._pipeline.start(piece, [state.sha512.update, state.sha256.update])
+                self._pipeline.start(piece, [state.sha512, state.sha256])
                 self._pipeline.push()
                 state.advance(length)
             self._pipeline.flush()

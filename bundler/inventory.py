@@ -27,12 +27,13 @@ from bundler.channels import Channels
 from bundler.errors import BadRequest, InventoryRefused
 from bundler.hashing import Pipeline
 from bundler.measure import fill, note
+from bundler.sha256 import sha256
 from manifests import canonical
 from manifests.digest import Digest
 from manifests.errors import DigestMismatch, FieldError, ManifestsError, NotFound
 from manifests.fields import Fields
 from manifests.home import own_version
-from manifests.leaves import ENTRY, LEAF_SIZE, MAX_LEAVES, LeafList, content_cuts, leaf_hasher, leaf_lengths
+from manifests.leaves import ENTRY, LEAF, LEAF_SIZE, MAX_LEAVES, LeafList, content_cuts, leaf_lengths
 from manifests.manifest import MAX_BLOB
 from manifests.name import ModelName
 from manifests.statement import CHANNEL, ID, MAX_BLOBS, PLAIN, format_time, parse_time
@@ -104,7 +105,7 @@ class Inventory:
 def measured(store: Store, digest: Digest, pipeline: Pipeline, progress: Progress | None = None) -> Known:
     """One read of a blob. Raises NotFound, and DigestMismatch where its bytes are not what its name says."""
     path = store.blob_path(digest)
-    sha256, sha512 = hashlib.sha256(), hashlib.sha512()
+    whole, sha512 = sha256(), hashlib.sha512()
     hashes: list[bytes] = []
     with store.open_blob(digest) as stream:
         size = path.stat().st_size
@@ -113,14 +114,14 @@ def measured(store: Store, digest: Digest, pipeline: Pipeline, progress: Progres
             cuts = content_cuts(path) if size > LEAF_SIZE else []
         lengths = leaf_lengths(size, cuts)
         for length in lengths:
-            leaf = leaf_hasher()
-            pipeline.fill(length, partial(fill, stream, digest=digest), [sha512.update, leaf.update, sha256.update])
+            leaf = sha256(LEAF)
+            pipeline.fill(length, partial(fill, stream, digest=digest), [sha512, leaf, whole])
             pipeline.push(partial(note, hashes, leaf))
             if progress:
                 progress(length)
         pipeline.flush()
-    if sha256.hexdigest() != digest.hex:
-        raise DigestMismatch(f"blob {digest}: its bytes hash to sha256:{sha256.hexdigest()}")
+    if whole.hexdigest() != digest.hex:
+        raise DigestMismatch(f"blob {digest}: its bytes hash to sha256:{whole.hexdigest()}")
     leaves = LeafList(lengths=tuple(lengths), hashes=tuple(hashes)) if size > LEAF_SIZE else None
     return Known(size=size, sha512=sha512.hexdigest(), leaves=leaves)
 

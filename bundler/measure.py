@@ -17,10 +17,11 @@ from bundler import layout, tar
 from bundler.cargo import Load
 from bundler.draft import leaf_list_blob
 from bundler.errors import ExportRefused
-from bundler.hashing import Job, Pipeline
+from bundler.hashing import Pipeline
 from bundler.layout import Member
+from bundler.sha256 import sha256
 from manifests.digest import Digest
-from manifests.leaves import LeafList, leaf_hasher
+from manifests.leaves import LEAF, LeafList
 from manifests.statement import LEAVES_TYPE, Blob, Statement
 
 Meter = Callable[[int], None]
@@ -43,11 +44,11 @@ def measure(load: Load, draft: Statement, meter: Meter) -> Statement:
 class _Hashing:
     def __init__(self, load: Load, meter: Meter) -> None:
         self._load, self._meter = load, meter
-        self._large = {digest: (hashlib.sha256(), hashlib.sha512()) for digest in load.larges}
+        self._large = {digest: (sha256(), hashlib.sha512()) for digest in load.larges}
         self._hashes: dict[Digest, list[bytes]] = {digest: [] for digest in load.larges}
 
     def volume(self, pipeline: Pipeline, members: Sequence[Member]) -> Digest:
-        hasher = hashlib.sha256()
+        hasher = sha256()
         for member in members:
             hasher.update(tar.header(member.name, member.size))
             if member.blob is None:
@@ -65,15 +66,14 @@ class _Hashing:
     def _segment(self, pipeline: Pipeline, member: Member, hasher: Any) -> None:
         assert member.blob
         digest = member.blob.digest
-        sha256, sha512 = self._large[digest]
+        whole, sha512 = self._large[digest]
         lengths, hashes = self._load.larges[digest], self._hashes[digest]
         with self._load.open(digest) as stream:
             stream.seek(member.offset)
             done, number = 0, len(hashes)
             while done < member.size:
-                length, leaf = lengths[number], leaf_hasher()
-                jobs: list[Job] = [sha512.update, leaf.update, sha256.update, hasher.update]
-                pipeline.fill(length, partial(fill, stream, digest=digest), jobs)
+                length, leaf = lengths[number], sha256(LEAF)
+                pipeline.fill(length, partial(fill, stream, digest=digest), [sha512, leaf, whole, hasher])
                 pipeline.push(partial(note, hashes, leaf))
                 done, number = done + length, number + 1
                 self._meter(length)
@@ -91,10 +91,10 @@ class _Hashing:
             if blob.leaves is None:
                 found.append(replace(blob, sha512=hashlib.sha512(self._load.small(blob.digest)).hexdigest()))
                 continue
-            sha256, sha512 = self._large[blob.digest]
-            if sha256.hexdigest() != blob.digest.hex:
+            whole, sha512 = self._large[blob.digest]
+            if whole.hexdigest() != blob.digest.hex:
                 raise ExportRefused(
-                    f"blob {blob.digest} of the store is damaged: its bytes hash to sha256:{sha256.hexdigest()}",
+                    f"blob {blob.digest} of the store is damaged: its bytes hash to sha256:{whole.hexdigest()}",
                     hint="pull the model again, or import its bundle again",
                 )
             leaves = LeafList(lengths=tuple(self._load.larges[blob.digest]), hashes=tuple(self._hashes[blob.digest]))

@@ -14,14 +14,12 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from bundler.errors import BundlerBusy
+from bundler.writeback import Writeback
 from manifests.digest import Digest
 from manifests.store import Store, disk_errors, sync_folder
-
-EARLY = 64 << 20  # bytes; what was written goes to the disk in such steps, beside: the end has little to wait for
 
 
 class Staging:
@@ -32,8 +30,7 @@ class Staging:
         self.folder = store.private / "staging" / bundle_id
         self._handles: dict[Digest, int] = {}
         self._lock = -1
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sync")
-        self._early: Future[None] | None = None
+        self._writeback = Writeback()
 
     def __enter__(self) -> Staging:
         with disk_errors(self._root):
@@ -47,7 +44,7 @@ class Staging:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True)
+        self._writeback.__exit__()
         for handle in self._handles.values():
             os.close(handle)
         self._handles.clear()
@@ -81,15 +78,7 @@ class Staging:
             handle, done = self._handles[digest], 0
             while done < len(data):
                 done += os.pwrite(handle, data[done:], offset + done)
-            if offset // EARLY != (offset + done) // EARLY and (self._early is None or self._early.done()):
-                self._settle()
-                self._early = self._pool.submit(os.fdatasync, handle)
-
-    def _settle(self) -> None:
-        """Waits for the disk, and raises what it said: the system tells an error of writing once."""
-        early, self._early = self._early, None
-        if early is not None:
-            early.result()
+            self._writeback.wrote(handle, done)
 
     def write_whole(self, digest: Digest, data: bytes) -> None:
         """A small blob; replaces what an earlier run left."""
@@ -103,7 +92,7 @@ class Staging:
             if handle < 0:
                 handle = os.open(self.path(digest), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                self._settle()
+                self._writeback.settle()
                 os.ftruncate(handle, size)
                 os.fsync(handle)
             finally:

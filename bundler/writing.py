@@ -24,6 +24,7 @@ from bundler.hashing import Pipeline
 from bundler.layout import Member
 from bundler.measure import fill
 from bundler.seal import Hasher, Sealing
+from bundler.writeback import Writeback
 from manifests.digest import Digest
 from manifests.statement import Statement
 from manifests.store import sync_folder
@@ -120,9 +121,11 @@ class _Writer:
     ) -> Digest:
         """The hash is of the payload in clear."""
         self._hasher = hashlib.sha256()
-        with create(path) as file:
+        with create(path) as file, Writeback() as self._writeback:
+            self._handle = file.fileno()
             with seal.encrypting(file, sealing, hasher) if sealing else contextlib.nullcontext(file) as self._file:
                 self._write(head, members)
+            self._writeback.settle()
             os.fsync(file.fileno())
         return Digest(self._hasher.hexdigest())
 
@@ -150,10 +153,14 @@ class _Writer:
             stream.seek(member.offset)
             for start in range(0, member.size, largest):
                 size = min(largest, member.size - start)
-                piece = self._pipeline.fill(size, partial(fill, stream, digest=digest), [self._hasher.update])
-                self._pipeline.push(partial(_write_all, self._file, piece))
+                piece = self._pipeline.fill(size, partial(fill, stream, digest=digest), [self._hasher])
+                self._pipeline.push(partial(self._piece, piece))
                 self._meter(size)
             self._pipeline.flush()
+
+    def _piece(self, piece: memoryview) -> None:
+        _write_all(self._file, piece)
+        self._writeback.wrote(self._handle, len(piece))
 
 
 def _write_all(file: Any, data: bytes | memoryview) -> None:

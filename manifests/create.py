@@ -2,6 +2,7 @@
 
 A model is based on another model of the store (`from_model`) or on `files`: GGUFs, or a Hugging Face tree that is
 converted to one. Plain floats are quantized where asked. Of a GGUF that is not, the stored digest is the file's own.
+A family that `turns` recognises by the file's Jinja gives its stop strings, unless the request has a template or stops.
 Nothing is pulled: an unknown base is an error. Killed half-way, the store is as it was but for files that `rm --unused`
 removes. Refuses stubs that name a remote host; `create_layers` says what it refuses of weights.
 """
@@ -20,11 +21,13 @@ from manifests.errors import CreateError, NotFound
 from manifests.fields import parse_json
 from manifests.gguf import count_text
 from manifests.manifest import DOCKER_CONFIG, OLLAMA_PREFIX, Descriptor, Manifest
+from manifests.modelfile import NO_SEMVER, SEMVER
 from manifests.name import ModelName
 from manifests.parameters import check_parameters
 from manifests.quantize import recipe
 from manifests.scan.gotemplate import scan
 from manifests.store import Store
+from manifests.turns import recognised
 
 MAX_CONFIG = 4 << 20  # bytes of a config, params or messages layer
 
@@ -58,6 +61,8 @@ def create(
     """
     if request.from_model is None and not request.files:
         raise CreateError("neither 'from' or 'files' was specified", hint="name a model of this store or a GGUF file")
+    if request.requires and not SEMVER.fullmatch(request.requires):
+        raise CreateError(NO_SEMVER)
     with workshop(store, status, bar) as shop:
         config, layers = _base(shop, request)
         layers = _with_texts(store, request, layers, status)
@@ -77,7 +82,7 @@ def create(
 
 def _with_texts(store: Store, request: CreateRequest, layers: list[Descriptor], status: Status) -> list[Descriptor]:
     """The layers that are no weights: new texts replace old ones, licences are added, parameters merged over."""
-    parameters = _merged_parameters(store, layers, request)
+    parameters = _family_stops(store, layers, request, status) | _merged_parameters(store, layers, request)
     bad = next((what for rule, what in scan(request.template or "") if rule == "template.syntax"), None)
     if bad:
         raise CreateError(f"template error: {bad}")
@@ -153,6 +158,18 @@ def _describe(store: Store, digest: Digest) -> dict[str, Any]:
         "model_type": count_text(gguf.parameter_count),
         "file_type": gguf.file_type,
     }
+
+
+def _family_stops(store: Store, layers: list[Descriptor], request: CreateRequest, status: Status) -> dict[str, Any]:
+    """Of a new file alone: a base has its own parameters, and a TEMPLATE may mark turns otherwise."""
+    if request.from_model is not None or request.template or request.parameters.get("stop") is not None:
+        return {}
+    models = [layer for layer in layers if layer.kind == "model"]
+    family = recognised(open_gguf(store.blob_path(models[-1].digest)).metadata.get("tokenizer.chat_template"))
+    if family is None:
+        return {}
+    status(f"using the stop strings of {family.name}")
+    return {"stop": list(family.stops)}
 
 
 def _merged_parameters(store: Store, layers: list[Descriptor], request: CreateRequest) -> dict[str, Any]:

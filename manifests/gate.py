@@ -22,9 +22,8 @@ from manifests.digest import Digest
 from manifests.errors import ManifestsError
 from manifests.fields import Fields, parse_json
 from manifests.manifest import OLLAMA_PREFIX
-from manifests.scan import layers, licences
-from manifests.scan.layers import CONFIG, FILE, Examined
-from manifests.scan.rules import MAX_TEXT, RULES, Finding
+from manifests.scan import licences
+from manifests.scan.rules import CONFIG, FILE, MAX_TEXT, RULES, Finding
 
 __all__ = ["CONFIG", "FILE", "Finding", "Item", "Report", "Rules", "examine", "run"]
 
@@ -83,8 +82,10 @@ class Report:
 
 def examine(items: Iterable[Item], rules: Rules | None = None) -> Report:
     """All findings over one model's blobs, in this process. Bytes are expected to have been hashed already."""
+    from manifests.scan import layers
+
     rules = rules or Rules()
-    seen, findings, kinds = Examined(), list[Finding](), set[str]()
+    seen, findings, kinds = layers.Examined(), list[Finding](), set[str]()
     for item in items:
         kind = item.media_type.removeprefix(OLLAMA_PREFIX)
         kinds.add(kind)

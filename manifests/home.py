@@ -6,7 +6,6 @@ Every `SEALIFT_X` falls back to `OLLAMA_X`, so that a host set up for Ollama nee
 from __future__ import annotations
 
 import os
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -33,6 +32,8 @@ def models_dir() -> Path:
 
 def own_version() -> str:
     """sealift's version; `0+checkout` where it runs without being installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("sealift")
     except PackageNotFoundError:

@@ -19,12 +19,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from manifests.errors import StatementError
-from manifests.gguf import MAGIC, Gguf
 
 LEAF_SIZE = 4 << 20  # bytes
+LEAF = b"\x00"  # hashed before a leaf's bytes
 MIN_LEAF_SIZE = 4096  # bytes; smaller trees exist in tests only
 MAX_LEAVES = 524_288  # 2 TiB of full leaves; a list of 18 MiB
 ENTRY = struct.Struct(">I32s")
@@ -32,16 +31,10 @@ ENTRY = struct.Struct(">I32s")
 Bytes = bytes | bytearray | memoryview
 
 
-def leaf_hasher() -> Any:
-    """For a leaf that comes in pieces."""
-    return hashlib.sha256(b"\x00")
-
-
 def leaf_hash(data: Bytes) -> bytes:
-    hasher = leaf_hasher()
+    hasher = hashlib.sha256(LEAF)
     hasher.update(data)
-    digest: bytes = hasher.digest()
-    return digest
+    return hasher.digest()
 
 
 def root_hash(hashes: Sequence[bytes]) -> bytes:
@@ -84,6 +77,8 @@ def content_cuts(path: Path) -> list[int]:
 
     Raises GgufError for a file that begins like a GGUF and is not one.
     """
+    from manifests.gguf import MAGIC, Gguf
+
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
             return []

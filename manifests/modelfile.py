@@ -28,7 +28,8 @@ COMMANDS = (
 )  # fmt: skip
 ROLES = ("system", "user", "assistant")
 _KEYED = ("parameter", "message")
-_SEMVER = re.compile(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+SEMVER = re.compile(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?", re.ASCII)
+NO_SEMVER = "requires must be a valid semver (e.g. 0.14.0)"
 _LINE = re.compile(r"[ \t]*([A-Za-z]+)(?:[ \t]+(.*))?")
 
 
@@ -177,5 +178,5 @@ def _check(name: str, key: str, value: str, number: int) -> None:
             parse_parameter(key, value)
         except ModelfileError as error:
             raise ModelfileError(f"(line {number}): {error}", hint=error.hint) from None
-    if name == "requires" and not _SEMVER.fullmatch(value):
-        raise ModelfileError(f"(line {number}): requires must be a valid semver (e.g. 0.14.0)")
+    if name == "requires" and not SEMVER.fullmatch(value):
+        raise ModelfileError(f"(line {number}): {NO_SEMVER}")

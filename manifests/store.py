@@ -83,7 +83,7 @@ class Store:
     def read_blob(self, descriptor: Descriptor, *, limit: int) -> bytes:
         """A small blob, checked against its digest. Refuses one larger than `limit` bytes."""
         with self.open_blob(descriptor.digest) as stream, disk_errors(self.root):
-            data = stream.read(limit + 1)
+            data = _read(stream, limit + 1)
         if len(data) > limit:
             raise StoreError(f"blob {descriptor.digest} ({descriptor.kind}) is larger than {limit} bytes")
         if Digest.of(data) != descriptor.digest:
@@ -211,7 +211,7 @@ class Store:
         path = self.manifest_path(self.resolve(name))
         try:
             with self._open(path) as stream:
-                raw = stream.read(MAX_MANIFEST + 1)
+                raw = _read(stream, MAX_MANIFEST + 1)
         except FileNotFoundError:
             raise NotFound(
                 f"model '{name.short}' not found", hint="sealift list shows the models of this store"
@@ -387,6 +387,11 @@ def disk_errors(root: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreError(f"{error.filename or root}: {error.strerror}", hint="may this user write here?") from None
         raise StoreError(f"{error.filename or root}: {error.strerror}") from None
+
+
+def _read(stream: BinaryIO, most: int) -> bytes:
+    """At most `most` bytes of a file that is likely far smaller: memory for all of them would first have to be had."""
+    return stream.read(min(most, os.fstat(stream.fileno()).st_size + 1))
 
 
 @functools.lru_cache(PARSED)

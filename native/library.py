@@ -79,6 +79,10 @@ class SlRates(ctypes.Structure):
     )
 
 
+class SlSha256(ctypes.Structure):
+    _fields_ = (("state", ctypes.c_uint32 * 8), ("length", _u64), ("rest", ctypes.c_uint8 * 64))
+
+
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "sl_tensor": SlTensor,
     "sl_op": SlOp,
@@ -87,6 +91,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "sl_batch": SlBatch,
     "sl_info": SlInfo,
     "sl_rates": SlRates,
+    "sl_sha256": SlSha256,
 }
 
 _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
@@ -105,6 +110,10 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sl_limits": (ctypes.c_int, (_i32, _i64, _p)),
     "sl_packed_bytes": (ctypes.c_int, (_p, _i32, _p)),
     "sl_pack": (ctypes.c_int, (_p, _i32, _i32, _p)),
+    "sl_sha256_supported": (_i32, ()),
+    "sl_sha256_begin": (ctypes.c_int, (_p,)),
+    "sl_sha256_update": (ctypes.c_int, (_p, _i32, _p, _i64)),
+    "sl_sha256_digest": (ctypes.c_int, (_p, _p)),
     "sl_linear": (ctypes.c_int, (_p, _i32, _i32, _p, _i32, _p)),
     "sl_dequantize": (ctypes.c_int, (_p, _p)),
     "sl_sample": (ctypes.c_int, (_p, _i32, _p, _i32, _p, _p, _p, _p)),

@@ -26,8 +26,9 @@ from manifests.modelfile import Command, render_command
 from manifests.name import ModelName
 from manifests.store import Store
 from runtime.errors import ModelRefused
-from runtime.text.errors import TextError
-from runtime.text.prompt import Renderer
+from runtime.text.errors import TemplateError, TextError
+from runtime.text.jinja import JinjaTemplate
+from runtime.text.prompt import Renderer, stand_in
 from runtime.text.tokenizer import Tokenizer
 
 MAX_LAYER = 16 << 20  # bytes of a text layer
@@ -100,7 +101,14 @@ class ModelCard:
 
     @property
     def shown_template(self) -> str:
-        return self.template or (self.gguf.chat_template if self.gguf else None) or NO_TEMPLATE
+        """The layer's, the file's own, or what stands in for it."""
+        jinja = self.gguf.chat_template if self.gguf else None
+        if self.template or not jinja:
+            return self.template or NO_TEMPLATE
+        try:
+            return JinjaTemplate(jinja).source
+        except TemplateError:
+            return stand_in(jinja) or jinja
 
     def renderer(self, tokenizer: Tokenizer) -> Renderer:
         """Which template speaks for the model. Raises TemplateError."""
@@ -172,13 +180,15 @@ def _render(command: Command) -> str:
 
 
 class CardBox:
-    """Cards of one store. Safe to use from several threads; reading happens outside the lock."""
+    """Cards of one store. Safe to use from several threads: one reads at a time, so that a card that many ask for is
+    read once, and none waits for it who needs one at hand."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._cards: OrderedDict[Digest, ModelCard] = OrderedDict()
         self._facts: dict[Digest, GgufFacts] = {}  # of the weights of these cards: models of one base share them
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
     def through(self, store: Store) -> CardBox:
         """The same cards, for names as another view of this store knows them."""
@@ -186,13 +196,26 @@ class CardBox:
         other.store = store
         return other
 
-    def card(self, name: ModelName) -> ModelCard:
-        """Blocks on disk at first sight of a manifest. Raises NotFound, or what is wrong with the model."""
-        manifest = self.store.manifest(name)
+    def known(self, name: ModelName) -> ModelCard | None:
+        """The card of a model that is stored in this spelling, if it was read before; its manifest is read again."""
+        manifest = self.store.present(name) if self.store.manifest_path(name).is_file() else None
+        return self._at_hand(manifest) if manifest is not None else None
+
+    def _at_hand(self, manifest: Manifest) -> ModelCard | None:
         with self._lock:
             if manifest.digest in self._cards:
                 self._cards.move_to_end(manifest.digest)
-                return self._cards[manifest.digest]
+            return self._cards.get(manifest.digest)
+
+    def card(self, name: ModelName) -> ModelCard:
+        """Blocks on disk at first sight of a manifest. Raises NotFound, or what is wrong with the model."""
+        manifest = self.store.manifest(name)
+        if (known := self._at_hand(manifest)) is not None:
+            return known
+        with self._reading:
+            return self._at_hand(manifest) or self._read(manifest)
+
+    def _read(self, manifest: Manifest) -> ModelCard:
         card = read_card(self.store, manifest, self._facts)
         with self._lock:
             if card.gguf is not None:
@@ -262,7 +285,7 @@ def _message(value: Any) -> tuple[str, str]:
 
 
 def _facts(store: Store, layer: Descriptor) -> GgufFacts:
-    gguf = Gguf.open(store.blob_path(layer.digest))
+    gguf = Gguf.open(store.blob_path(layer.digest), arrays=False)
     default, for_tools = (gguf.metadata.get(f"tokenizer.chat_template{name}") for name in ("", ".tool_use"))
     return GgufFacts(
         architecture=gguf.architecture,

@@ -21,6 +21,10 @@ File = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def register(app: typer.Typer) -> None:
+    app.add_typer(access_app, name="access")
+
+
 @access_app.command("add")
 def add(
     name: Name,

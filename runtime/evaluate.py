@@ -24,6 +24,7 @@ from runtime.measure.perplexity import (
     Score,
     Scorer,
     Window,
+    chances,
     require_memory,
     score,
     windows,
@@ -37,13 +38,15 @@ Progress = Callable[[str, Score, int], None]  # who scores, the score so far, wi
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """`windows`: the most that are scored, None: all. `reference`: score with the numpy reference too."""
+    """`windows`: the most that are scored, None: all. `reference`: score with the numpy reference too. `isa`: the
+    instruction set, "best": what a server takes here."""
 
     context: int = CONTEXT
     stride: int | None = None
     windows: int | None = None
     threads: int = 0
     kv_type: str = "f16"
+    isa: str = "best"
     reference: bool = False
 
 
@@ -74,10 +77,9 @@ def evaluate(subject: Subject, text: str, asked: Asked, progress: Progress) -> d
     many = windows(tokenizer.encode(text, special=False), context=context, stride=asked.stride, bos=bos)
     many = many[: asked.windows]
 
-    chances: dict[str, list[Doubles]] = {}
-
-    def run(who: str, scorer: Scorer) -> dict[str, Any]:
-        kept = chances[who] = []
+    def run(who: str, scorer: Scorer) -> tuple[dict[str, Any], Doubles]:
+        """The score, and the log-probabilities that it is made of."""
+        kept: list[Doubles] = []
 
         def keeping(window: Window) -> Doubles:
             kept.append(scorer(window))
@@ -86,10 +88,11 @@ def evaluate(subject: Subject, text: str, asked: Asked, progress: Progress) -> d
         started = time.monotonic()
         for found in score(many, keeping, lambda token: len(tokenizer.piece(token))):
             progress(who, found, len(many))
-        return {**asdict(found), "seconds": time.monotonic() - started}
+        return {**asdict(found), "seconds": time.monotonic() - started}, np.concatenate(kept)
 
-    with EngineScorer(subject, context=context, threads=asked.threads, kv_type=asked.kv_type) as scorer:
+    with EngineScorer(subject, context=context, threads=asked.threads, kv_type=asked.kv_type, isa=asked.isa) as scorer:
         info = scorer.engine.info
+        engine, ours = run("engine", scorer)
         result: dict[str, Any] = {
             "model": subject.name,
             "digest": str(subject.digest()),
@@ -99,17 +102,36 @@ def evaluate(subject: Subject, text: str, asked: Asked, progress: Progress) -> d
             "kv_type": asked.kv_type,
             "isa": info.isa,
             "threads": info.threads,
-            "engine": run("engine", scorer),
+            "engine": engine,
         }
-    if asked.reference:
-        result["reference"] = run("reference", ReferenceScorer(subject))
-        ours, theirs = (np.concatenate(chances[who]) for who in ("engine", "reference"))
-        result |= compared(theirs - ours)
+        if asked.reference:
+            judge = _Judge(subject, scorer)
+            result["reference"], theirs = run("reference", judge)
+            result |= compared(theirs - ours, np.concatenate(judge.divergences))
     return result
 
 
-def compared(more: Doubles) -> dict[str, float]:
-    """Of the nats that the engine lost `more` on each token: the ratio of the perplexities, and its standard error, far
-    smaller than theirs, since both scored the same tokens."""
-    ratio = math.exp(float(more.mean()))
-    return {"ratio": ratio, "ratio_error": ratio * float(more.std()) / math.sqrt(max(1, len(more) - 1))}
+class _Judge:
+    """The reference as a scorer, which on the way compares with the engine all that could have followed."""
+
+    def __init__(self, subject: Subject, engine: EngineScorer) -> None:
+        self._reference, self._engine = ReferenceScorer(subject), engine
+        self.divergences: list[Doubles] = []
+
+    def __call__(self, window: Window) -> Doubles:
+        logits = self._reference.logits(window)
+        self.divergences.append(self._engine.divergences(window, logits))
+        return chances(logits, window.tokens[-window.scored :])
+
+
+def compared(more: Doubles, divergences: Doubles) -> dict[str, float]:
+    """Of the nats that the engine lost `more` on each token that did follow: the ratio of the perplexities, and its
+    standard error, far smaller than theirs, since both scored the same tokens. And of the nats lost on average over all
+    that could have followed: their mean, and its standard error."""
+    ratio, root = math.exp(float(more.mean())), math.sqrt(max(1, len(more) - 1))
+    return {
+        "ratio": ratio,
+        "ratio_error": ratio * float(more.std()) / root,
+        "divergence": float(divergences.mean()),
+        "divergence_error": float(divergences.std()) / root,
+    }

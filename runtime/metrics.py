@@ -67,6 +67,7 @@ class Figures:
         self.first_token, self.gap = Histogram(FIRST), Histogram(GAP)
         self.whole, self.load = Histogram(LATENCY), Histogram(LATENCY)
         self.queue, self.prefill, self.decode = Histogram(LATENCY), Histogram(LATENCY), Histogram(LATENCY)
+        self.inference = Histogram(LATENCY)  # prefill and decode together
         self.prompt_size, self.answer_size = Histogram(TOKENS), Histogram(TOKENS)
 
 
@@ -113,6 +114,7 @@ class Watch:
         figures.queue.add(usage.queue_ns / 1e9)
         figures.prefill.add(usage.prompt_ns / 1e9)
         figures.decode.add(usage.generate_ns / 1e9)
+        figures.inference.add((usage.prompt_ns + usage.generate_ns) / 1e9)
 
     def close(self, error: BaseException | None = None) -> None:
         if self._closed:

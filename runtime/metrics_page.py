@@ -30,7 +30,7 @@ ENGINE = "0"  # vLLM numbers its engines; a model has one here
 Of = Callable[[Figures], Any]
 Rows = Iterable[tuple[tuple[str, ...], float]]
 
-COUNTERS: tuple[tuple[str, str, str, Of], ...] = (  # ours, vLLM's or "", what it says, where it is
+COUNTERS: tuple[tuple[str, str, str, Of], ...] = (  # ours, vLLM's, what it says, where it is
     ("sealift_prompt_tokens", "vllm:prompt_tokens", "Tokens of prompts, cached ones too.", lambda f: f.prompt_tokens),
     ("sealift_prompt_tokens_cached", "vllm:prefix_cache_hits", "Tokens of prompts that came from the cache.",
      lambda f: f.cached_tokens),
@@ -49,9 +49,12 @@ HISTOGRAMS: tuple[tuple[str, tuple[str, ...], str, Of], ...] = (
      lambda f: f.queue),
     ("sealift_prefill_seconds", ("vllm:request_prefill_time_seconds",), "Computed the prompt.", lambda f: f.prefill),
     ("sealift_decode_seconds", ("vllm:request_decode_time_seconds",), "Computed the answer.", lambda f: f.decode),
+    ("sealift_inference_seconds", ("vllm:request_inference_time_seconds",), "Computed prompt and answer.",
+     lambda f: f.inference),
     ("sealift_load_seconds", (), "Loaded a model.", lambda f: f.load),
     ("sealift_prompt_size_tokens", ("vllm:request_prompt_tokens",), "Prompts by size.", lambda f: f.prompt_size),
-    ("sealift_answer_size_tokens", ("vllm:request_generation_tokens",), "Answers by size.", lambda f: f.answer_size),
+    ("sealift_answer_size_tokens", ("vllm:request_generation_tokens", "vllm:request_max_num_generation_tokens"),
+     "Answers by size.", lambda f: f.answer_size),
 )  # fmt: skip
 
 
@@ -76,7 +79,7 @@ class _Page:
     def _counted(self) -> Iterator[Metric]:
         models = self._metrics.models
         for ours, theirs, text, of in COUNTERS:
-            yield from _both(CounterMetricFamily, ours, theirs, text, [(key, of(f)) for key, f in models.items()])
+            yield from _both(CounterMetricFamily, ours, (theirs,), text, [(key, of(f)) for key, f in models.items()])
         queries: Rows = [(_engine(name), figures.prompt_tokens) for (name, _), figures in models.items()]
         yield _family(CounterMetricFamily, "vllm:prefix_cache_queries", "Tokens looked up.", THEIRS, _sum(queries))
         for ours, others, text, of in HISTOGRAMS:
@@ -108,11 +111,12 @@ class _Page:
         use = [((line.name, line.digest), line.cache_use) for line in loaded]
         memory = [((line.name, line.digest), line.size) for line in loaded]
         for ours, theirs, text, rows in (
-            ("sealift_requests_running", "vllm:num_requests_running", "Requests under way.", running),
-            ("sealift_requests_waiting", "vllm:num_requests_waiting", "Requests that wait for a load or a place.",
+            ("sealift_requests_running", ("vllm:num_requests_running",), "Requests under way.", running),
+            ("sealift_requests_waiting", ("vllm:num_requests_waiting",), "Requests that wait for a load or a place.",
              waiting.items()),
-            ("sealift_kv_cache_use_ratio", "vllm:kv_cache_usage_perc", "Share of the key/value pool in use.", use),
-            ("sealift_model_memory_bytes", "", "Memory of a loaded model.", memory),
+            ("sealift_kv_cache_use_ratio", ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+             "Share of the key/value pool in use.", use),
+            ("sealift_model_memory_bytes", (), "Memory of a loaded model.", memory),
         ):  # fmt: skip
             yield from _both(GaugeMetricFamily, ours, theirs, text, rows)
 
@@ -133,12 +137,12 @@ def _engine(name: str) -> tuple[str, ...]:
 
 
 def _both(
-    kind: Any, ours: str, theirs: str, text: str, rows: Iterable[tuple[tuple[str, str], float]]
+    kind: Any, ours: str, theirs: Iterable[str], text: str, rows: Iterable[tuple[tuple[str, str], float]]
 ) -> Iterator[Metric]:
     found = list(rows)
     yield _family(kind, ours, text, LABELS, found)
-    if theirs:
-        yield _family(kind, theirs, text, THEIRS, _sum((_engine(name), value) for (name, _), value in found))
+    for name in theirs:
+        yield _family(kind, name, text, THEIRS, _sum((_engine(model), value) for (model, _), value in found))
 
 
 def _sum(rows: Rows) -> Rows:

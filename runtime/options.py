@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from runtime.errors import OptionRefused
@@ -94,10 +94,10 @@ assert set(RULES) == {field.name for field in fields(Options)}
 
 def merge(*sources: Mapping[str, Any]) -> Options:
     """Later sources win."""
-    options = Options()
+    found: dict[str, Any] = {}
     for source in sources:
-        options = replace(options, **checked(source))
-    return options
+        found |= checked(source)
+    return Options(**found)
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _attributes(watch: Watch, operation: str, request_id: str) -> dict[str, Any]
         "sealift.request.id": request_id,
     }
     if asked is not None:
-        sampling = asked.sampling
+        sampling, form = asked.sampling, asked.constraint
         found |= {
             "gen_ai.request.max_tokens": asked.max_tokens,
             "gen_ai.request.temperature": sampling.temperature,
@@ -109,5 +109,6 @@ def _attributes(watch: Watch, operation: str, request_id: str) -> dict[str, Any]
             "gen_ai.request.frequency_penalty": sampling.frequency_penalty,
             "gen_ai.request.presence_penalty": sampling.presence_penalty,
             "gen_ai.request.seed": sampling.seed,
+            "gen_ai.output.type": "json" if form is not None and form.kind in ("json", "schema") else "text",
         }
     return {key: value for key, value in found.items() if value is not None and value != ""}

@@ -18,6 +18,10 @@ PassphraseFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def register(app: typer.Typer) -> None:
+    app.add_typer(key_app, name="key")
+
+
 @key_app.command("generate")
 def generate(
     name: Name,

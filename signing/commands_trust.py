@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
     from signing.trust import TrustStore
 
-trust_app = typer.Typer(no_args_is_help=True, help="Whom this host believes: signers, roles, thresholds, revocations.")
-
 Name = Annotated[str, typer.Argument(help="The signer's name, as `sealift trust list` shows it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 Role = Annotated[str, typer.Argument(help="publisher, approver, receiver or root.")]
+
+
+def register(group: typer.Typer) -> None:
+    for name, verb in (
+        ("add", add), ("list", list_trust), ("show", show), ("revoke", revoke), ("remove", remove), ("role", role_),
+        ("channel", channel_), ("threshold", threshold), ("expires", expires),
+    ):  # fmt: skip
+        group.command(name)(verb)
 
 
 def _load() -> TrustStore:
@@ -42,7 +48,6 @@ def _change(change: Callable[[TrustStore], TrustStore], said: str) -> TrustStore
     return found.store
 
 
-@trust_app.command("add")
 def add(
     file: Annotated[Path, typer.Argument(help="The signer's .pub file.")],
     role: Annotated[
@@ -80,7 +85,6 @@ def add(
     _warn_unreachable(store)
 
 
-@trust_app.command("list")
 def list_trust(as_json: AsJson = False) -> None:
     """List the signers this host believes, with roles and revocations."""
     store = _load()
@@ -97,7 +101,6 @@ def list_trust(as_json: AsJson = False) -> None:
     _warn_unreachable(store)
 
 
-@trust_app.command("show")
 def show(
     draft: Annotated[bool, typer.Option("--draft", help="The draft that waits for the root's signatures.")] = False,
     as_json: AsJson = False,
@@ -137,7 +140,6 @@ def show(
             typer.echo(f"  revoked on {signer.revoked.date.isoformat()}: {signer.revoked.reason}")
 
 
-@trust_app.command("revoke")
 def revoke(
     name: Name,
     reason: Annotated[str, typer.Option("--reason", help="Why, in one line; shown whenever the signature is met.")],
@@ -149,7 +151,6 @@ def revoke(
     _warn_unreachable(store)
 
 
-@trust_app.command("remove")
 def remove(
     name: Name,
     role: Annotated[
@@ -166,7 +167,6 @@ def remove(
     _warn_unreachable(store)
 
 
-@trust_app.command("role")
 def role_(
     name: Name,
     role: Role,
@@ -182,7 +182,6 @@ def role_(
     _warn_unreachable(_change(lambda old: old.grant(name, [role], channels), f"{name} is trusted as {role}"))
 
 
-@trust_app.command("channel")
 def channel_(
     name: Name,
     role: Role,
@@ -192,7 +191,6 @@ def channel_(
     _change(lambda old: old.with_channels(name, role, patterns), f"{name} is {role} for {', '.join(patterns)}")
 
 
-@trust_app.command("threshold")
 def threshold(
     role: Role,
     count: Annotated[int, typer.Argument(min=1, help="How many different signers of the role must sign.")],
@@ -202,7 +200,6 @@ def threshold(
     _change(lambda old: old.with_threshold(role, count), f"{role}: {count} must sign")
 
 
-@trust_app.command("expires")
 def expires(
     day: Annotated[str, typer.Argument(metavar="DATE|never", help="The last good day, as 2028-01-01, or never.")],
 ) -> None:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from signing.certificates import problem
 from signing.envelope import Envelope, decode
 from signing.errors import NotTrusted, WrongPayloadType
 from signing.keys import PublicKey
@@ -193,8 +192,11 @@ def _why_not(
     lacking = unmet(profile, [key.scheme for key in signer.keys])
     if lacking:
         return Rejection(signer=signer.name, reason="profile", text=lacking)
-    if not unread and signer.x509 and (lacking := problem(signer.x509, moments)):
-        return Rejection(signer=signer.name, reason="certificate", text=lacking)
+    if not unread and signer.x509:
+        from signing.certificates import problem
+
+        if lacking := problem(signer.x509, moments):
+            return Rejection(signer=signer.name, reason="certificate", text=lacking)
     if not unread and not member.covers(channel):
         where = f"the channel {channel!r}" if channel is not None else "content that names no channel"
         text = f"it may sign for {', '.join(member.channels)} and not for {where}"

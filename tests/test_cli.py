@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from bundler.shards import stem_of
 from bundler.slip import Slip, Want
 from manifests.digest import Digest
 from tests.peers.bundles import small_gguf
-from tests.peers.verbs import leaves, options_of
+from tests.peers.verbs import leaves, options_of, tree
 
 ROOT = Path(__file__).parents[1]
 VERBS = dict(leaves())
@@ -88,6 +89,25 @@ def test_a_group_alone_prints_its_verbs(words: tuple[str, ...], capsys: pytest.C
             assert verb.split()[-1] in printed
 
 
+def test_the_door_knows_which_file_has_which_verbs() -> None:
+    """So that a verb alone is the verb that help shows: none is missing, none is taken from another file."""
+    everything = set(_verbs(tree()))
+    for file, verbs in sealift.FILES:
+        _, names = sealift._names(verbs)
+        everything -= set(names)
+        for name in names:
+            assert set(_verbs(tree(sealift.build(name)))) == set(names), file
+    assert not everything
+    for group in sealift.GROUPS:
+        assert set(_verbs(tree(sealift.build(group)))) == {name for name in _verbs(tree()) if name.split()[0] == group}
+
+
+def _verbs(root: Any) -> Iterator[str]:
+    """`bundle export` of the groups that several files share; others' verbs are one file's."""
+    for name, command in root.commands.items():
+        yield from (f"{name} {verb}" for verb in command.commands) if name in sealift.GROUPS else (name,)
+
+
 def test_the_reflection_sees_a_missing_help_text() -> None:
     app = typer.Typer()
 
@@ -101,6 +121,44 @@ def test_the_reflection_sees_a_missing_help_text() -> None:
     command = dict(leaves(app))["silent"]
     assert [bool(getattr(parameter, "help", None)) for parameter in command.params] == [False, False]
     assert options_of(command) == {"--loud": False}
+
+
+# -- what a verb imports
+
+OURS = {"bundler", "manifests", "native", "runtime", "signing"}
+HEAVY = {"fastapi", "starlette", "uvicorn", "numpy", "jinja2", "tokenizers", "llguidance", "prompt_toolkit", "gguf"}
+NEEDS: list[tuple[str, set[str]]] = [  # the rooms and libraries that a verb is for; it imports no others of these
+    ("list", {"manifests"}),
+    ("bundle verify --help", {"bundler"}),
+    ("bundle verify usb", {"bundler", "manifests", "signing", "native", "cryptography"}),
+    ("bundle import usb --dry-run", {"bundler", "manifests", "signing", "cryptography"}),
+    ("key list", {"signing", "cryptography"}),
+    ("trust list", {"signing", "cryptography"}),
+    ("serve --help", {"runtime"}),
+    ("ps", {"manifests", "runtime"}),
+    ("--version", {"manifests", "runtime"}),
+    ("run absent hi", {"manifests", "runtime"}),
+]
+
+
+def imported(side: Path, words: str) -> set[str]:
+    """Top names of what is in memory after one command line, in a process of its own."""
+    code = "import sys, sealift; sealift.run(sys.argv[1:]); print('', *sys.modules)"
+    places = {"SEALIFT_HOME": str(side / "home"), "SEALIFT_HOST": "127.0.0.1:9"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], cwd=side, text=True, capture_output=True, check=True,
+        env={**os.environ, "PYTHONPATH": path, **places},
+    )  # fmt: skip
+    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize(("words", "needed"), NEEDS, ids=[words for words, _ in NEEDS])
+def test_a_verb_imports_what_it_is_for(side: Path, words: str, needed: set[str]) -> None:
+    others = OURS | HEAVY | {"cryptography", "httpx"}
+    if not any(line.startswith("pydantic") for line in requires("typer") or ()):  # a typer that converts with it
+        others |= {"pydantic"}
+    assert imported(side, words) & others == needed
 
 
 # -- exit codes and where words go

@@ -12,12 +12,10 @@ from manifests.fields import parse_json
 from manifests.gguf import Gguf
 from manifests.parameters import DROPPED, TYPES, check_parameters
 from manifests.scan import files, gotemplate, text, weights
-from manifests.scan.rules import Hit
+from manifests.scan.rules import CONFIG, FILE, Hit
 
 GGUF_LAYERS = ("model", "adapter", "projector", "draft")
 TEXT_LAYERS = ("template", "prompt", "system", "license")
-CONFIG = "config"
-FILE = "\0file"  # a file of a tree, known by its name alone; no manifest can spell it
 MAX_TEXT = 16 << 20  # bytes of a text, params, messages or config blob
 TEMPLATE_KEY = "tokenizer.chat_template"
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+CONFIG = "config"  # a blob's role
+FILE = "\0file"  # the role of a file of a tree, known by its name alone; no manifest can spell it
 Hit = tuple[str, str]  # rule, what was found
 ACTIONS = ("refuse", "warn", "ignore")
 MAX_TEXT = 500  # characters of a finding's text

@@ -24,6 +24,7 @@ extern "C" {
 #define SL_ABI 3
 #define SL_BLOCK 32      /* tokens in one key/value block */
 #define SL_MAX_TOP 20    /* most alternatives reported for one sampled token */
+#define SL_MAX_STREAMS 16 /* most hashes that get bytes in one call */
 #define SL_NONE (-1)     /* "no slot", "no tensor" */
 
 typedef enum sl_status { SL_OK = 0, SL_INVALID = 1, SL_UNSUPPORTED = 2, SL_NOMEM = 3, SL_INTERNAL = 4 } sl_status;
@@ -145,6 +146,13 @@ typedef struct sl_rates {
   char instruction[16]; /* the one behind integer_ops, "" if none */
 } sl_rates;
 
+/* SHA-256 (FIPS 180-4) of one stream of bytes. */
+typedef struct sl_sha256 {
+  uint32_t state[8];
+  uint64_t length;  /* bytes so far */
+  uint8_t rest[64]; /* the last length % 64 of them: a block that has begun */
+} sl_sha256;
+
 typedef struct sl_engine sl_engine;
 
 int32_t sl_abi(void);
@@ -176,6 +184,13 @@ int sl_limits(int32_t threads, int64_t bytes, sl_rates *out);
  * never what is read. They are good for this build only; the caller compares what sl_pack makes of a known matrix. */
 int sl_packed_bytes(const sl_tensor *weight, int32_t isa, int64_t *bytes); /* of its shape and type alone, in 64-byte units */
 int sl_pack(const sl_tensor *weight, int32_t isa, int32_t threads, void *out); /* out: sl_packed_bytes, 64-byte aligned */
+
+/* Hashes that get the same bytes, side by side: the instructions wait for their own results most of the time, so that two
+ * streams take half as long again as one. No engine is needed. One thread at a time may be inside a stream. */
+int32_t sl_sha256_supported(void); /* 1 if this CPU has the instructions; else the calls below are refused */
+int sl_sha256_begin(sl_sha256 *stream);
+int sl_sha256_update(sl_sha256 *const *streams, int32_t n, const void *data, int64_t size); /* [n], all different; n <= SL_MAX_STREAMS */
+int sl_sha256_digest(const sl_sha256 *stream, uint8_t *digest); /* [32], of the bytes so far; the stream may go on */
 
 /* For tests and the bench: y[n, rows] = x[n, cols] . weight^T through the packed kernel of one instruction set. */
 int sl_linear(const sl_tensor *weight, int32_t isa, int32_t threads, const float *x, int32_t n, float *y);

@@ -1,6 +1,7 @@
 // The C ABI: turns exceptions into statuses and a sentence per thread, and describes its structs for the binding.
 #include <sealift.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include "errors.h"
 #include "formats.h"
 #include "rates.h"
+#include "sha256.h"
 
 struct sl_engine {
   sealift::Engine engine;
@@ -85,6 +87,10 @@ std::vector<sl_tensor> without_panels(const sl_op* ops, int32_t n_ops, const sl_
   return shells;
 }
 
+void need_sha256() {
+  if (!sealift::sha256_supported()) throw sealift::Error(SL_UNSUPPORTED, "this CPU or build lacks instructions for SHA-256");
+}
+
 #define SIZE(type) text += #type " 0 " + std::to_string(sizeof(type)) + "\n"
 #define FIELD(type, name) \
   text += #type "." #name " " + std::to_string(offsetof(type, name)) + " " + std::to_string(sizeof(type::name)) + "\n"
@@ -121,6 +127,8 @@ std::string layout() {
   SIZE(sl_rates);
   FIELD(sl_rates, read_bytes); FIELD(sl_rates, integer_ops); FIELD(sl_rates, float_ops); FIELD(sl_rates, bf16_ops);
   FIELD(sl_rates, instruction);
+  SIZE(sl_sha256);
+  FIELD(sl_sha256, state); FIELD(sl_sha256, length); FIELD(sl_sha256, rest);
   return text;
 }
 
@@ -217,6 +225,37 @@ int sl_pack(const sl_tensor* weight, int32_t isa, int32_t threads, void* out) {
     sealift::check_tensor(*weight, 0);
     sealift::Pool pool(threads);
     sealift::pack_panels(*weight, resolved(isa), pool, static_cast<uint8_t*>(out));
+  });
+}
+
+int32_t sl_sha256_supported(void) { return sealift::sha256_supported() ? 1 : 0; }
+
+int sl_sha256_begin(sl_sha256* stream) {
+  return guarded([&] {
+    need(stream, "sl_sha256_begin: stream must not be null");
+    need_sha256();
+    sealift::sha256_begin(*stream);
+  });
+}
+
+int sl_sha256_update(sl_sha256* const* streams, int32_t n, const void* data, int64_t size) {
+  return guarded([&] {
+    need(streams && n >= 1 && n <= SL_MAX_STREAMS, "sl_sha256_update: streams must not be null, n from 1 to SL_MAX_STREAMS");
+    need(size >= 0 && (data || size == 0), "sl_sha256_update: size must not be negative, data must not be null");
+    for (int32_t i = 0; i < n; i++) {
+      need(streams[i], "sl_sha256_update: streams must not be null");
+      need(std::find(streams, streams + i, streams[i]) == streams + i, "sl_sha256_update: a stream comes twice");
+    }
+    need_sha256();
+    if (size > 0) sealift::sha256_update(streams, n, static_cast<const uint8_t*>(data), size);
+  });
+}
+
+int sl_sha256_digest(const sl_sha256* stream, uint8_t* digest) {
+  return guarded([&] {
+    need(stream && digest, "sl_sha256_digest: stream and digest must not be null");
+    need_sha256();
+    sealift::sha256_digest(*stream, digest);
   });
 }
 

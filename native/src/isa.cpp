@@ -69,6 +69,16 @@ int best_isa() {
   return isa_supported(SL_ISA_AVX2) ? SL_ISA_AVX2 : SL_ISA_PORTABLE;
 }
 
+bool cpu_has_sha256() {
+#if defined(__x86_64__)
+  unsigned a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & bit_SSSE3) == 0 || (c & bit_SSE4_1) == 0) return false;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b & bit_SHA) != 0;
+#else
+  return false;
+#endif
+}
+
 bool isa_supported(int isa) {
   if (isa == SL_ISA_BEST) return true;
   return linear_body(isa) != nullptr && cpu_has(isa);

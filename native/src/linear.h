@@ -4,8 +4,8 @@
 // * Row r of y depends on row r of x alone: the same bits for every n, every position in the batch, every thread count.
 // * Each element of y is summed by one task, over k in ascending order.
 // * A row of x with a value that is not finite gives nothing finite in that row of y, and changes no other row.
-// Integer formats round x to 8 bits per 32 values (scale = largest magnitude / 127, or / 120 for codes of 4 bits with
-// AVX-512 VNNI, which multiplies them in pairs). F32, F16 and BF16 do not round x, but for bodies that pack F16 and BF16
+// Integer formats round x to 8 bits per 32 values (scale = largest magnitude / 127, or less for codes of 4 bits with AVX-512
+// VNNI, which multiplies half of them in pairs: quant_top in linear_layout.h). F32, F16 and BF16 do not round x, but for bodies that pack F16 and BF16
 // as fixed point (AVX-512): those round x to 14 bits and the weight to 14 to 16 bits, sign included, per 32 values, which
 // errs less on average than llama.cpp's x in float16 (F16) and far less than its x in bfloat16 (BF16), at twice
 // float32's rate (linear_fixed.cpp; tests/native/test_linear.py). With AMX the bits of formats that are not of 4 bits, F32

@@ -120,14 +120,14 @@ INLINE int32_t fold(Ints v, bool max) {
   return _mm_cvtsi128_si32(max ? _mm_max_epi32(a, b) : _mm_add_epi32(a, b));
 }
 
-INLINE void quantize(const float* x, float top, int8_t* q, float& d, int32_t (&sums)[2]) {
+INLINE void quantize(const float* x, float, int8_t* q, float& d, int32_t (&sums)[2]) {
   // As integers, the bits of |x| sort like |x|, and NaN above infinity above every number.
   Ints largest = _mm256_setzero_si256();
   for (int i = 0; i < 4; ++i) {
     const Ints bits = _mm256_castps_si256(_mm256_loadu_ps(x + 8 * i));
     largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)));
   }
-  const QuantScale scale = quant_scale(fold(largest, true), top);
+  const QuantScale scale = quant_scale(fold(largest, true));
   d = scale.d;
   // Zeros and rows that are not finite get q = 0.
   const Ints live = _mm256_set1_epi32(scale.inverse == 0 ? 0 : -1);

@@ -69,8 +69,8 @@ static constexpr int64_t token_bytes(Form form, bool has_min) {
   return form == Form::FIXED ? 2 * GROUP + 4 : GROUP + (form == Form::SUPER6 || has_min ? 12 : 8);
 }
 
-// |q| of an activation at most. 120: with a code less 8 added it still is 8 bits, which bodies that multiply 4-bit codes in
-// pairs need, with one token too: its bits are those of many.
+// |q| of the first 16 of 32 activations at most; of the others 127. 120: with a code less 8 added it still is 8 bits, which
+// bodies that multiply the first 16 columns of 4-bit codes in pairs need, with one token too: its bits are those of many.
 static constexpr float largest_q(int bits, bool in_pairs) { return in_pairs && bits == 4 ? 120 : 127; }
 
 static inline int64_t panel_bytes(const Format& f, int lanes, int64_t cols) {
@@ -80,7 +80,17 @@ static inline int64_t panel_bytes(const Format& f, int lanes, int64_t cols) {
   return (bytes + 63) / 64 * 64;
 }
 
-// The activation scale of 32 values whose largest magnitude has these bits and becomes `top` (largest_q, or 8191 for fixed
+// What the largest of 32 activations becomes: 127, or less, so that the first 16 stay within `most` (largest_q). The arguments
+// are bits of magnitudes. Where the largest is not finite, or 0, this says nothing.
+static inline float quant_top(int32_t largest_bits, int32_t first_bits, float most) {
+  float largest, first;
+  __builtin_memcpy(&largest, &largest_bits, 4);
+  __builtin_memcpy(&first, &first_bits, 4);
+  const float top = most * (largest / first);
+  return top < 127 ? top : 127;
+}
+
+// The activation scale of 32 values whose largest magnitude has these bits and becomes `top` (quant_top, or 8191 for fixed
 // point). inverse is 0 (and every q must be 0) when all of them are below 2^-110, where top / largest would overflow, and when
 // one is not finite: then d is NaN, so the result is too.
 struct QuantScale {

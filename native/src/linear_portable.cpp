@@ -93,7 +93,7 @@ INLINE void store(float* p, Floats a, int n) {
   for (int i = 0; i < n; ++i) p[i] = a[i];
 }
 
-INLINE void quantize(const float* x, float top, int8_t* q, float& d, int32_t (&sums)[2]) {
+INLINE void quantize(const float* x, float, int8_t* q, float& d, int32_t (&sums)[2]) {
   // As integers, the bits of |x| sort like |x|, and NaN above infinity above every number.
   int32_t largest = 0;
   for (int k = 0; k < GROUP; ++k) {
@@ -102,7 +102,7 @@ INLINE void quantize(const float* x, float top, int8_t* q, float& d, int32_t (&s
     bits &= 0x7fffffff;
     largest = bits > largest ? bits : largest;
   }
-  const QuantScale scale = quant_scale(largest, top);
+  const QuantScale scale = quant_scale(largest);
   d = scale.d;
   sums[0] = sums[1] = 0;
   for (int k = 0; k < GROUP; ++k) {

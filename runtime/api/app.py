@@ -39,7 +39,14 @@ NOT_BUILT = (
     "/v1/audio/transcriptions",
     "/v1/systemone",
 )
+# Those that are asked most stand first: the router tries one after the other.
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
+    ("POST", "/api/generate", native.generate),
+    ("POST", "/api/chat", native.chat),
+    ("POST", "/v1/chat/completions", chat.chat_completions),
+    ("POST", "/v1/completions", completions.completions),
+    ("POST", "/v1/responses", responses.responses),
+    ("POST", "/v1/messages", messages.messages),
     ("GET HEAD", "/", status_routes.root),
     ("GET HEAD", "/health", status_routes.health),
     ("GET", "/metrics", status_routes.metrics),
@@ -48,8 +55,6 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/api/ps", status_routes.ps),
     ("GET HEAD", "/api/tags", store_routes.tags),
     ("POST", "/api/show", store_routes.show),
-    ("POST", "/api/generate", native.generate),
-    ("POST", "/api/chat", native.chat),
     ("POST", "/api/embed", embedding.embed),
     ("POST", "/api/embeddings", embedding.embeddings),
     ("POST", "/api/copy", store_routes.copy),
@@ -67,11 +72,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/api/push", transfer_routes.push),
     ("GET", "/v1/models", models.list_models),
     ("GET", "/v1/models/{model:path}", models.one_model),
-    ("POST", "/v1/chat/completions", chat.chat_completions),
-    ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/embeddings", embedding.openai_embeddings),
-    ("POST", "/v1/responses", responses.responses),
-    ("POST", "/v1/messages", messages.messages),
     ("POST", "/v1/messages/count_tokens", messages.count_tokens),
     ("POST", "/api/tokenize", tokenizing.tokenize),
     ("POST", "/api/detokenize", tokenizing.detokenize),
@@ -84,29 +85,35 @@ def create_app(
     store: Store, manager: Manager, *, transfers: Transfers | None = None, settings: Settings | None = None,
     access: Access | None = None, metrics: Metrics | None = None,
 ) -> FastAPI:  # fmt: skip
-    """`transfers` None: the server opens no outbound connection. `access` None: it asks nobody who they are. The
-    manager is closed when the application ends."""
-    settings, metrics = settings or Settings(), metrics or Metrics()
+    """`transfers` None: the server opens no outbound connection. `access` None: it asks nobody who they are."""
+    server = Server(
+        store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings or Settings(),
+        access=access, metrics=metrics or Metrics(),
+    )  # fmt: skip
+    return app_of(server)
+
+
+def app_of(server: Server) -> FastAPI:
+    """The manager is closed when the application ends."""
+    settings = server.settings
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            await manager.close()
+            await server.manager.close()
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
-    server = app.state.sealift = Server(
-        store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings, access=access,
-        metrics=metrics,
-    )  # fmt: skip
+    app.state.sealift = server
     for methods, path, endpoint in ROUTES:
         app.router.routes.append(_route(server, path, methods.split(), endpoint))
     app.add_exception_handler(HTTPException, _not_here)
-    app.add_middleware(Gate, access=access, dialect_of=dialect_of)  # the innermost: the last one sees a request first
+    # the innermost first: the last one sees a request first
+    app.add_middleware(Gate, access=server.access, dialect_of=dialect_of)
     app.add_middleware(_Signed, version=settings.version)
     app.add_middleware(Guard, origins=settings.origins, listening_on=settings.listening_on)
-    app.add_middleware(Observed, metrics=metrics, texts=settings.log_text)
+    app.add_middleware(Observed, metrics=server.metrics, texts=settings.log_text)
     return app
 
 

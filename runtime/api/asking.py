@@ -173,8 +173,11 @@ async def mingled(runs: Sequence[Run]) -> AsyncGenerator[tuple[int, Event], None
 
 
 async def question_of(ask: Ask, model: LoadedModel) -> Question:
-    """In threads of its own: a prompt of megabytes keeps only other prompts waiting."""
-    return await asyncio.get_running_loop().run_in_executor(_PROMPTS, ask.prompt, model)
+    """In threads of its own, unless it is soon done: a prompt of megabytes keeps only other prompts waiting."""
+    made = ask.prompt.at_once(model)
+    if made is None:
+        made = await asyncio.get_running_loop().run_in_executor(_PROMPTS, ask.prompt, model)
+    return made
 
 
 _PROMPTS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sealift-prompt")
@@ -262,6 +265,15 @@ def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
         raise ModelNotFound(f"model '{asked}' not found", hint=error.hint, param="model") from None
     note_model(name.short, card.manifest.digest.hex)
     return name, card
+
+
+async def model_of(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
+    """As `find_model`, without blocking. A card at hand needs no thread: to wait for one takes longer than to look."""
+    known = names.known(server.box, asked)
+    if known is None:
+        return await asyncio.to_thread(find_model, server, asked)
+    note_model(known[0].short, known[1].manifest.digest.hex)
+    return known
 
 
 def client_of(request: Request) -> str:

@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from manifests.name import ModelName
-from runtime.api.asking import client_of, find_model, keep_alive_of, source_of
+from runtime.api.asking import client_of, keep_alive_of, model_of, source_of
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import watching
 from runtime.api.openai.wire import OPENAI
@@ -121,14 +121,14 @@ def _texts(value: Any, invalid: str, *, ids: bool = False) -> tuple[Text, ...]:
 
 
 def _is_ids(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+    return isinstance(value, list) and set(map(type, value)) == {int}
 
 
 async def _ask(request: Request, body: Body, texts: tuple[Text, ...], *, empty: str, status: int = 400) -> Texts:
     server, asked = server_of(request), body.text("model").strip()
     if not asked:
         raise RequestRefused(empty, http_status=status)
-    name, card = await asyncio.to_thread(_find, server, asked)
+    name, card = await _model(server, asked)
     if "embedding" not in card.capabilities:
         hint = "it answers with text; an embedding model's file says how its vectors are made (pooling_type)"
         raise CapabilityMissing(f'"{asked}" does not support embeddings', hint=hint)
@@ -145,9 +145,9 @@ async def _ask(request: Request, body: Body, texts: tuple[Text, ...], *, empty: 
     )
 
 
-def _find(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
+async def _model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     try:
-        return find_model(server, asked)
+        return await model_of(server, asked)
     except ModelNotFound as error:
         raise ModelNotFound(f'model "{asked}" not found, try pulling it first', hint=error.hint) from None
 

@@ -2,7 +2,8 @@
 
 Reading (`read_object`): keys match whatever their case, unknown keys are ignored, null leaves the default, bytes after
 the first value are ignored, broken UTF-8 and lone surrogates become U+FFFD. Messages of errors are Go's.
-Refuses: nesting deeper than MAX_DEPTH, NaN and infinities, numbers beyond float64 or of more than MAX_DIGITS digits.
+Refuses: nesting deeper than MAX_DEPTH, more than MAX_VALUES values, NaN and infinities, numbers beyond float64 or of
+more than MAX_DIGITS digits.
 Writing (`dump`): no spaces, `<`, `>`, `&`, U+2028 and U+2029 escaped.
 Invariant: `read_object(dump(x)) == x` for any x of JSON's types with string keys.
 """
@@ -17,6 +18,7 @@ from typing import Any
 from runtime.errors import RequestRefused
 
 MAX_DEPTH = 128  # arrays and objects within each other; Go's own bound is 10000, which a recursive parser must not try
+MAX_VALUES = 400_000  # keys, strings, objects and arrays: each becomes an object of Python's, and some work
 MAX_DIGITS = 309  # of an integer: as many as the largest float64 has
 
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
@@ -42,7 +44,7 @@ def read_object(raw: bytes, struct: str) -> Body:
     start = len(text) - len(text.lstrip(_SPACE))
     if start == len(text):
         raise RequestRefused("missing request body")
-    _bound_depth(text)
+    _bound(text)
     value = _decode(text, start)
     if value is None:
         value = {}
@@ -79,16 +81,21 @@ def _int(text: str) -> int:
     return int(text)
 
 
-def _bound_depth(text: str) -> None:
-    depth = 0
+def _bound(text: str) -> None:
+    if text.count("{") + text.count("[") <= MAX_DEPTH and text.count('"') <= MAX_VALUES:
+        return
+    depth = values = 0
     for token in _BRACKETS.finditer(text):
         first = token.group()[0]
-        if first in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise RequestRefused("exceeded max depth")
-        elif first in "]}":
+        if first in "]}":
             depth -= 1
+            continue
+        values += 1
+        depth += first != '"'
+        if depth > MAX_DEPTH:
+            raise RequestRefused("exceeded max depth")
+        if values > MAX_VALUES:
+            raise RequestRefused(f"the request has more than {MAX_VALUES} keys, strings, objects and arrays")
 
 
 def _go_message(text: str, error: json.JSONDecodeError) -> str:
@@ -148,6 +155,10 @@ def _mend(value: Any) -> Any:
     return value
 
 
+def too_many(path: str, count: int, most: int) -> RequestRefused:
+    return RequestRefused(f"'{path}' has {count} elements; at most {most} are accepted", param=path)
+
+
 class Body:
     """The fields of one object of a request. A getter returns its default where the key is absent or null."""
 
@@ -182,17 +193,22 @@ class Body:
     def object(self, key: str) -> dict[str, Any]:
         return dict(self._get(key, dict, "map[string]interface {}", {}))
 
-    def array(self, key: str, item: type[Any], go_type: str) -> list[Any]:
-        """All elements of one JSON type; null elements become that type's empty value, as in Go."""
-        values = self._get(key, list, f"[]{go_type}", [])
+    def array(self, key: str, item: type[Any], go_type: str, *, most: int | None = None) -> list[Any]:
+        """All elements, at most `most`, of one JSON type; null elements become that type's empty value, as in Go."""
+        values: list[Any] = self._get(key, list, f"[]{go_type}", [])
+        if most is not None and len(values) > most:
+            raise too_many(self._at(key), len(values), most)
+        if set(map(type, values)) <= {item}:
+            return values
         filled = [item() if value is None else value for value in values]
         for value in filled:
             if type(value) is not item:
                 raise self.wrong(key, _KINDS[type(value)], go_type)
         return filled
 
-    def structs(self, key: str, struct: str) -> list[Body]:
-        return [Body(value, struct, self._at(key)) for value in self.array(key, dict, f"api.{struct}")]
+    def structs(self, key: str, struct: str, *, most: int | None = None) -> list[Body]:
+        values = self.array(key, dict, f"api.{struct}", most=most)
+        return [Body(value, struct, self._at(key)) for value in values]
 
     def _get(self, key: str, kind: type[Any], go_type: str, default: Any) -> Any:
         value = self._values.get(key, default)

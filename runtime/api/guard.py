@@ -38,6 +38,7 @@ STAINLESS = (
 HEADERS = ",".join(
     [
         *("Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "X-Api-Key", "OpenAI-Beta"),
+        *("Anthropic-Version", "Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access"),
         *(f"X-Stainless-{name}" for name in STAINLESS),
     ]
 )
@@ -107,11 +108,12 @@ class Guard:
 
     def _local_host(self, host: str) -> bool:
         name = _without_port(host).lower()
+        if name in ("", "localhost", self._machine) or name.endswith((".localhost", ".local", ".internal")):
+            return True
         try:
             address = ipaddress.ip_address(name.strip("[]"))
         except ValueError:
-            local = name in ("", "localhost", self._machine)
-            return local or name.endswith((".localhost", ".local", ".internal"))
+            return False
         return address.is_loopback or address.is_private or address.is_unspecified
 
 

@@ -7,7 +7,6 @@ the messages that did not fit, and says what cut an answer of `done_reason` "len
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +20,10 @@ from runtime.api.asking import (
     Run,
     client_of,
     ended,
-    find_model,
     form_of,
     keep_alive_of,
     logprob_entry,
+    model_of,
     question_of,
     refuse_incapable,
     running,
@@ -72,8 +71,9 @@ async def generate(request: Request) -> Response:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model '' not found", http_status=404)
-    name, card = await asyncio.to_thread(find_model, server, asked)
-    prompt, raw, context = body.text("prompt"), body.flag("raw"), body.array("context", int, "int")
+    name, card = await model_of(server, asked)
+    prompt, raw = body.text("prompt"), body.flag("raw")
+    context = body.array("context", int, "int", most=prompts.MAX_IDS)
     seconds = keep_alive_of(body)
     if not prompt and seconds == 0:
         return _unload(server, asked, card.content, generate_shape)
@@ -82,6 +82,7 @@ async def generate(request: Request) -> Response:
     suffix, images = body.text("suffix"), body.array("images", str, "api.ImageData")
     refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(suffix), "vision": bool(images)})
     think, form, top = think_of(body.raw("think"), asked, card), _form(body), top_logprobs_of(body)
+    body.flag("shift")  # its type alone: nothing is ever shifted
     question = prompts.Completion(
         prompt=prompt,
         suffix=suffix,
@@ -100,7 +101,7 @@ async def generate(request: Request) -> Response:
         options=options,
         prompt=prompts.completion_maker(card, question),
         keep_alive=seconds,
-        logprobs=True,  # the reply's `context` needs every token
+        logprobs=body.flag("logprobs") or not raw,  # the reply's `context` needs every token
         top_logprobs=top,
         client=client_of(request),
     )
@@ -121,8 +122,8 @@ async def chat(request: Request) -> Response:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model is required")
-    name, card = await asyncio.to_thread(find_model, server, asked)
-    messages = body.structs("messages", "Message")
+    name, card = await model_of(server, asked)
+    messages = body.structs("messages", "Message", most=prompts.MAX_MESSAGES)
     seconds = keep_alive_of(body)
     if not messages and seconds == 0:
         return _unload(server, asked, card.content, chat_shape)
@@ -131,6 +132,7 @@ async def chat(request: Request) -> Response:
     images = any(message.raw("images") for message in messages)
     refuse_incapable(name, card, "chat", asked, wanted={"tools": bool(tools) or calls, "vision": images})
     think, form, top = think_of(body.raw("think"), asked, card), _form(body), top_logprobs_of(body)
+    body.flag("shift")  # its type alone: nothing is ever shifted
     conversation = prompts.Chat(
         messages=[_message(message, place) for place, message in enumerate(messages)],
         tools=function_tools(tools),
@@ -214,6 +216,7 @@ def _answer(server: Server, ask: Ask, reply: Reply, *, stream: bool) -> Response
 
 async def _stream(server: Server, ask: Ask, reply: Reply) -> Chunks:
     answer_ids: list[int] = []
+    line = _text_line(reply)
     async with running(server, ask) as run:
         async for event in run.events:
             if isinstance(event, Finish):
@@ -221,10 +224,21 @@ async def _stream(server: Server, ask: Ask, reply: Reply) -> Chunks:
                 continue
             answer_ids += [info.id for info in event.tokens]
             entries = _entries(run, reply, event.tokens)
+            if isinstance(event, TextDelta) and event.text and not entries:
+                yield line(event.text)
+                continue
             piece = _piece(reply.shape, event)
             if piece is not None or entries:
                 chunk = _envelope(reply.asked, piece or reply.shape("", "", ())) | {"done": False}
                 yield dump(chunk | {"logprobs": entries} if entries else chunk) + b"\n"
+
+
+def _text_line(reply: Reply) -> Callable[[str], bytes]:
+    """Writes a piece of text as its line: there is one for every token, and only two values in it are new."""
+    head = dump({"model": reply.asked})[:-1] + b',"created_at":"'
+    before, after = dump(reply.shape("", "", ()) | {"done": False})[1:].split(b'""')  # the text, which is empty
+    middle, end = b'",' + before, after + b"\n"
+    return lambda text: b"".join((head, now_utc().encode(), middle, dump(text), end))
 
 
 def _piece(shape: Shape, event: Event) -> dict[str, Any] | None:

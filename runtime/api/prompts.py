@@ -15,11 +15,12 @@ from weakref import WeakKeyDictionary
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.grammar_schema import ANY_OBJECT
-from runtime.errors import CapabilityMissing
-from runtime.text.errors import PromptTooLongError
+from runtime.errors import CapabilityMissing, RequestRefused
+from runtime.text.errors import PromptTooLongError, TemplateTooSlow
 from runtime.text.message import Message
 from runtime.text.parsers import Parser, Plain
-from runtime.text.prompt import Prompt, Renderer
+from runtime.text.patience import at_most
+from runtime.text.prompt import Prompt, Renderer, size_of
 from runtime.text.renderers import Think
 from runtime.text.tokenizer import Tokenizer
 
@@ -46,8 +47,34 @@ class Speaker(Protocol):
     def n_ctx(self) -> int: ...
 
 
-# Makes the question for a loaded model, or for its text side alone. Runs in a thread.
-QuestionMaker = Callable[[Speaker], Question]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionMaker:
+    """Makes the question for a loaded model, or for its text side alone. `small`: soon done, unless the model's
+    template wants it otherwise; any other takes a thread."""
+
+    card: ModelCard
+    make: Callable[[Speaker], Question]
+    small: bool = False
+
+    def __call__(self, model: Speaker) -> Question:
+        return self.make(model)
+
+    def at_once(self, model: Speaker) -> Question | None:
+        """None where that would keep others waiting."""
+        if not self.small or self.card.manifest.digest.hex not in _renderers.get(model, ()):
+            return None
+        try:
+            with at_most(AT_ONCE_S):
+                return self.make(model)
+        except TemplateTooSlow:
+            return None
+
+
+MAX_MESSAGES = 10_000  # of a conversation, each of their tool calls counted as one more
+MAX_IDS = 1 << 21  # token ids given in place of text: about what a worker's frame holds
+AT_ONCE_S = 0.01
+SMALL = 16 << 10  # characters of a prompt's texts: some 4,000 tokens, in a few milliseconds
+FEW = 64  # messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +108,14 @@ class Chat:
 
 
 def chat_maker(card: ModelCard, chat: Chat) -> QuestionMaker:
+    """Refuses a conversation of more than MAX_MESSAGES."""
     whole = [Message(role=role, content=content) for role, content in card.messages] + list(chat.messages)
     if card.system and chat.messages and chat.messages[0].role != "system":
         whole.insert(0, Message(role="system", content=card.system))
+    count = sum(1 + len(message.tool_calls) for message in whole)
+    if count > MAX_MESSAGES:
+        said = f"the conversation has {count} messages and tool calls; at most {MAX_MESSAGES} are accepted"
+        raise RequestRefused(said, param="messages")
 
     def make(model: Speaker) -> Question:
         renderer = renderer_of(card, model)
@@ -98,7 +130,8 @@ def chat_maker(card: ModelCard, chat: Chat) -> QuestionMaker:
             most_calls=None if chat.parallel else 1,
         )
 
-    return make
+    small = len(whole) <= FEW and sum(map(size_of, whole)) <= SMALL and not chat.tools and chat.form is None
+    return QuestionMaker(card=card, make=make, small=small)
 
 
 def completion_maker(card: ModelCard, asked: Completion) -> QuestionMaker:
@@ -119,7 +152,9 @@ def completion_maker(card: ModelCard, asked: Completion) -> QuestionMaker:
             constraint=_behind_thinking(renderer, prompt, asked.think, asked.form),
         )
 
-    return make
+    texts = (asked.prompt, asked.suffix, card.system if asked.system is None else asked.system)
+    small = not card.messages and asked.template is None and asked.form is None and sum(map(len, texts)) <= SMALL
+    return QuestionMaker(card=card, make=make, small=small)
 
 
 def _constraint(renderer: Renderer, chat: Chat, prompt: Prompt) -> Constraint | None:

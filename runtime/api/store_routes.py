@@ -24,6 +24,7 @@ from manifests.name import ModelName
 from runtime.api import names
 from runtime.api.durations import rfc3339
 from runtime.api.gojson import Body, dump, read_object
+from runtime.api.prompts import MAX_MESSAGES
 from runtime.api.state import Report, Server, server_of
 from runtime.api.transport import NDJSON, Answer, Chunks, in_thread, json_response, long_work, pieces, read_body
 from runtime.card import ModelCard
@@ -40,8 +41,12 @@ log = logging.getLogger("sealift.api")
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
+LARGE = 64 << 10  # bytes of a body that is read in a thread: less takes a millisecond
+
+
 async def body_of(request: Request, struct: str) -> Body:
-    return read_object(await read_body(request), struct)
+    raw = await read_body(request)
+    return read_object(raw, struct) if len(raw) <= LARGE else await asyncio.to_thread(read_object, raw, struct)
 
 
 def model_field(body: Body) -> str:
@@ -183,7 +188,7 @@ def _create_request(server: Server, body: Body) -> CreateRequest:
         raise RequestRefused("neither 'from' or 'files' was specified")
     license_text = body.raw("license")
     licenses = [license_text] if isinstance(license_text, str) else body.array("license", str, "string")
-    said = body.structs("messages", "Message")
+    said = body.structs("messages", "Message", most=MAX_MESSAGES)
     messages = [(message.text("role").lower(), message.text("content")) for message in said]
     texts = ("template", "system", "renderer", "parser", "requires")
     optional = {key: body.text(key) if body.has(key) else None for key in texts}

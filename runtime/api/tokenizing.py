@@ -13,8 +13,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runtime.api.asking import find_model
+from runtime.api.asking import model_of
 from runtime.api.gojson import Body
+from runtime.api.prompts import MAX_IDS
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
 from runtime.api.transport import json_response
@@ -74,12 +75,12 @@ async def detokenize(request: Request) -> Response:
     """`tokens` to `content`; control tokens by name."""
     body = await body_of(request, "DetokenizeRequest")
     tokenizer, asked = await _tokenizer(request, body)
-    ids = body.array("tokens", int, "int")
-    for token in ids:
-        if not 0 <= token < tokenizer.vocab_size:
-            raise RequestRefused(
-                f"token {str(token)[:24]} is not in the model's vocabulary of {tokenizer.vocab_size}", param="tokens"
-            )
+    ids = body.array("tokens", int, "int", most=MAX_IDS)
+    if ids and not 0 <= min(ids) <= max(ids) < tokenizer.vocab_size:
+        token = next(token for token in ids if not 0 <= token < tokenizer.vocab_size)
+        raise RequestRefused(
+            f"token {str(token)[:24]} is not in the model's vocabulary of {tokenizer.vocab_size}", param="tokens"
+        )
     content = await asyncio.to_thread(lambda: tokenizer.decode(ids, special=True))
     return json_response({"model": asked, "content": content})
 
@@ -88,5 +89,5 @@ async def _tokenizer(request: Request, body: Body) -> tuple[Tokenizer, str]:
     server, asked = server_of(request), (body.text("model") or body.text("name")).strip()
     if not asked:
         raise RequestRefused("model is required", param="model")
-    _, card = await asyncio.to_thread(find_model, server, asked)
+    _, card = await model_of(server, asked)
     return (await text_side(server, card)).tokenizer, asked

@@ -19,13 +19,17 @@ Tool = Mapping[str, Any]
 def function_tools(values: Sequence[Any], path: str = "tools") -> tuple[Tool, ...]:
     """`[{"type": "function", "function": {"name", "description", "parameters"}}]`, checked. A parameter object that is
     left out is one without properties."""
-    return checked_tools([_tool(value, f"{path}[{place}]") for place, value in enumerate(values)], path)
+    return each_once([_tool(value, f"{path}[{place}]") for place, value in enumerate(few_tools(values, path))], path)
 
 
-def checked_tools(tools: Sequence[Tool], path: str) -> tuple[Tool, ...]:
-    """Not too many, and each name once."""
-    if len(tools) > MAX_TOOLS:
-        raise RequestRefused(f"'{path}' has {len(tools)} tools; at most {MAX_TOOLS} are accepted", param=path)
+def few_tools(values: Sequence[Any], path: str) -> Sequence[Any]:
+    if len(values) > MAX_TOOLS:
+        raise RequestRefused(f"'{path}' has {len(values)} tools; at most {MAX_TOOLS} are accepted", param=path)
+    return values
+
+
+def each_once(tools: Sequence[Tool], path: str) -> tuple[Tool, ...]:
+    """Refuses a second tool of a name."""
     seen: set[str] = set()
     for place, tool in enumerate(tools):
         name = tool["function"]["name"]
@@ -42,13 +46,22 @@ def function_tool(name: Any, description: Any, parameters: Any, path: str) -> To
     return _tool({"type": "function", "function": kept}, path)
 
 
+def _folded(value: Any, *names: str) -> Any:
+    """An object whose keys of these names are found whatever their case, as Go's reader does; other values as they
+    are. What a schema calls its own stays untouched."""
+    if not isinstance(value, Mapping):
+        return value
+    return {lower if (lower := key.lower()) in names else key: inner for key, inner in value.items()}
+
+
 def _tool(value: Any, path: str) -> Tool:
+    value = _folded(value, "type", "function")
     kind = value.get("type", "function") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(kind, str):
         raise RequestRefused(f"'{path}' must be an object with a type and a function", param=path)
     if kind != "function":
         raise RequestRefused(f"'{path}.type' is {kind[:40]!r}: this server knows function tools only", param=path)
-    function = value.get("function")
+    function = _folded(value.get("function"), "name", "description", "parameters")
     if not isinstance(function, Mapping):
         raise RequestRefused(f"'{path}.function' must be an object", param=path)
     name, description = function.get("name"), function.get("description")
@@ -65,4 +78,13 @@ def _tool(value: Any, path: str) -> Tool:
 
 def tool_calls_of(value: Any, path: str) -> tuple[ToolCall, ...]:
     """`tool_calls` of a message in the history; arguments as an object, or as OpenAI's JSON text."""
+    if isinstance(value, list):
+        value = [_call(one) for one in value]
     return message_from_json({"tool_calls": value}, path).tool_calls if value else ()
+
+
+def _call(value: Any) -> Any:
+    call = _folded(value, "id", "function")
+    if isinstance(call, dict) and "function" in call:
+        call["function"] = _folded(call["function"], "index", "name", "arguments")
+    return call

@@ -19,10 +19,11 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import llguidance
 import numpy as np
 import numpy.typing as npt
+from llguidance import regex_to_lark
 
+from runtime.engine import guidance
 from runtime.engine.constraint import NAMES, Constraint
 from runtime.engine.grammar_schema import ANY_OBJECT
 from runtime.engine.vocabulary import Vocabulary
@@ -42,8 +43,8 @@ class Matcher:
 
     complete: nothing may follow: the answer has ended, without a token that says so."""
 
-    def __init__(self, inner: llguidance.LLMatcher, n_vocab: int, masks: ThreadPoolExecutor) -> None:
-        self._inner = inner
+    def __init__(self, parser: guidance.Parser, n_vocab: int, masks: ThreadPoolExecutor) -> None:
+        self._parser = parser
         self._words: Mask = np.zeros((n_vocab + 31) // 32, np.uint32)
         self._masks = masks
         self._next: Future[bool] | None = None  # None: made already
@@ -54,8 +55,8 @@ class Matcher:
         """The token that was chosen under the last mask. Begins to make the next mask."""
         if self.mask() is None:
             return
-        self._certain = self._inner.consume_token(token) and not self._inner.is_error()
-        self.complete = self._certain and self._inner.is_stopped()
+        self._certain = self._parser.consume(token)
+        self.complete = self._certain and self._parser.stopped
         if self._certain and not self.complete:
             self._next = self._masks.submit(self._fill)
 
@@ -67,9 +68,8 @@ class Matcher:
         return self._words if self._certain else None
 
     def _fill(self) -> bool:
-        """False on any error: llguidance then hands out a mask of end tokens, which would be a lie."""
-        self._inner.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
-        return not self._inner.is_error() and bool(self._words.any())
+        """False on any error, and where no token may come, not even an end."""
+        return self._parser.fill(self._words) and bool(self._words.any())
 
 
 class Grammars:
@@ -81,7 +81,7 @@ class Grammars:
         self._n_vocab = n_vocab
         self._masks = ThreadPoolExecutor(threads, thread_name_prefix="sealift-mask")
         self._compiling = _deep_thread()
-        self._tokenizer: llguidance.LLTokenizer | None = None
+        self._tokens: guidance.Tokens | None = None
 
     def compile(self, constraint: Constraint) -> Future[Matcher]:
         """A matcher at the beginning of an answer, its first mask made. The future raises RequestRefused."""
@@ -89,40 +89,19 @@ class Grammars:
 
     def _compile(self, constraint: Constraint) -> Matcher:
         try:
-            inner = self._matcher(constraint)
-        except ValueError as error:
+            parser = self._parser(constraint)
+        except ValueError as error:  # guidance's, or of an expression that is none
             raise _refusal(constraint, str(error)) from error
-        if inner.is_error():
-            raise _refusal(constraint, inner.get_error())
-        matcher = Matcher(inner, self._n_vocab, self._masks)
+        matcher = Matcher(parser, self._n_vocab, self._masks)
         if matcher.mask() is None:
-            raise _refusal(constraint, inner.get_error() or "no answer satisfies it")
+            raise _refusal(constraint, parser.error() or "no answer satisfies it")
         return matcher
 
-    def _matcher(self, constraint: Constraint) -> llguidance.LLMatcher:
-        if self._tokenizer is None:  # half a second for 262,144 tokens: only where somebody asks
-            self._tokenizer = llguidance.LLTokenizer(
-                _Table(self._vocabulary, self._n_vocab), eos_token=sorted(self._vocabulary.ends)
-            )
+    def _parser(self, constraint: Constraint) -> guidance.Parser:
+        if self._tokens is None:  # half a second for 262,144 tokens: only where somebody asks
+            self._tokens = guidance.Tokens(*self._vocabulary.marked(self._n_vocab), sorted(self._vocabulary.ends))
         grammar = json.dumps({"grammars": _grammars(constraint, self._vocabulary)})
-        limits = llguidance.LLParserLimits(
-            max_lexer_states=LEXER_STATES, max_items_in_row=ROW_ITEMS, verbose_errors=False
-        )
-        return llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
-
-
-class _Table(llguidance.TokenizerWrapper):
-    """What llguidance asks of a tokenizer. It is never asked to tokenize: our grammars force no token (no_forcing)."""
-
-    def __init__(self, vocabulary: Vocabulary, n_vocab: int) -> None:
-        self.is_tokenizer_wrapper = True
-        self.tokens = [*vocabulary.tokens[:n_vocab], *[b""] * (n_vocab - len(vocabulary.tokens))]
-        self.special_token_ids = sorted(vocabulary.special | vocabulary.ends)
-        self.eos_token_id = min(vocabulary.ends)
-        self.bos_token_id = None
-
-    def __call__(self, text: object) -> list[int]:
-        raise AssertionError("a grammar forced its text")
+        return guidance.Parser(self._tokens, grammar, lexer_states=LEXER_STATES, row_items=ROW_ITEMS)
 
 
 def _deep_thread() -> ThreadPoolExecutor:
@@ -153,13 +132,13 @@ def _language(constraint: Constraint) -> dict[str, Any]:
     if constraint.kind == "lark":
         return {"lark_grammar": constraint.text}
     if constraint.kind == "regex":  # d, w: as in ECMAScript, whatever other alphabets have
-        return {"lark_grammar": f"start: /{llguidance.regex_to_lark(constraint.text, 'dw')}/"}
+        return {"lark_grammar": f"start: /{regex_to_lark(constraint.text, 'dw')}/"}
     return {"json_schema": json.loads(ANY_OBJECT if constraint.kind == "json" else constraint.text)}
 
 
 def _exactly(text: str, vocabulary: Vocabulary) -> str:
     """A text as the terms of a rule; the special tokens in it by their ids."""
-    names = {vocabulary.tokens[id].decode("utf-8", "replace"): id for id in vocabulary.special if vocabulary.tokens[id]}
+    names = {name.decode("utf-8", "replace"): id for id, name in vocabulary.names().items() if name}
     longest = sorted(filter(text.__contains__, names), key=len, reverse=True)
     pieces = re.split(f"({'|'.join(map(re.escape, longest))})", text) if longest else [text]
     return " ".join(f"<[{names[one]}]>" if one in longest else json.dumps(one) for one in pieces if one)
@@ -170,8 +149,7 @@ def _free(after: str, vocabulary: Vocabulary) -> tuple[str, str]:
     first `after`. It may be a token of its own, which is no text: then the same text in other tokens is forbidden, so
     that there is one border. Raises RequestRefused where it holds such tokens and something else."""
     escaped = "".join(f"\\x{{{ord(char):X}}}" for char in after)
-    for id in sorted(vocabulary.special):
-        name = vocabulary.tokens[id]
+    for id, name in vocabulary.names().items():
         if name == after.encode():
             return f"FREE <[{id}]>", f"FREE: /(?s:.*)/ & ~/(?s:.*{escaped}.*)/"
         if name and name in after.encode():

@@ -44,11 +44,18 @@ def memory_available() -> int | None:
         if words[:1] == ["MemAvailable:"] and words[1].isdigit():
             found.append(int(words[1]) * 1024)
     for folder in _groups():
-        limit, used = _text(folder / "memory.max").strip(), _text(folder / "memory.current").strip()
-        if limit.isdigit() and used.isdigit():
-            cache = _counter(folder / "memory.stat", "inactive_file")
-            found.append(max(0, int(limit) - int(used) + cache))
+        found += _rest(folder / "memory.max", folder / "memory.current", "inactive_file")
+    for folder in _groups_v1("memory"):  # a group without a limit has one that no machine reaches
+        found += _rest(folder / "memory.limit_in_bytes", folder / "memory.usage_in_bytes", "total_inactive_file")
     return min(found) if found else None
+
+
+def _rest(limit: Path, used: Path, cache: str) -> list[int]:
+    """What one group may still take; files it has read and nobody uses give way. Nothing where there is no limit."""
+    most, now = _text(limit).strip(), _text(used).strip()
+    if not (most.isdigit() and now.isdigit()):
+        return []
+    return [max(0, int(most) - int(now) + _counter(limit.with_name("memory.stat"), cache))]
 
 
 def _counter(path: Path, name: str) -> int:

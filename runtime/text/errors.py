@@ -5,6 +5,7 @@
     ├── TemplateError            a chat template cannot be parsed or executed                 1 / 500
     │   ├── TemplateSyntaxError  … the text is not a template; carries the line
     │   ├── TemplateLimitError   … a bound on size, depth, steps or output was met
+    │   │   └── TemplateTooSlow      … or on time
     │   └── TemplateRaised       … the template itself called raise_exception                 1 / 400
     ├── MessageError             a message that no template can carry (images, bad shape)     1 / 400
     └── PromptTooLongError       the last message does not fit; carries both numbers          1 / 400
@@ -41,6 +42,10 @@ class TemplateSyntaxError(TemplateError):
 
 
 class TemplateLimitError(TemplateError):
+    pass
+
+
+class TemplateTooSlow(TemplateLimitError):
     pass
 
 

@@ -11,7 +11,6 @@ import datetime
 import json
 import re
 import secrets
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -24,12 +23,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from runtime.text.errors import TemplateError, TemplateLimitError, TemplateRaised, TemplateSyntaxError
+from runtime.text.patience import Deadline
 
 MAX_SOURCE_CHARS = 1 << 20
 MAX_OUTPUT_CHARS = 8 << 20
 MAX_TEXT_CHARS = 64 << 20  # all texts that values and joins make, shown or not
 MAX_TURNS = 1_000_000  # loop turns and calls
-MAX_SECONDS = 10.0
 MAX_NUMBER_ARGUMENT = 100_000  # width of ljust, center, indent and such
 
 # Names that no template can guess, so that none can shadow them.
@@ -42,14 +41,13 @@ _SPECIFIED = re.compile(r"\{[^{}]*[:\[{]")  # {:10}, {x[0]}, {:{}}
 class _Budget:
     def __init__(self) -> None:
         self._turns = self._chars = 0
-        self._deadline = time.monotonic() + MAX_SECONDS
+        self._deadline = Deadline()
 
     def turn(self) -> None:
         self._turns += 1
         if self._turns > MAX_TURNS:
             raise TemplateLimitError(f"chat template: more than {MAX_TURNS} loop turns and calls")
-        if time.monotonic() > self._deadline:
-            raise TemplateLimitError(f"chat template: ran longer than {MAX_SECONDS:g} s")
+        self._deadline.check()
 
     def text(self, size: int) -> None:
         self._chars += size

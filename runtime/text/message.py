@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,22 +67,22 @@ def _answering(message: Message, waiting: Mapping[str, str]) -> Message:
 
 def collate(messages: Iterable[Message]) -> list[Message]:
     """Neighbours of the same role become one, with a blank line between; tools' answers stay apart."""
-    out: list[Message] = []
+    turns: list[list[Message]] = []
     for message in messages:
-        if out and out[-1].role == message.role != "tool":
-            out[-1] = _merged(out[-1], message)
+        if turns and turns[-1][0].role == message.role != "tool":
+            turns[-1].append(message)
         else:
-            out.append(message)
-    return out
+            turns.append([message])
+    return [_merged(turn) if len(turn) > 1 else turn[0] for turn in turns]
 
 
-def _merged(one: Message, two: Message) -> Message:
+def _merged(turn: Sequence[Message]) -> Message:
     return replace(
-        one,
-        content="\n\n".join(text for text in (one.content, two.content) if text),
-        thinking="\n\n".join(text for text in (one.thinking, two.thinking) if text),
-        images=one.images + two.images,
-        tool_calls=one.tool_calls + two.tool_calls,
+        turn[0],
+        content="\n\n".join(one.content for one in turn if one.content),
+        thinking="\n\n".join(one.thinking for one in turn if one.thinking),
+        images=tuple(image for one in turn for image in one.images),
+        tool_calls=tuple(call for one in turn for call in one.tool_calls),
     )
 
 

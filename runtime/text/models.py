@@ -38,7 +38,12 @@ _BYTES_IN_UTF8 = [byte for byte in range(256) if byte not in (0xC0, 0xC1) and by
 
 
 def byte_level_bpe(metadata: Mapping[str, object], vocab: Vocab, rule: PreRule) -> Tokenizer:
-    machine = Tokenizer(_bpe(_mergeable(vocab), merges_field(metadata), ignore_merges=rule.ignore_merges))
+    bpe = _bpe(_mergeable(vocab), merges_field(metadata), ignore_merges=rule.ignore_merges)
+    return byte_level_machine(bpe, rule)
+
+
+def byte_level_machine(bpe: models.BPE, rule: PreRule) -> Tokenizer:
+    machine = Tokenizer(bpe)
     steps: list[Any] = [pre_tokenizers.Split(Regex(one), behavior="isolated") for one in rule.patterns]
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     machine.pre_tokenizer = pre_tokenizers.Sequence(steps)
@@ -96,8 +101,10 @@ def word_piece(metadata: Mapping[str, object], vocab: Vocab) -> Tokenizer:
 
 
 def _mergeable(vocab: Vocab) -> dict[str, int]:
-    kinds = vocab.types
-    return {text: index for text, index in vocab.ids.items() if kinds[index] not in (CONTROL, UNKNOWN)}
+    table = dict(vocab.ids)
+    for index in [index for index, kind in enumerate(vocab.types) if kind in (CONTROL, UNKNOWN)]:
+        del table[vocab.tokens[index]]
+    return table
 
 
 def _fallback(vocab: Vocab) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """From a conversation to the token ids of a prompt.
 
-`Renderer.choose` says which template speaks for a model (reference 6.1): a Go template layer, the GGUF's own Jinja, or
-chatml. `Renderer.chat` and `Renderer.generate` render, encode and make it fit.
+`Renderer.choose` says which template speaks for a model (reference 6.1): a Go template layer, the GGUF's own Jinja, its
+family's Go template where that Jinja cannot be run, or chatml. `Renderer.chat` and `Renderer.generate` render, encode
+and make it fit.
 
 Truncation: the oldest messages go first, as many as must; system messages and the last message always stay; what went
 is in the result. A last message that does not fit is refused with both numbers: nothing is ever cut inside a message.
@@ -16,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from manifests.turns import recognised
 from runtime.engine.constraint import Constraint
-from runtime.text.errors import MessageError, PromptTooLongError, TemplateRaised
+from runtime.text.errors import MessageError, PromptTooLongError, TemplateError, TemplateRaised
 from runtime.text.jinja import MAX_OUTPUT_CHARS
 from runtime.text.message import Message, linked, refuse_images
 from runtime.text.parsers import Parser, Plain
@@ -76,8 +78,17 @@ class Renderer:
         """template: the model's Go template layer. jinja: `tokenizer.chat_template` of its GGUF; jinja_tools: its
         `tokenizer.chat_template.tool_use`, which speaks where tools are offered. prefer_go: True and False decide
         outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. parser_name: `parser` of the model's
-        config; a name we do not know says nothing. Raises TemplateError."""
-        from_jinja = _from_gguf(tokenizer, jinja, jinja_tools)
+        config; a name we do not know says nothing. A Jinja that cannot be run counts only where nothing else is there:
+        then its family's Go template speaks, if that is known. Raises TemplateError."""
+        default: JinjaRenderer | None = None
+        try:
+            default = JinjaRenderer(jinja, tokenizer) if jinja else None
+        except TemplateError:
+            template = template if template and template.strip() else stand_in(jinja)
+            if template is None:
+                raise
+        for_tools = JinjaRenderer(jinja_tools, tokenizer) if default is not None and jinja_tools else None
+        from_jinja = NamedRenderers(default, for_tools) if default and for_tools else default
         from_go = GoRenderer(template) if template and template.strip() else None
         if from_go is None or from_jinja is None:
             return cls(tokenizer, from_go or from_jinja or ChatmlRenderer(), parser_name)
@@ -180,7 +191,7 @@ class Renderer:
         """A prompt of at most `limit` tokens. Raises PromptTooLongError when the system messages and the last message
         alone are longer (or any, without `truncate`)."""
         refuse_images(messages)
-        _bounded(sum(map(_size, messages)) + _extent(list(tools)))
+        _bounded(sum(map(size_of, messages)) + _extent(list(tools)))
         messages = [_harmless(self._tokenizer, one) for one in linked(messages)]
         tools = _within(list(tools), self._tokenizer.harmless)
         think = self._level(think)
@@ -209,12 +220,10 @@ class Renderer:
         return Prompt(text=text, ids=ids)
 
 
-def _from_gguf(
-    tokenizer: Tokenizer, default: str | None, for_tools: str | None
-) -> JinjaRenderer | NamedRenderers | None:
-    if not default or not for_tools:
-        return JinjaRenderer(default, tokenizer) if default else None
-    return NamedRenderers(JinjaRenderer(default, tokenizer), JinjaRenderer(for_tools, tokenizer))
+def stand_in(jinja: str | None) -> str | None:
+    """The Go template of a Jinja's family, for one that cannot be run; None where the family is not known."""
+    family = recognised(jinja)
+    return None if family is None else family.template
 
 
 def _begun(text: str, last: Sequence[Message]) -> bool:
@@ -253,8 +262,11 @@ def _within(value: Any, change: Callable[[str], str]) -> Any:
     return [_within(one, change) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def _size(message: Message) -> int:
-    return len(message.content) + len(message.thinking) + sum(_extent(one.arguments) for one in message.tool_calls)
+def size_of(message: Message) -> int:
+    """Characters of all its texts."""
+    calls = sum(len(one.name) + len(one.id) + _extent(one.arguments) for one in message.tool_calls)
+    names = len(message.role) + len(message.tool_name) + len(message.tool_call_id)
+    return len(message.content) + len(message.thinking) + names + calls
 
 
 def _extent(value: Any) -> int:

@@ -15,6 +15,8 @@ class StopFilter:
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = tuple(dict.fromkeys(stop for stop in stops if stop))
+        self._heads = {stop[0] for stop in self._stops}
+        self._longest = max((len(stop) - 1 for stop in self._stops), default=0)
         self._held = ""
         self.matched: str | None = None  # the stop string that ended the answer
 
@@ -22,7 +24,7 @@ class StopFilter:
         """Text that may be shown now. After `matched` is set, always empty."""
         if self.matched is not None:
             return ""
-        if not self._stops:
+        if not self._held and self._heads.isdisjoint(text):  # nearly every token
             return text
         buffer = self._held + text
         match = self._first(buffer)
@@ -44,8 +46,9 @@ class StopFilter:
 
     def _pending(self, buffer: str) -> int:
         """Length of the longest end of `buffer` that begins a stop string."""
-        longest = max((len(stop) - 1 for stop in self._stops), default=0)
-        for length in range(min(longest, len(buffer)), 0, -1):
+        if self._heads.isdisjoint(buffer[-self._longest :]):
+            return 0
+        for length in range(min(self._longest, len(buffer)), 0, -1):
             tail = buffer[len(buffer) - length :]
             if any(stop.startswith(tail) for stop in self._stops):
                 return length

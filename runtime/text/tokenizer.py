@@ -8,9 +8,10 @@ own mistake (IndexError).
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from runtime.text import models
 from runtime.text.errors import TokenizerError
@@ -27,9 +28,9 @@ from runtime.text.vocab import (
     text_field,
     vocab_from_gguf,
 )
+from runtime.text.words import Words, whole
 
-if TYPE_CHECKING:
-    import tokenizers
+Merge = Callable[[str], Iterable[int]]  # a text without control texts to its ids
 
 _MODELS = ("gpt2", "gemma4", "llama", "bert")
 SEAM = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use
@@ -39,11 +40,12 @@ _BYTE_TEXT = re.compile(r"<0x([0-9A-F]{2})>")
 class Tokenizer:
     """Made by `from_gguf`; safe to share between threads: nothing changes after construction but what is remembered."""
 
-    def __init__(self, *, vocab: Vocab, machine: tokenizers.Tokenizer, style: _Style) -> None:
+    def __init__(self, *, vocab: Vocab, merge: Merge, style: _Style) -> None:
         self._vocab = vocab
-        self._machine = machine
+        self._merge = merge
         self._style = style
         self._bytes: dict[int, bytes] = {}  # of tokens that were asked for: every answer asks for each of its own
+        self._whole: dict[int, str | None] = {}
         framing = [index for index, kind in enumerate(vocab.types) if kind in (CONTROL, UNKNOWN)]
         always = [index for index, kind in enumerate(vocab.types) if kind == USER_DEFINED]
         self._always = SpecialTexts({vocab.tokens[index]: index for index in always})
@@ -59,8 +61,8 @@ class Tokenizer:
                 f"tokenizer.ggml.model: unknown tokenizer {model!r}", hint=f"known: {', '.join(_MODELS)}"
             )
         vocab = vocab_from_gguf(metadata)
-        machine, style = _build(metadata, vocab)
-        return cls(vocab=vocab, machine=machine, style=style)
+        merge, style = _build(metadata, vocab)
+        return cls(vocab=vocab, merge=merge, style=style)
 
     @property
     def vocab_size(self) -> int:
@@ -112,7 +114,7 @@ class Tokenizer:
         (begin and end), True puts begin in front, False adds nothing."""
         add_bos, add_eos = (self.add_bos, self.add_eos) if bos is None else (bos, False)
         ids = [self.bos] if add_bos and self.bos is not None else []
-        ids.extend(self._ids(_encodable(text), special=special))
+        ids += self._ids(_encodable(text), special=special)
         if add_eos and self.eos is not None:
             ids.append(self.eos)
         return ids
@@ -123,13 +125,14 @@ class Tokenizer:
         parts = self._framing.split(text.replace(SEAM, "\ufffd"))
         return "".join(part if isinstance(part, str) else _seamed(self._vocab.tokens[part]) for part in parts)
 
-    def _ids(self, text: str, *, special: bool) -> Iterator[int]:
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        ids: list[int] = []
         style = self._style
         after_special = True
         strip = False
         for piece in (self._all if special else self._always).split(text):
             if isinstance(piece, int):
-                yield piece
+                ids.append(piece)
                 after_special = True
                 strip = piece in style.strip_after
                 continue
@@ -143,8 +146,9 @@ class Tokenizer:
             if style.spaced:
                 plain = plain.replace(" ", models.SPACE)
             style.refuse_missing(plain)
-            yield from self._machine.encode(plain, add_special_tokens=False).ids
+            ids += self._merge(plain)
             after_special = False
+        return ids
 
     def token_bytes(self, index: int) -> bytes:
         """What the token adds to the text; one token may hold part of a character. Control tokens give their name."""
@@ -172,6 +176,17 @@ class Tokenizer:
     def piece(self, index: int, *, special: bool = False) -> bytes:
         """`token_bytes`, but nothing for a control token unless `special`."""
         return b"" if self.is_control(index) and not special else self.token_bytes(index)
+
+    def whole(self, index: int) -> str | None:
+        """`piece` as text, where it is whole characters."""
+        try:
+            return self._whole[index]
+        except KeyError:
+            text: str | None = None
+            with contextlib.suppress(UnicodeDecodeError):
+                text = self.piece(index).decode()
+            self._whole[index] = text
+            return text
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """Text of `ids`; broken UTF-8 becomes U+FFFD. special: control tokens appear by name, else not at all."""
@@ -228,21 +243,21 @@ def _strip_after(metadata: Mapping[str, object], vocab: Vocab) -> frozenset[int]
     )
 
 
-def _build(metadata: Mapping[str, object], vocab: Vocab) -> tuple[tokenizers.Tokenizer, _Style]:
+def _build(metadata: Mapping[str, object], vocab: Vocab) -> tuple[Merge, _Style]:
     if vocab.model == "llama":
         style = _Style(metadata, vocab, spaced=True, space_prefix=True, add_bos=True)
-        return models.scored_bpe(metadata, vocab), style
+        return partial(whole, models.scored_bpe(metadata, vocab)), style
     if vocab.model == "bert":
         bos = special_id(metadata, "cls", len(vocab.tokens))
         eos = special_id(metadata, "seperator", len(vocab.tokens))  # GGUF's own spelling
         style = _Style(metadata, vocab, add_bos=True, add_eos=True, bos=bos, eos=eos)
-        return models.word_piece(metadata, vocab), style
+        return partial(whole, models.word_piece(metadata, vocab)), style
     rule = pre_rule("gemma4" if vocab.model == "gemma4" else _pre_name(metadata))
     if rule.byte_level:
         style = _Style(metadata, vocab, byte_level=True, add_bos=rule.add_bos)
-        return models.byte_level_bpe(metadata, vocab, rule), style
+        return Words(models.byte_level_bpe(metadata, vocab, rule), rule), style
     style = _Style(metadata, vocab, spaced=True, add_bos=rule.add_bos)
-    return models.spaced_bpe(metadata, vocab, rule), style
+    return partial(whole, models.spaced_bpe(metadata, vocab, rule)), style
 
 
 def _pre_name(metadata: Mapping[str, object]) -> str:

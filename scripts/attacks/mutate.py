@@ -4,8 +4,7 @@ Each case is a number: it seeds the generator and chooses the kind, so one numbe
 signatures and times, which differ in every run. What is accepted must mean what it meant: the same content for the same
 models, and the same bytes in the volumes. Fields that a signer may fill as he likes (names, dates, numbers in a
 channel, sources, what evidence is called) may differ in a statement that was signed again.
-Cases run in a forked child with an address space of 200 MB above what the child begins with; a child that dies is a
-finding. `verify_sealift.py` must accept what we accept, and refuse what we refuse wherever it checks the rule at all.
+`verify_sealift.py` must accept what we accept, and refuse what we refuse wherever it checks the rule at all.
 """
 
 from __future__ import annotations
@@ -13,14 +12,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import random
-import resource
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +27,14 @@ from bundler.verify import Verification, verify
 from manifests.digest import Digest
 from manifests.errors import ManifestsError
 from scripts.attacks import mutations, sound
+from scripts.attacks.slices import Tell, sliced
 from scripts.attacks.sound import Bench
 from signing.errors import SigningError
 from signing.trust import TrustStore
 from tests.peers.bundles import volumes
 
-SECONDS = 1.0  # processor time of one case
-MEMORY = 200 << 20  # bytes
-SLICE = 500  # cases of one child
 REFUSALS = (BundlerError, SigningError, ManifestsError)
 FREE = ("id", "label", "channel", "sequence", "predecessor", "previous", "created", "expires", "tool", "not_after")
-Tell = Callable[[str], Any]
 
 
 def same(report: Verification, sound: Verification) -> bool:
@@ -71,7 +64,7 @@ class Case:
         self.bench, self.number = bench, number
         self.numbers = random.Random(f"sealift {number}")
         self.kind = KINDS[number % len(KINDS)]
-        self.folder = bench.folder / "case"
+        self.folder = bench.folder / f"case-{os.getpid()}"
 
     def run(self) -> str:
         """`accepted` or `refused`. Raises AssertionError for what is accepted and must not."""
@@ -251,51 +244,9 @@ LOOSER = (
 
 def run(folder: Path, cases: Sequence[int], *, tell: Tell) -> list[str]:
     """The findings, each with the number that repeats it."""
-    bench, found = Bench(folder), []
-    counts: dict[str, int] = {}
-    slowest, largest = 0.0, 0
-    fork = multiprocessing.get_context("fork")
-    for start in range(0, len(cases), SLICE):
-        here, there = fork.Pipe(duplex=False)
-        child = fork.Process(target=_child, args=(bench, cases[start : start + SLICE], there))
-        child.start()
-        there.close()
-        last = None
-        with contextlib.suppress(EOFError):
-            while True:
-                last = here.recv()
-                if last[0] == "end":
-                    largest = max(largest, last[1])
-                    continue
-                number, outcome, seconds = last
-                counts[outcome.split(":")[0]] = counts.get(outcome.split(":")[0], 0) + 1
-                slowest = max(slowest, seconds)
-                if not outcome.endswith(("accepted", "refused")):
-                    found.append(f"case {number}: {outcome}")
-        child.join()
-        if child.exitcode:
-            found.append(f"a child died with {child.exitcode} after {last}")
-        done, memory = min(start + SLICE, len(cases)), f"{largest / 1e6:.0f} MB"
-        tell(f"{done} cases: {counts}, slowest {slowest:.2f} s, {memory}, {len(found)} found")
-    return found
+    return sliced(Bench(folder), _case, cases, tell=tell)
 
 
-def _child(bench: Bench, cases: Iterable[int], out: Any) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY,) * 2)
-    bench.folder /= f"child-{os.getpid()}"
-    for number in cases:
-        case, started = Case(bench, number), time.process_time()
-        try:
-            outcome = f"{case.kind} {case.run()}"
-        except Exception as error:
-            outcome = f"{case.kind}: {type(error).__name__}: {error}"
-        seconds = time.process_time() - started
-        if seconds > SECONDS:
-            outcome = f"{case.kind}: took {seconds:.2f} s"
-        out.send((number, outcome, seconds))
-    out.send(("end", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10))
-    shutil.rmtree(bench.folder, ignore_errors=True)
-
-
-def _address_space() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+def _case(bench: Bench, number: int) -> str:
+    case = Case(bench, number)
+    return f"{case.kind} {case.run()}"

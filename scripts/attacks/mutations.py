@@ -67,7 +67,7 @@ def change(document: Any, numbers: random.Random) -> None:
     elif kind == 3 and isinstance(value, int):
         parent[key] = value + numbers.choice((-1, 1, 512, 4096, -4096, 1 << 32))
     elif kind == 4 and isinstance(value, str):
-        parent[key] = mangle(value.encode(), numbers, 1).decode("latin-1")
+        parent[key] = mangle(value.encode("utf-8", "surrogatepass"), numbers, 1).decode("latin-1")
     elif kind == 5 and isinstance(parent, list):
         parent.insert(numbers.randrange(len(parent) + 1), value)
     elif isinstance(parent, dict):

@@ -1,4 +1,4 @@
-"""`sealift` as a user runs it: the command of this checkout, in a home of its own."""
+"""`sealift` as a user runs it: this checkout's, in a home of its own, its bytecode kept as an installation has it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ class Tool:
         self.home = folder
         ours = ("SEALIFT_", "OLLAMA_")
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as an installation has its bytecode ready
+        self.environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.environment["SEALIFT_HOME"] = str(folder)
         if "SEALIFT_NATIVE_LIBRARY" in os.environ:
             self.environment["SEALIFT_NATIVE_LIBRARY"] = os.environ["SEALIFT_NATIVE_LIBRARY"]
 
     def command(self, *words: str | Path) -> list[str]:
-        return [sys.executable, str(ROOT / "sealift.py"), *map(str, words)]
+        return [sys.executable, "-c", "import sealift; sealift.main()", *map(str, words)]
 
     def run(self, *words: str | Path) -> float:
         """Seconds from start to end. Raises SystemExit with its words if it fails."""

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bundler import layout
+from bundler import layout, sha256
 from bundler.draft import Options
 from bundler.errors import BundleRefused, BundlerError, VolumeDamaged, VolumeMissing, VolumeMixed
 from manifests.errors import ManifestsError
+from native.sha256 import side_by_side
 from signing.errors import NotTrusted, SigningError
 from tests.peers.bundles import LEAF, Gap, put_model, small_gguf, tree, volumes
 from tests.peers.forgery import flip
@@ -48,7 +49,9 @@ def test_the_undamaged_bundle_is_accepted(gap: Gap) -> None:
     assert gap.verify().complete
 
 
-def test_any_flipped_bit_is_refused(gap: Gap) -> None:
+@pytest.mark.parametrize("kind", ["hashlib", "side by side"])
+def test_any_flipped_bit_is_refused(gap: Gap, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sha256, "side_by_side", side_by_side if kind == "side by side" else lambda: None)
     accepted = []
     for path in volumes(gap.medium):
         for offset in range(0, path.stat().st_size, STRIDE):

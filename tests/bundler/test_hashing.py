@@ -7,12 +7,21 @@ import io
 import os
 import random
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
 
-from bundler import hashing
+from bundler import hashing, sha256
 from bundler.hashing import DEPTH, Pipeline
+from bundler.sha256 import Hash
+
+
+class Told:
+    """A hash that passes on what it is given."""
+
+    def __init__(self, update: Callable[[memoryview], None]) -> None:
+        self.update = update
 
 
 @pytest.mark.parametrize("processors", [1, 2, 3, 4, 64])
@@ -30,10 +39,10 @@ def test_every_hash_sees_every_piece_in_order(monkeypatch: pytest.MonkeyPatch, p
     done = 0
     with Pipeline(5000) as pipeline:
         while done < len(data):
-            jobs = [hashes[0].update, slow, hashes[2].update, hashes[3].update]
+            together: list[Hash] = [hashes[0], Told(slow), hashes[2], hashes[3]]
             size = min(numbers.randint(1, 5000), len(data) - done)
             source = io.BytesIO(data[done : done + size])
-            piece = pipeline.fill(size, source.readinto, jobs)
+            piece = pipeline.fill(size, source.readinto, together)
             hashes[1].update(piece)
             pipeline.push(partial(seen.append, done))
             done += size
@@ -53,7 +62,7 @@ def test_a_buffer_is_not_filled_again_while_it_is_hashed() -> None:
         for number in range(4 * DEPTH):
             piece = pipeline.buffer(8)
             piece[:] = number.to_bytes(8, "big")
-            pipeline.start(piece, [look])
+            pipeline.start(piece, [Told(look)])
             pipeline.push()
         pipeline.flush()
     assert late == [number.to_bytes(8, "big") for number in range(4 * DEPTH)]
@@ -70,7 +79,37 @@ def test_what_fails_is_told_and_later_pieces_reach_nobody() -> None:
         for number in range(DEPTH):
             piece = pipeline.buffer(1)
             piece[0] = number
-            pipeline.start(piece, [fail])
+            pipeline.start(piece, [Told(fail)])
             pipeline.push(partial(reached.append, number))
         pipeline.flush()
     assert reached == [0, 1]
+
+
+class Together(Told):
+    """A kind that takes several at once, and notes how many."""
+
+    calls: list[tuple[int, bytes]]
+
+    @staticmethod
+    def together(hashes: Sequence[Together], piece: memoryview) -> None:
+        Together.calls.append((len(hashes), bytes(piece)))
+        for one in hashes:
+            one.update(piece)
+
+
+@pytest.mark.parametrize("processors", [1, 2, 64])
+def test_hashes_that_go_together_share_a_lane_and_a_call(monkeypatch: pytest.MonkeyPatch, processors: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+    monkeypatch.setattr(sha256, "side_by_side", lambda: Together)
+    monkeypatch.setattr(Together, "calls", [], raising=False)
+    seen: list[list[bytes]] = [[], [], [], []]
+    hashes = [Told(lambda piece: seen[0].append(bytes(piece)))]
+    hashes += [Together(lambda piece, to=to: to.append(bytes(piece))) for to in seen[1:]]  # type: ignore[misc]
+    with Pipeline(8) as pipeline:
+        for number in range(20):
+            pipeline.buffer(8)[:] = number.to_bytes(8, "big")
+            pipeline.start(pipeline.buffer(8), hashes)
+            pipeline.push()
+        pipeline.flush()
+    wanted = [number.to_bytes(8, "big") for number in range(20)]
+    assert seen == [wanted] * 4 and Together.calls == [(3, piece) for piece in wanted]

@@ -8,9 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-import typer
 
-from bundler import commands_bundle
 from bundler.draft import Options
 from bundler.errors import BundlerError, ExportRefused, GateRefused, PolicyRefused
 from bundler.export import export
@@ -22,6 +20,7 @@ from manifests.errors import ManifestsError
 from manifests.manifest import OLLAMA_PREFIX
 from manifests.name import ModelName
 from manifests.store import Store
+from sealift import build
 from signing.errors import NotTrusted, SigningError
 from tests.peers.bundles import LEAF, VOLUME, Gap, put_model, signer, small_gguf, trusting, volumes
 from tests.peers.forgery import flip, forge
@@ -258,14 +257,7 @@ def sides(gap: Gap, monkeypatch: pytest.MonkeyPatch) -> Gap:
 
 
 def call(*words: str | Path) -> None:
-    app = typer.Typer()
-
-    @app.callback()
-    def door() -> None:
-        """More than one verb, so that names are needed."""
-
-    commands_bundle.register(app)
-    app(args=["bundle", *map(str, words)], standalone_mode=False)
+    build("bundle")(args=["bundle", *map(str, words)], standalone_mode=False)
 
 
 def test_the_four_verbs(sides: Gap, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

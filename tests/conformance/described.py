@@ -13,16 +13,19 @@ STREAMS = ("text/event-stream", "application/x-ndjson")
 
 
 class Description:
-    """`document`: OpenAPI 3.0 or 3.1. `base`: what its paths leave out of ours, such as /v1."""
+    """`document`: OpenAPI 3.0 or 3.1. `base`: what its paths leave out of ours, such as /v1. `refusal`: its schema of a
+    refusal, where its routes do not describe any."""
 
-    def __init__(self, document: dict[str, Any], *, base: str = "") -> None:
-        self._document, self._base = without_nullable(document), base
+    def __init__(self, document: dict[str, Any], *, base: str = "", refusal: str = "") -> None:
+        self._document, self._base, self._refusal = without_nullable(document), base, refusal
 
     def routes(self) -> set[str]:
         return {f"{method.upper()} {path}" for path, ways in self._document["paths"].items() for method in ways}
 
     def schema(self, probe: Probe, answer: Answer) -> dict[str, Any] | None:
         """None: no body is described. Raises KeyError where the description says nothing of such an answer."""
+        if answer.status >= 400 and self._refusal:
+            return {"$ref": f"#/components/schemas/{self._refusal}"}
         path = probe.path.removeprefix(self._base)
         said = self._document["paths"][path][probe.method.lower()]["responses"][str(answer.status)]
         while "$ref" in said:

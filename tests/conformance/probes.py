@@ -9,7 +9,18 @@ from typing import Any
 
 import httpx
 
-from tests.conformance.clients.questions import GONE, HELLO, PERSON, SCHEMA, TEXTS, TOOLS, examples
+from tests.conformance.clients.questions import (
+    FUNCTION,
+    GONE,
+    HELLO,
+    PERSON,
+    QUESTION,
+    SCHEMA,
+    TEXTS,
+    TOOL,
+    TOOLS,
+    examples,
+)
 from tests.conformance.served import EMBEDDER, MODEL
 
 COLD: dict[str, Any] = {"temperature": 0, "seed": 7, "num_predict": 8}
@@ -18,6 +29,15 @@ SHORT: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_tokens": 8}
 FORM = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
 TOLD = [{"role": "user", "content": PERSON}]
 CALLING = {"messages": examples(as_text=True), "tools": TOOLS, "max_tokens": 60}
+JSON_FORM = {"type": "json_object"}
+NAMED = {"type": "function", "function": {"name": TOOL}}
+ASKED = {"model": MODEL, "temperature": 0, "input": QUESTION}
+FLAT_TOOL = {"type": "function", **FUNCTION}
+WORKED = [
+    {"role": "user", "content": [{"type": "input_text", "text": QUESTION}]},
+    {"type": "function_call", "call_id": "call_1", "name": TOOL, "arguments": '{"city": "Oslo"}'},
+    {"type": "function_call_output", "call_id": "call_1", "output": "sunny"},
+]
 CLAUDE = {"model": MODEL, "messages": HELLO, "max_tokens": 8}
 CLAUDE_TOOL = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 
@@ -75,6 +95,10 @@ def events(text: str) -> list[Any]:
     return [json.loads(line) for line in told if line != "[DONE]"]
 
 
+def _refused(name: str, path: str, body: Mapping[str, Any], status: int = 400) -> Probe:
+    return Probe(name=f"refused: {name}", route=f"POST {path}", body=body, status=status)
+
+
 def _both(name: str, route: str, body: Mapping[str, Any]) -> tuple[Probe, Probe]:
     return (
         Probe(name=name, route=route, body={**body, "stream": False}),
@@ -104,7 +128,12 @@ PROBES: tuple[Probe, ...] = (
            NATIVE | {"messages": HELLO, "logprobs": True, "top_logprobs": 2}),
     *_both("chat with tools", "POST /api/chat",
            {"model": MODEL, "messages": examples(as_text=False), "tools": TOOLS, "options": {"temperature": 0}}),
+    *_both("chat in JSON", "POST /api/chat", NATIVE | {"messages": TOLD, "format": "json"}),
+    *_both("chat with parts of a talk", "POST /api/chat", NATIVE | {"messages": [
+        {"role": "system", "content": "Be brief."}, *HELLO, {"role": "assistant", "content": "Ahoy"}]}),
     Probe(name="ps", route="GET /api/ps"),
+    Probe(name="embed a text", route="POST /api/embed",
+          body={"model": EMBEDDER, "input": TEXTS[0], "dimensions": 2, "truncate": False}),
     Probe(name="embed", route="POST /api/embed", body={"model": EMBEDDER, "input": TEXTS}),
     Probe(name="embeddings", route="POST /api/embeddings", body={"model": EMBEDDER, "prompt": TEXTS[0]}),
     *_both("create", "POST /api/create", {"model": MADE, "from": MODEL, "system": "Be brief."}),
@@ -132,16 +161,68 @@ PROBES: tuple[Probe, ...] = (
     *_both("chat completion with tools", "POST /v1/chat/completions", SHORT | CALLING),
     *_both("chat completion of a schema", "POST /v1/chat/completions",
            SHORT | {"messages": TOLD, "response_format": FORM, "max_tokens": 60}),
+    *_both("chat completion with a named tool", "POST /v1/chat/completions",
+           SHORT | CALLING | {"tool_choice": NAMED, "parallel_tool_calls": False}),
+    *_both("chat completion with tools that it may not call", "POST /v1/chat/completions",
+           SHORT | CALLING | {"tool_choice": "none", "max_tokens": 8}),
+    *_both("chat completion with functions", "POST /v1/chat/completions",
+           SHORT | {"messages": examples(as_text=True), "functions": [FUNCTION], "function_call": {"name": TOOL},
+                    "max_tokens": 60}),
+    *_both("chat completion in JSON", "POST /v1/chat/completions",
+           SHORT | {"messages": TOLD, "response_format": JSON_FORM}),
+    *_both("chat completion with everything set", "POST /v1/chat/completions",
+           {"model": MODEL, "messages": [{"role": "user", "content": [{"type": "text", "text": "Say hello."}]}],
+            "max_completion_tokens": 8, "seed": 1, "stop": ["zz"], "top_p": 0.5, "presence_penalty": 0.1, "n": 2,
+            "frequency_penalty": 0.1, "logit_bias": {"5": -100}, "user": "me", "metadata": {"a": "b"}}),
     *_both("completion", "POST /v1/completions", SHORT | {"prompt": "Once upon a time"}),
     *_both("completion with echo", "POST /v1/completions",
            SHORT | {"prompt": "Once upon a time", "echo": True, "logprobs": 2}),
+    *_both("completion with log probabilities", "POST /v1/completions",
+           SHORT | {"prompt": "Once upon a time", "logprobs": 2}),
+    *_both("completion of prompts and of ids", "POST /v1/completions", SHORT | {"prompt": [[5, 6], [7, 8]], "n": 2}),
+    Probe(name="completion, best of three", route="POST /v1/completions",
+          body=SHORT | {"prompt": ["Once", "Twice"], "best_of": 3, "n": 2, "echo": True, "temperature": 1}),
+    Probe(name="completion with usage", route="POST /v1/completions",
+          body=SHORT | {"prompt": "Once upon", "stream": True, "stream_options": {"include_usage": True}}),
     Probe(name="vectors", route="POST /v1/embeddings", body={"model": EMBEDDER, "input": TEXTS}),
+    Probe(name="vectors of ids", route="POST /v1/embeddings",
+          body={"model": EMBEDDER, "input": [[5, 6], [7]], "dimensions": 2, "encoding_format": "float"}),
+    Probe(name="vectors in base64", route="POST /v1/embeddings",
+          body={"model": EMBEDDER, "input": TEXTS, "encoding_format": "base64"}),
     *_both("response", "POST /v1/responses", {"model": MODEL, "input": HELLO, "max_output_tokens": 8}),
-    *_both("response with a tool", "POST /v1/responses",
-           {"model": MODEL, "input": "What is the weather in Oslo?", "temperature": 0, "tool_choice": "required",
-            "tools": [{"type": "function", **TOOLS[0]["function"]}]}),
+    *_both("response with a tool", "POST /v1/responses", ASKED | {"tool_choice": "required", "tools": [FLAT_TOOL]}),
+    *_both("response with a named tool", "POST /v1/responses",
+           ASKED | {"tool_choice": {"type": "function", "name": TOOL}, "tools": [FLAT_TOOL | {"strict": True}],
+                    "parallel_tool_calls": False}),
+    *_both("response after a call", "POST /v1/responses",
+           ASKED | {"input": WORKED, "tools": [FLAT_TOOL], "tool_choice": "none", "instructions": "Be brief.",
+                    "max_output_tokens": 8, "metadata": {"a": "b"}, "user": "me", "truncation": "auto"}),
+    *_both("response of a schema", "POST /v1/responses",
+           ASKED | {"input": PERSON, "text": {"format": {"type": "json_schema", "name": "person", "schema": SCHEMA,
+                                                         "strict": True}}}),
+    *_both("response in JSON", "POST /v1/responses",
+           ASKED | {"input": PERSON, "text": {"format": JSON_FORM}, "max_output_tokens": 16}),
+    *_both("response with log probabilities", "POST /v1/responses",
+           ASKED | {"include": ["message.output_text.logprobs"], "top_logprobs": 2, "max_output_tokens": 8}),
     Probe(name="unknown model of OpenAI's", route="POST /v1/chat/completions", status=404,
           body={"model": GONE, "messages": HELLO}),
+    Probe(name="unknown model by its name", route="GET /v1/models/{model}", at=f"/v1/models/{GONE}", status=404),
+    _refused("no messages", "/v1/chat/completions", {"model": MODEL, "messages": []}),
+    _refused("no model", "/v1/chat/completions", {"messages": HELLO}),
+    _refused("a wrong type", "/v1/chat/completions", SHORT | {"messages": HELLO, "temperature": "hot"}),
+    _refused("an unknown tool", "/v1/chat/completions", SHORT | {"messages": HELLO, "tool_choice": "required"}),
+    _refused("a schema that cannot be kept", "/v1/chat/completions",
+             SHORT | {"messages": HELLO, "stream": True, "response_format":
+                      {"type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {}}}}}),
+    _refused("no prompt", "/v1/completions", SHORT | {"prompt": ""}),
+    _refused("too many answers", "/v1/completions", SHORT | {"prompt": "Once", "n": 1000, "stream": True}),
+    _refused("a model without vectors", "/v1/embeddings", {"model": MODEL, "input": TEXTS}),
+    _refused("an unknown form of vectors", "/v1/embeddings",
+             {"model": EMBEDDER, "input": TEXTS, "encoding_format": "hex"}),
+    _refused("no input", "/v1/responses", {"model": MODEL, "input": []}),
+    _refused("an earlier response", "/v1/responses", ASKED | {"previous_response_id": "resp_1"}),
+    _refused("an unknown model's vectors", "/v1/embeddings", {"model": GONE, "input": TEXTS}, 404),
+    _refused("an unknown model's response", "/v1/responses", {"model": GONE, "input": "Hi", "stream": True}, 404),
     Probe(name="not built", route="POST /v1/audio/transcriptions", body={}, status=501),
     *_both("message", "POST /v1/messages", CLAUDE),
     *_both("message with a tool", "POST /v1/messages",

@@ -1,15 +1,17 @@
 """Live answers held strictly against the descriptions that Ollama and OpenAI publish.
 
 Those files are their makers' and are not kept here: `scripts/conformance --ollama-openapi FILE --openai-openapi FILE`
-reads them. What is kept, in published.json, are facts taken from them: for each probe the fields that answers have,
-their types, and which must be there. "Strictly" means: types, formats, enumerations and required fields hold, and of
-Ollama's description, which requires nothing, every field is there but those of CONDITIONAL.
+reads them. What is kept, in published.json, are facts taken from them by such a run, where all was met: for each probe
+the fields that answers have, their types, and which must be there. "Strictly" means: types, formats, enumerations and
+required fields hold, and of Ollama's description, which requires none, every field is there but those of CONDITIONAL.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from tests.conformance.probes import PROBES, Answer, Probe
 
 VECTORS = Path(__file__).with_name("published.json")
 OLLAMA = tuple(probe for probe in PROBES if probe.path.startswith("/api/") and probe.status == 200)
-OPENAI = tuple(probe for probe in PROBES if probe.path.startswith("/v1/") and probe.status == 200)
+ANTHROPIC = "/v1/messages"
+OPENAI = tuple(probe for probe in PROBES if probe.path.startswith("/v1/") and not probe.path.startswith(ANTHROPIC))
 
 # Fields that are only there when there is something to say.
 CONDITIONAL = {"thinking", "images", "tool_calls", "logprobs", "top_logprobs", "remote_model", "remote_host", "digest"}
@@ -26,14 +29,51 @@ CONDITIONAL |= {"total", "completed", "parameters", "license", "description"}
 UNDONE = {"done_reason", "total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration"}
 UNDONE |= {"eval_count", "eval_duration"}
 
-# Where the server does what OpenAI's does, and not what OpenAI's description says.
-FIRST = "no log probability stands before the first token: null, as lm-eval reads it; the description has numbers only"
-UNENDED = "a chunk that does not end the text has `finish_reason` null; the description has words only"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """Why a probe's answers differ from a description on purpose. `where`: an expression over the paths of the faults
+    that may be found, and of no other."""
+
+    where: str
+    why: str
+
+
+UNENDED = Purpose(
+    where=r"choices\[(\d+|)\]\.finish_reason",
+    why="a chunk that does not end its text has `finish_reason` `null`, as OpenAI's service sends it: clients take any "
+    "word for the end of the answer",
+)
+FIRST = Purpose(
+    where=r"choices\[0\]\.logprobs(\.(token|top)_logprobs\[0\])?|" + UNENDED.where,
+    why="no log probability stands before the first token: `null`, as OpenAI's service and vLLM have it. A number "
+    "would be counted as one, in a sum or a mean, and there is none to tell",
+)
+COUNTED = Purpose(
+    where=r"usage|" + UNENDED.where,
+    why="with `include_usage` all chunks but the last have `usage` `null`, as the description of the request says; and "
+    "`finish_reason` as above",
+)
+BASE64 = Purpose(
+    where=r"data\[(\d+|)\]\.embedding",
+    why="a vector that was asked for in base64 is a text, which OpenAI's clients ask for by default and decode; the "
+    "description of the answer has numbers only",
+)
 ON_PURPOSE = {
     "completion with echo": FIRST,
     "completion with echo, streamed": FIRST,
     "completion, streamed": UNENDED,
+    "completion with log probabilities, streamed": UNENDED,
+    "completion of prompts and of ids, streamed": UNENDED,
+    "completion with usage": COUNTED,
+    "vectors in base64": BASE64,
 }
+
+
+def meant(probe: Probe, path: str) -> bool:
+    """Whether a fault at this path is on purpose."""
+    purpose = ON_PURPOSE.get(probe.name)
+    return purpose is not None and re.fullmatch(purpose.where, path.removeprefix("$.")) is not None
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -130,3 +170,10 @@ def _seen(path: str, told: str, answer: Answer) -> bool:
     *parents, name = path.split(".")
     reached = [one for document in answer.documents for one in _reached(document, parents)]
     return bool(reached) and (told.endswith("!") or any(name in one for one in reached))
+
+
+def facts(kept: dict[str, dict[str, str]]) -> str:
+    """The text of published.json: a line for each probe, in the order of the probes."""
+    order = [probe.name for probe in PROBES if kept.get(probe.name)]
+    lines = [f" {json.dumps(name)}: {json.dumps(kept[name])}" for name in order]
+    return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -1,7 +1,8 @@
 """Runs one client script against a served store: who can run here, and what a script reported.
 
 The clients live in environments of their own, which `scripts/conformance --install` makes: build/conformance/python and
-build/conformance/node. SEALIFT_CONFORMANCE names another folder.
+build/conformance/node. A whole program (`program_NAME.py`) has one to itself, which only a run of everything makes.
+SEALIFT_CONFORMANCE names another folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tests.conformance.served import EMBEDDER, MODEL, ROOT, Served
 
 HERE = Path(__file__).parent
 CLIENTS = HERE / "clients"
-SCRIPTS = sorted([*CLIENTS.glob("python_*.py"), *CLIENTS.glob("node_*.mjs")])
+SCRIPTS = sorted([*CLIENTS.glob("python_*.py"), *CLIENTS.glob("node_*.mjs"), *CLIENTS.glob("program_*.py")])
 INSTALLED = Path(os.environ.get("SEALIFT_CONFORMANCE") or ROOT / "build" / "conformance")
 PYTHON, NODE = INSTALLED / "python", INSTALLED / "node"
 LIMIT_S = 240
@@ -34,14 +35,24 @@ class Failed(Exception):
         self.script, self.told = script, told
 
 
+def environment_of(script: Path) -> tuple[Path, str]:
+    """Where a script's client is installed, and the file that pins its versions."""
+    kind, _, name = script.stem.partition("_")
+    if kind == "program":
+        name = name.replace("_", "-")
+        return INSTALLED / name, f"{name}.txt"
+    return (NODE, "package-lock.json") if kind == "node" else (PYTHON, "requirements.txt")
+
+
 def missing(script: Path) -> str:
     """Why a script cannot run here; empty if it can. An environment of other versions than the pinned ones is none."""
-    folder, pins = (NODE, "package-lock.json") if script.suffix == ".mjs" else (PYTHON, "requirements.txt")
+    folder, pins = environment_of(script)
     if script.suffix == ".mjs" and not shutil.which("node"):
         return "needs node"
     made = folder / pins
     if not made.is_file() or made.read_bytes() != (HERE / pins).read_bytes():
-        return f"needs {folder.name} clients: scripts/conformance --install"
+        everything = script.stem.startswith("program_")
+        return f"needs {folder.name}: scripts/conformance" + ("" if everything else " --install")
     return ""
 
 
@@ -50,10 +61,10 @@ def run(script: Path, served: Served, folder: Path) -> dict[str, Any]:
     environment = {key: os.environ[key] for key in KEPT if key in os.environ} | QUIET
     environment |= {"HOME": str(folder), "SEALIFT_ADDRESS": served.url}
     environment |= {"SEALIFT_MODEL": MODEL, "SEALIFT_EMBEDDER": EMBEDDER}
-    command = [str(PYTHON / "bin" / "python"), str(script)]
+    environment["SEALIFT_NODE_MODULES"] = str(NODE / "node_modules")
+    command = [str(environment_of(script)[0] / "bin" / "python"), str(script)]
     if script.suffix == ".mjs":
         command = ["node", str(_beside_modules(folder) / script.name)]
-        environment["SEALIFT_NODE_MODULES"] = str(NODE / "node_modules")
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:

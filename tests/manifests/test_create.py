@@ -105,7 +105,7 @@ def test_projector_and_adapter_are_recognised(store: Store, tmp_path: Path) -> N
     (tmp_path / "p.gguf").write_bytes(gguf_bytes("clip"))
     make_adapter(tmp_path / "a.gguf", Gguf.open(make_model(tmp_path / "whole.gguf")))
     manifest = make(store, tmp_path, "FROM whole.gguf\nFROM p.gguf\nADAPTER a.gguf\n")
-    assert [blob.kind for blob in manifest.layers] == ["model", "projector", "adapter"]
+    assert [blob.kind for blob in manifest.layers] == ["model", "projector", "adapter", "params"]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,17 @@ def test_a_folders_template_for_tools_is_kept_beside_the_default_one(tmp_path: P
     }
 
 
+def test_the_family_of_a_folders_template_gives_its_stops(tmp_path: Path) -> None:
+    hf.write_tree(tmp_path / "tree", "qwen2")
+    (tmp_path / "tree" / "chat_template.jinja").write_text(
+        "{{ '### User:' }}{{ messages[0].content }}{{ '### Assistant:' }}"
+    )
+    manifest = make(tmp_path, "FROM tree\n", quantize="q8_0")
+    (layer,) = manifest.of_kind("params")
+    told = json.loads(Store(tmp_path / "store").read_blob(layer, limit=1 << 10))
+    assert told == {"stop": ["### System:", "### User:", "### Assistant"]}
+
+
 def test_one_file_of_safetensors_stands_for_its_folder(tmp_path: Path) -> None:
     hf.write_tree(tmp_path / "tree", "qwen2")
     assert weights(tmp_path, make(tmp_path, "FROM tree/model.safetensors\n")).architecture == "qwen2"

@@ -6,7 +6,8 @@ Tolerances. eps = 2^-24. Integer formats compute sum_k W[r,k] x'[k], x' = x roun
   minimum 2), each relative to a partial sum no larger than A = sum_k (|scale part| + |minimum part|) |x'|.
   So |error| <= (7 + cols / 32 * 2) eps A: only the additions to the accumulator are met again by every block.
 * x' against x: |x - x'| <= largest / (2 top) * (1 + 2^-10) per value, because d and top / largest are rounded
-  themselves; top is the largest |q|: 120 for weights of 4 bits with AVX-512 VNNI, else 127.
+  themselves; top is the largest |q|: 127; for weights of 4 bits with AVX-512 VNNI 120 where the largest is among the
+  first 16 of 32, and where it is not, as much up to 127 as leaves those at 120.
 Fixed point (F16 and BF16 where is_fixed): as the integer formats, with both rounded: an x by at most largest / 16382
 (1 + 2^-10) of its 32, a weight by half a step, at most 2^-13 of the largest of its 32.
 BF16 through AMX: x is split in two bfloat16, 16 bits of it; a product's 36 roundings in a block are within those of
@@ -122,6 +123,21 @@ def test_rounding_x_costs_at_most_half_a_step(kind: str, isa: int) -> None:
     step = np.repeat(np.abs(x).reshape(6, -1, 32).max(axis=-1), 32, axis=1) / (2 * top(kind, isa)) * (1 + 2.0**-10)
     error = np.abs(linear(tensor, x, isa=isa).astype(np.float64) - x.astype(np.float64) @ weights.T)
     assert np.all(error <= step @ np.abs(weights).T + bound(tensor, rounded(x, kind, isa), isa))
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("kind", FOUR_BITS)
+def test_pairs_cost_no_steps_where_the_largest_is_not_in_them(kind: str, isa: int) -> None:
+    """The first 16 of 32 columns, which may be multiplied in pairs, are below 120 / 127 of the largest; zeros among
+    them. So are the bits those of a body without pairs, but for the order of additions, and half a step is of 127."""
+    rng = np.random.default_rng(19)
+    tensor = random_tensor(kind, 21, 1024, rng)
+    blocks = rng.uniform(-1, 1, (13, 32, 32)).astype(np.float32)
+    blocks[..., :16] *= rng.choice([0, 1e-30, 0.5, 120 / 127], (13, 32, 1)).astype(np.float32)
+    blocks[..., 16 + rng.integers(16)] = rng.choice([-1, 1], (13, 32))
+    x = blocks.reshape(13, 1024)
+    assert np.array_equal(rounded(x, kind, isa), rounded(x, kind, ISAS["portable"]))
+    check_close(tensor, x, isa)
 
 
 @pytest.mark.parametrize("isa", [isa for isa in isas() if is_fixed("F16", isa)])

@@ -127,7 +127,8 @@ FOUR_BITS = ("Q4_0", "Q4_1", "Q4_K")
 
 
 def top(kind: str, isa: int) -> int:
-    """The largest |q| of an x that meets weights of this kind (`largest_q`, FIXED_LEVELS in linear_layout.h)."""
+    """The largest |q| of an x that meets weights of this kind (`largest_q`, FIXED_LEVELS in linear_layout.h): where it
+    is 120 that of the first 16 of 32, and of the others 127."""
     if kind in ("F16", "BF16"):
         return 8191
     return 120 if kind in FOUR_BITS and isa == ISAS["avx512-vnni"] else 127
@@ -172,13 +173,16 @@ def used_x(kind: str, x: NDArray[np.float32], isa: int) -> NDArray[np.float64]:
 
 
 def rounded(x: NDArray[np.float32], kind: str, isa: int) -> NDArray[np.float64]:
-    """What an integer format makes of x [n, cols]: per 32 values q * d with d = max|x| / top, in float32."""
+    """What an integer format makes of x [n, cols]: per 32 values q * d with d = max|x| / most, in float32."""
     blocks = x.reshape(len(x), -1, 32)
-    largest = np.abs(blocks).max(axis=-1, keepdims=True)
+    largest, first = (np.abs(part).max(axis=-1, keepdims=True) for part in (blocks, blocks[..., :16]))
     live = largest >= np.float32(2.0**-110)
+    most = np.full_like(largest, top(kind, isa))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        inverse = np.where(live, np.float32(top(kind, isa)) / largest, np.float32(0))
+        if top(kind, isa) < 127:
+            most = np.fmin(most * (largest / first), np.float32(127))
+        inverse = np.where(live, most / largest, np.float32(0))
         q = np.rint(blocks * inverse)
-    d = np.where(live, largest / np.float32(top(kind, isa)), np.float32(0))
+    d = np.where(live, largest / most, np.float32(0))
     product: NDArray[np.float64] = q.astype(np.float64) * d.astype(np.float64)
     return product.reshape(x.shape)

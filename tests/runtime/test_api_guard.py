@@ -87,6 +87,7 @@ def test_a_preflight_lists_what_clients_send() -> None:
     assert (status, body, headers["access-control-max-age"]) == (204, b"", "43200")
     allowed = headers["access-control-allow-headers"].lower().split(",")
     assert {"authorization", "content-type", "x-api-key", "x-stainless-retry-count"} <= set(allowed)
+    assert {"anthropic-version", "anthropic-dangerous-direct-browser-access"} <= set(allowed)
     assert "DELETE" in headers["access-control-allow-methods"] and "access-control-allow-credentials" not in headers
 
 

@@ -228,3 +228,22 @@ def test_an_answer_that_fails_ends_all_of_them_with_one_error(store: Store) -> N
     assert json.loads(last.removeprefix("data: "))["error"]["message"] == "the model fell over"
     assert response.text.count('"error"') == 1 and "[DONE]" not in response.text
     assert script.begun == script.ended == 3
+
+
+def test_keys_of_tools_and_calls_have_any_case(store: Store) -> None:
+    """As Go reads them; names of a schema's own are left as they are."""
+    upper = {"Type": "function", "FUNCTION": {"Name": "weather", "Parameters": {"properties": {"City": {}}}}}
+    call = {"Id": "c", "Function": {"NAME": "weather", "Arguments": {"City": "Paris"}}}
+    asked = {"messages": [USER, {"role": "assistant", "tool_calls": [call]}, USER], "tools": [upper]}
+    usual = {"type": "function", "function": {"name": "weather", "parameters": {"properties": {"City": {}}}}}
+    as_usual = {"id": "c", "function": {"name": "weather", "arguments": {"City": "Paris"}}}
+    expected = {"messages": [USER, {"role": "assistant", "tool_calls": [as_usual]}, USER], "tools": [usual]}
+    assert prompt_of(store, **asked) == prompt_of(store, **expected) and '"City"' in prompt_of(store, **asked)
+
+
+def test_the_type_of_shift_is_checked(store: Store) -> None:
+    response = post(store, "/api/chat", {"messages": [USER], "shift": "no"})
+    assert response.status_code == 400
+    assert response.json()["error"] == (
+        "json: cannot unmarshal string into Go struct field ChatRequest.shift of type bool"
+    )

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import threading
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,15 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from runtime.engine import guidance
 from runtime.engine.constraint import Constraint
-from runtime.engine.grammar import Matcher
+from runtime.engine.grammar import Grammars, Matcher
 from runtime.engine.sampling import Sampling
+from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused
 from runtime.events import Finish, TextDelta
 from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, load_model, read_text_side
-from tests.peers.house import Ask, Bits, House, alone, asks
+from tests.peers.house import N_CTX, Ask, Bits, House, alone, asks
 from tests.peers.model_maker import make_model
 
 WAIT = 60.0
@@ -178,6 +181,34 @@ def test_more_than_there_are_places_for_wait_for_their_grammar(model: Path) -> N
     assert len({tuple(house.out[id]) for id in range(12) if id not in (0, 5, 11)}) == 1
     assert house.loop._grammars is not None
     assert not house.loop._grammars._holding and not house.loop._grammars.waiting
+
+
+def test_others_steps_go_on_while_a_vocabulary_is_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """llguidance makes a tree of it, for a large one in half a second: by its Python classes that was one long step of
+    everybody. Counted are steps, while it does so in another thread."""
+    within, done = threading.Event(), threading.Event()
+    read = guidance.Tokens.__init__
+
+    def told_of(*arguments: Any) -> None:
+        within.set()
+        read(*arguments)
+        done.set()
+
+    monkeypatch.setattr(guidance.Tokens, "__init__", told_of)
+    words = [*(bytes([byte]) for byte in range(256)), *(index.to_bytes(3, "big") for index in range(150_000))]
+    end = frozenset({len(words) - 1})
+    grammars = Grammars(Vocabulary.of(words, special=end, ends=end), len(words), 1)
+    house = House(model)
+    house.add(0, Ask(prompt=[1], count=N_CTX - 2, sampling=Sampling(seed=0)))
+    house.turn()
+    compiled = grammars.compile(Constraint(kind="json"))
+    assert within.wait(WAIT)
+    began = len(house.out[0])
+    while house.open and not done.is_set():
+        house.turn()
+    assert len(house.out[0]) - began > 100, "the lock was held"  # while it is fought for: some 15 in 5 ms
+    assert compiled.result(WAIT).mask() is not None
+    house.drain()
 
 
 # -- the real process

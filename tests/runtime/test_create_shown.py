@@ -84,7 +84,8 @@ def test_adapters_and_projectors_are_shown_too(tmp_path: Path) -> None:
     lines = f"FROM {model}\nFROM {tmp_path / 'p.gguf'}\nADAPTER {adapter}\nSYSTEM x\n"
     manifest = create(made, NAME, request_from_modelfile(Modelfile.parse(lines.encode()), tmp_path))
     first, second = again(made, manifest)
-    assert first == second and [layer.kind for layer in manifest.layers] == ["model", "projector", "adapter", "system"]
+    kinds = [layer.kind for layer in manifest.layers]
+    assert first == second and kinds == ["model", "projector", "adapter", "system", "params"]
 
 
 def test_a_models_own_jinja_is_not_turned_into_a_layer(tmp_path: Path) -> None:

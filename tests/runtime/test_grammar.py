@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from runtime.engine.constraint import MAX_TEXT, Constraint, Kind, prepared
 from runtime.engine.grammar import Grammars, Matcher
 from runtime.engine.grammar_schema import FORMATS, MAX_DEPTH, MAX_PROPERTIES, MAX_SCHEMAS
-from runtime.engine.vocabulary import Vocabulary
+from runtime.engine.vocabulary import MARK, Vocabulary
 from runtime.errors import RequestRefused
 
 WORDS = [
@@ -47,7 +47,7 @@ NAMES = ["<s>", "</s>", "<|im_end|>", "<end-of-thought>"]
 TOKENS = (*(bytes([byte]) for byte in range(256)), *(word.encode() for word in (*WORDS, *CROSSING, *NAMES)))
 SPECIAL = frozenset(range(len(TOKENS) - len(NAMES), len(TOKENS)))
 ENDS = frozenset({len(TOKENS) - 3, len(TOKENS) - 2})
-VOCABULARY = Vocabulary(tokens=TOKENS, special=SPECIAL, ends=ENDS)
+VOCABULARY = Vocabulary.of(TOKENS, special=SPECIAL, ends=ENDS)
 N_VOCAB = len(TOKENS) + 37  # a model whose logits are wider than its tokenizer's table
 CLOSING = b'"}],'  # a random model must like these, or it never comes to an end
 
@@ -481,8 +481,15 @@ def test_what_cannot_be_told_any_more_is_no_mask() -> None:
     assert one.mask() is None and not one.complete
 
 
-@given(st.lists(st.binary(max_size=5), min_size=1), st.data())
-def test_a_vocabulary_travels_as_json(tokens: list[bytes], data: st.DataObject) -> None:
+@given(st.lists(st.binary(max_size=5), min_size=1), st.integers(1, 12), st.data())
+def test_a_vocabulary_travels_as_json_and_is_told_as_llguidance_wants_it(
+    tokens: list[bytes], n_vocab: int, data: st.DataObject
+) -> None:
     ids = st.frozensets(st.integers(0, len(tokens) - 1))
-    sent = Vocabulary(tokens=tuple(tokens), special=data.draw(ids), ends=data.draw(ids))
+    sent = Vocabulary.of(tokens, special=data.draw(ids), ends=data.draw(ids))
     assert Vocabulary.from_json(json.loads(json.dumps(sent.to_json()))) == sent
+    assert sent.names() == {id: tokens[id] for id in sent.special}
+    wanted = [(MARK if id in sent.special else b"") + token for id, token in enumerate(tokens[:n_vocab])]
+    wanted += [b""] * (n_vocab - len(wanted))
+    text, lengths = sent.marked(n_vocab)
+    assert (text, list(lengths)) == (b"".join(wanted), list(map(len, wanted)))

@@ -92,10 +92,15 @@ def test_the_counts_are_those_of_the_answers(store: Store) -> None:
                 ("sealift_generation_seconds_count", "vllm:e2e_request_latency_seconds_count", 5),
                 ("sealift_prompt_size_tokens_sum", "vllm:request_prompt_tokens_sum", prompt),
                 ("sealift_answer_size_tokens_sum", "vllm:request_generation_tokens_sum", answer),
+                ("sealift_answer_size_tokens_sum", "vllm:request_max_num_generation_tokens_sum", answer),
+                ("sealift_inference_seconds_count", "vllm:request_inference_time_seconds_count", 5),
                 ("sealift_requests_running", "vllm:num_requests_running", 0),
             ):
                 assert value(found, ours, model="demo:latest") == count, ours
                 assert value(found, theirs, model_name="demo:latest") == count, theirs
+            seconds = [value(found, f"sealift_{part}_seconds_sum") for part in ("prefill", "decode", "inference")]
+            assert seconds[0] + seconds[1] == pytest.approx(seconds[2])
+            assert {"vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"} <= {name for name, _ in found}
             assert value(found, "sealift_model_loads_total", outcome="ok") == 1
             assert value(found, "http_requests_total", handler="/api/chat", method="POST", status="200") == 3
             digest = (await client.get("/api/tags")).json()["models"]

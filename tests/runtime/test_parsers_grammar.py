@@ -46,8 +46,8 @@ def _tokenizer() -> Tokenizer:
 TOKENIZER = _tokenizer()
 IDS = range(TOKENIZER.vocab_size)
 GRAMMARS = Grammars(
-    Vocabulary(
-        tokens=tuple(map(TOKENIZER.token_bytes, IDS)),
+    Vocabulary.of(
+        TOKENIZER.table(),
         special=frozenset(filter(TOKENIZER.is_control, IDS)),
         ends=TOKENIZER.eog,
     ),

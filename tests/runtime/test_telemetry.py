@@ -56,7 +56,7 @@ def test_a_span_for_each_generation(store: Store) -> None:
     chat: dict[str, Any] = {"messages": HI, "stream": False, "options": options}
     answers = ask(
         store, spans, Script(), ("/api/chat", chat), ("/v1/completions", {"prompt": ["a", "b"]}),
-        ("/v1/chat/completions", {"messages": HI, "max_tokens": 9}),
+        ("/v1/chat/completions", {"messages": HI, "max_tokens": 9, "response_format": {"type": "json_object"}}),
     )  # fmt: skip
     ask(store, spans, Script(fail_after=1), ("/api/chat", chat))
     ask(store, spans, Script(load_error=OutOfMemory("9 and 3")), ("/api/chat", chat))
@@ -72,6 +72,7 @@ def test_a_span_for_each_generation(store: Store) -> None:
     assert first["gen_ai.response.finish_reasons"] == ("stop",)
     asked = {name: first[f"gen_ai.request.{name}"] for name in ("temperature", "top_k", "seed", "max_tokens")}
     assert asked == {"temperature": 0.5, "top_k": 7, "seed": 3, "max_tokens": 99}
+    assert [(span.attributes or {}).get("gen_ai.output.type") for span in found[:4]] == ["text", "text", "text", "json"]
     assert first["sealift.request.id"] == answers[0].headers["x-request-id"]
     assert 0 < first["gen_ai.response.time_to_first_chunk"] < 60  # type: ignore[operator]
     for span in found:

@@ -186,6 +186,16 @@ def test_limits_of_the_control_group_count(tmp_path: Path, monkeypatch: pytest.M
     (inner.parent / "memory.current").write_text("1000000\n")
     (inner.parent / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
     assert resources.memory_available() == 2_500_000
+    older = tmp_path / "cgroup" / "memory" / "d"
+    older.mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text("4:memory:/d\n0::/a/b\n")
+    (older.parent / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (older.parent / "memory.usage_in_bytes").write_text("3000000\n")
+    assert resources.memory_available() == 2_500_000
+    (older / "memory.limit_in_bytes").write_text("2000000\n")
+    (older / "memory.usage_in_bytes").write_text("1500000\n")
+    (older / "memory.stat").write_text("inactive_file 7\ntotal_inactive_file 200000\n")
+    assert resources.memory_available() == 700_000
 
 
 V1 = "cpu,cpuacct/d/cpu.cfs_"

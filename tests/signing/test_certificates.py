@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from typer.testing import CliRunner
 
+from sealift import build
 from signing.certificates import check_chain, read_pem
-from signing.commands import register
 from signing.envelope import encode, sign
 from signing.errors import MalformedTrust, NotTrusted
 from signing.keys import Signer
@@ -207,11 +206,9 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pem = b"".join(x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in LONG)
     (tmp_path / "bob.pem").write_bytes(pem)
     assert read_pem(pem) == tuple(LONG)
-    app = typer.Typer()
-    register(app)
 
     def run(*words: str) -> Any:
-        return CliRunner().invoke(app, ["trust", *words])
+        return CliRunner().invoke(build(), ["trust", *words])
 
     pub, role = str(tmp_path / "bob.pub"), ["--role", "publisher"]
     (tmp_path / "bad.pem").write_bytes(b"nothing")

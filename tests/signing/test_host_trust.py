@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import typer
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from typer.testing import CliRunner, Result
 
-from signing.commands import register
+from sealift import build
 from signing.errors import MalformedTrust, NotTrusted, SigningError, TrustConflict
 from signing.hosttrust import HostTrust
 from signing.keyring import Keyring
@@ -274,9 +273,7 @@ def test_no_host_ever_goes_back() -> None:
 
 
 def sealift(*words: str | Path) -> Result:
-    app = typer.Typer()
-    register(app)
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return CliRunner().invoke(build(), [str(word) for word in words])
 
 
 def done(*words: str | Path) -> str:

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from signing.commands import register
+from sealift import build
 from signing.errors import KeyExists, PassphraseNeeded, SigningError, TrustConflict, UnknownSigner, WrongPassphrase
 from signing.keyring import Keyring, open_signer
 from signing.keys import PublicSigner
@@ -25,9 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def sealift(*arguments: str) -> Result:
-    app = typer.Typer()
-    register(app)
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(build(), list(arguments))
 
 
 def done(*arguments: str) -> str:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from signing.commands import register
+from sealift import build
 from signing.envelope import decode, encode, sign
 from signing.errors import KeyExists, MalformedKey, TokenUnavailable, UnknownSigner, WrongPassphrase
 from signing.keyring import Keyring, open_signer
@@ -42,10 +41,8 @@ def home(token: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def add(name: str, label: str, *more: str, token: str = "office") -> Result:
-    app = typer.Typer()
-    register(app)
     words = ["key", "add-token", name, "--module", MODULE, "--token", token, "--label", label, *more]
-    return CliRunner().invoke(app, words)
+    return CliRunner().invoke(build(), words)
 
 
 @pytest.mark.parametrize(

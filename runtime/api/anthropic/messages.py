@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from runtime.api import prompts
 from runtime.api.anthropic.request import chat_of, options_of
-from runtime.api.asking import Ask, Run, client_of, ended, find_model, keep_alive_of, refuse_incapable, running
+from runtime.api.asking import Ask, Run, client_of, ended, keep_alive_of, model_of, refuse_incapable, running
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import record_now
 from runtime.api.state import Server, server_of
@@ -92,7 +92,7 @@ async def _ask(server: Server, body: Body, request: Request) -> tuple[Ask, str]:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model is required", param="model")
-    name, card = await asyncio.to_thread(find_model, server, asked)
+    name, card = await model_of(server, asked)
     chat = chat_of(body, name, card)
     calls = any(message.tool_calls for message in chat.messages)
     refuse_incapable(name, card, "chat", asked, wanted={"tools": bool(chat.tools) or calls})

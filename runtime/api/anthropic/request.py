@@ -14,7 +14,7 @@ from runtime.api import prompts
 from runtime.api.asking import THINK_LEVELS
 from runtime.api.gojson import Body
 from runtime.api.openai.fields import choice_of, form_of, openai_options
-from runtime.api.tools import Tool, checked_tools, function_tool
+from runtime.api.tools import Tool, each_once, few_tools, function_tool
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
 from runtime.errors import CapabilityMissing, RequestRefused
@@ -28,7 +28,7 @@ OTHER_BLOCKS = {"image": "vision", "document": "documents", "search_result": "se
 
 def chat_of(body: Body, name: ModelName, card: ModelCard) -> prompts.Chat:
     """Refuses what is no message, block or tool, with its path."""
-    messages = body.structs("messages", "MessageParam")
+    messages = body.structs("messages", "MessageParam", most=prompts.MAX_MESSAGES)
     if not messages:
         raise RequestRefused("messages is required", param="messages")
     system = _plain(name, body.raw("system"), "system")
@@ -142,14 +142,14 @@ def _string(block: Mapping[str, Any], key: str, path: str) -> str:
 def _tools(body: Body) -> tuple[tuple[Tool, ...], str, bool]:
     """Tools, choice (as prompts.Chat has it) and whether several calls are welcome."""
     tools = []
-    for place, one in enumerate(body.array("tools", dict, "anthropic.Tool")):
+    for place, one in enumerate(few_tools(body.array("tools", dict, "anthropic.Tool"), "tools")):
         path, kind = f"tools[{place}]", one.get("type", "custom")
         if kind != "custom":
             raise RequestRefused(
                 f"'{path}.type' is {str(kind)[:40]!r}: a hosted tool, and this server has none", param="tools"
             )
         tools.append(function_tool(one.get("name"), one.get("description"), one.get("input_schema"), path))
-    listed = checked_tools(tools, "tools")
+    listed = each_once(tools, "tools")
     choice = body.object("tool_choice")
     kind = choice.get("type", "auto")
     parallel = choice.get("disable_parallel_tool_use") is not True

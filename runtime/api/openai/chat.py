@@ -7,7 +7,6 @@ those of the content's tokens.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from runtime.api.asking import (
     Run,
     client_of,
     ended,
-    find_model,
     keep_alive_of,
     mingled,
+    model_of,
     refuse_incapable,
     together,
     top_logprobs_of,
@@ -64,12 +63,12 @@ class Reply:
 async def chat_completions(request: Request) -> Response:
     server, body = server_of(request), await body_of(request, "ChatCompletionRequest")
     asked = body.text("model").strip()
-    messages = body.structs("messages", "Message")
+    messages = body.structs("messages", "Message", most=prompts.MAX_MESSAGES)
     if not messages:
         raise RequestRefused("[] is too short - 'messages'", param="messages")
     if not asked:
         raise RequestRefused("model is required", param="model")
-    name, card = await asyncio.to_thread(find_model, server, asked)
+    name, card = await model_of(server, asked)
     use = tool_use_of(body)
     refuse_incapable(name, card, "chat", asked, wanted={"tools": bool(use.tools) or calls_tools(messages)})
     refuse_other_media(body)
@@ -84,16 +83,17 @@ async def chat_completions(request: Request) -> Response:
     )
     logprobs, top = body.flag("logprobs"), top_logprobs_of(body)
     maker = prompts.chat_maker(card, conversation)
+    options, bias = options_of(body, card, "max_completion_tokens", "max_tokens"), logit_bias_of(body)
     asks = [
         Ask(
             name=name,
             card=card,
-            options=options_of(body, card, "max_completion_tokens", "max_tokens"),
+            options=options,
             prompt=maker,
             keep_alive=keep_alive_of(body),
             logprobs=logprobs,
             top_logprobs=top if logprobs else 0,
-            logit_bias=logit_bias_of(body),
+            logit_bias=bias,
             client=client_of(request),
             place=place,
         )

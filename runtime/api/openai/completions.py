@@ -8,7 +8,6 @@ answers whose tokens were likeliest on average, and cannot be streamed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,14 +22,14 @@ from runtime.api.asking import (
     Run,
     client_of,
     ended,
-    find_model,
     keep_alive_of,
     mingled,
+    model_of,
     refuse_incapable,
     think_of,
     together,
 )
-from runtime.api.gojson import Body, dump
+from runtime.api.gojson import Body, dump, too_many
 from runtime.api.openai.fields import MAX_ANSWERS, answers_of, form_of, logit_bias_of, options_of, refuse_other_media
 from runtime.api.openai.wire import DONE, OPENAI, Frame, frame_of, sse, text_logprobs, usage_of
 from runtime.api.state import Server, server_of
@@ -59,7 +58,7 @@ async def completions(request: Request) -> Response:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model '' not found", http_status=404, param="model")
-    name, card = await asyncio.to_thread(find_model, server, asked)
+    name, card = await model_of(server, asked)
     refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(body.text("suffix"))})
     refuse_other_media(body)
     values = _prompts(body)
@@ -112,7 +111,9 @@ def _prompts(body: Body) -> list[Any]:
 def _question(value: Any, suffix: str, think: Any, form: Any, *, raw: bool) -> prompts.Completion:
     if isinstance(value, str) and value:
         return prompts.Completion(prompt=value, suffix=suffix, think=think, form=form, raw=raw and not suffix)
-    if isinstance(value, list) and value and all(type(token) is int and token >= 0 for token in value):
+    if isinstance(value, list) and len(value) > prompts.MAX_IDS:
+        raise too_many("prompt", len(value), prompts.MAX_IDS)
+    if isinstance(value, list) and set(map(type, value)) == {int} and min(value) >= 0:
         return prompts.Completion(tokens=tuple(value), form=form)
     raise RequestRefused(PROMPTS, param="prompt")
 

@@ -14,6 +14,7 @@ from runtime.api.gojson import Body, dump
 from runtime.api.tools import Tool, function_tools
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
+from runtime.engine.sampling import MAX_BIAS
 from runtime.errors import OptionRefused, RequestRefused
 from runtime.options import Options, merge
 from runtime.text.renderers import Think
@@ -60,7 +61,10 @@ def answers_of(body: Body, prompts: int = 1) -> int:
 
 def logit_bias_of(body: Body) -> dict[int, float]:
     found: dict[int, float] = {}
-    for key, value in body.object("logit_bias").items():
+    given = body.object("logit_bias")
+    if len(given) > MAX_BIAS:
+        raise OptionRefused(f'option "logit_bias" names {len(given)} tokens; at most {MAX_BIAS} are allowed')
+    for key, value in given.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and -100 <= value <= 100
         if not (key.isascii() and key.isdigit() and len(key) < 10 and number):
             raise RequestRefused("'logit_bias' must map token ids to numbers from -100 to 100", param="logit_bias")
@@ -150,11 +154,11 @@ def choice_of(value: Any, tools: tuple[Tool, ...], param: str) -> str:
 
 def allowed_tools(tools: tuple[Tool, ...], value: Mapping[str, Any], param: str) -> tuple[tuple[Tool, ...], Any]:
     listed = value.get("tools")
-    names = set()
+    known, names = _names(tools), set()
     for one in listed if isinstance(listed, list) else []:
         holder = one.get("function", one) if isinstance(one, dict) else {}
         name = holder.get("name") if isinstance(holder, dict) else None
-        if not isinstance(name, str) or name not in _names(tools):
+        if not isinstance(name, str) or name not in known:
             raise RequestRefused(f"'{param}.tools' names {str(name)[:80]!r}, which is not among the tools", param=param)
         names.add(name)
     mode = value.get("mode", "auto")

@@ -7,7 +7,6 @@ mid-stream ends in `response.failed`.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from typing import Any
@@ -21,8 +20,8 @@ from runtime.api.asking import (
     Run,
     client_of,
     ended,
-    find_model,
     keep_alive_of,
+    model_of,
     refuse_incapable,
     running,
     top_logprobs_of,
@@ -44,7 +43,7 @@ async def responses(request: Request) -> Response:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model is required", param="model")
-    name, card = await asyncio.to_thread(find_model, server, asked)
+    name, card = await model_of(server, asked)
     responses_input.refuse_state(body)
     said, use = responses_input.messages_of(body, name), responses_input.tool_use_of(body)
     calls = any(message.tool_calls for message in said)

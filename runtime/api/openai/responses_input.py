@@ -6,15 +6,16 @@ This server keeps no answers: what would refer to one is refused by name (`previ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from manifests.name import ModelName
-from runtime.api.gojson import Body
+from runtime.api.gojson import Body, too_many
 from runtime.api.openai.fields import ToolUse, chosen
 from runtime.api.openai.messages import text_of
-from runtime.api.tools import checked_tools, function_tool, tool_calls_of
+from runtime.api.prompts import MAX_MESSAGES
+from runtime.api.tools import each_once, few_tools, function_tool, tool_calls_of
 from runtime.errors import RequestRefused
 from runtime.text.message import Message
 
@@ -40,6 +41,9 @@ def messages_of(body: Body, name: ModelName) -> list[Message]:
         return [*found, Message(role="user", content=value)]
     if not isinstance(value, list) or not value:
         raise RequestRefused("'input' must be a string or a list of items, and not empty", param="input")
+    if len(value) > MAX_MESSAGES:
+        raise too_many("input", len(value), MAX_MESSAGES)
+    turns: list[list[Message]] = []
     names: dict[str, str] = {}  # of the tools that were called, by the calls' ids
     for place, item in enumerate(value):
         path = f"input[{place}]"
@@ -47,25 +51,28 @@ def messages_of(body: Body, name: ModelName) -> list[Message]:
             raise RequestRefused(f"'{path}' must be an object", param="input")
         message = _item(name, item, path, names)
         names.update((call.id, call.name) for call in message.tool_calls)
-        _append(found, message)
-    return found
+        if turns and _continues(message, turns[-1][-1]):
+            if message.content or message.thinking or message.tool_calls:
+                turns[-1].append(message)
+        else:
+            turns.append([message])
+    return found + [_turn(messages) for messages in turns]
 
 
-def _append(found: list[Message], message: Message) -> None:
-    """Thinking, text and calls that follow each other are one turn of the assistant."""
-    last = found[-1] if found else None
-    if last is None or last.role != "assistant" or message.role != "assistant":
-        found.append(message)
-        return
-    calls, begins = last.tool_calls, bool(last.content or last.tool_calls)
-    if begins and (message.content or message.thinking):
-        found.append(message)
-        return
-    found[-1] = replace(
-        last,
-        content=message.content or last.content,
-        thinking="\n\n".join(filter(None, (last.thinking, message.thinking))),
-        tool_calls=calls + tuple(replace(call, index=len(calls) + call.index) for call in message.tool_calls),
+def _continues(message: Message, last: Message) -> bool:
+    """Thinking, text and calls that follow each other, in this order, are one turn of the assistant."""
+    if last.role != "assistant" or message.role != "assistant":
+        return False
+    return not ((last.content or last.tool_calls) and (message.content or message.thinking))
+
+
+def _turn(messages: Sequence[Message]) -> Message:
+    calls = [call for message in messages for call in message.tool_calls]
+    return replace(
+        messages[0],
+        content=next((message.content for message in messages if message.content), ""),
+        thinking="\n\n".join(message.thinking for message in messages if message.thinking),
+        tool_calls=tuple(replace(call, index=place) for place, call in enumerate(calls)),
     )
 
 
@@ -105,7 +112,7 @@ def _thinking(item: Mapping[str, Any]) -> str:
 
 def tool_use_of(body: Body) -> ToolUse:
     tools = []
-    for place, one in enumerate(body.array("tools", dict, "responses.Tool")):
+    for place, one in enumerate(few_tools(body.array("tools", dict, "responses.Tool"), "tools")):
         path, kind = f"tools[{place}]", one.get("type", "function")
         if kind != "function":
             raise RequestRefused(
@@ -113,4 +120,4 @@ def tool_use_of(body: Body) -> ToolUse:
             )
         tools.append(function_tool(one.get("name"), one.get("description"), one.get("parameters"), path))
     parallel = body.flag("parallel_tool_calls", True)
-    return chosen(checked_tools(tools, "tools"), body.raw("tool_choice"), "tool_choice", parallel=parallel)
+    return chosen(each_once(tools, "tools"), body.raw("tool_choice"), "tool_choice", parallel=parallel)

@@ -1,7 +1,7 @@
 """Runs a template tree over plain values, by Go's rules.
 
-Bounds: steps, output size and depth of blocks and template calls. The only errors that come out are TemplateError and
-its kinds; each carries the line of the action that was running.
+Bounds: steps, time, output size and depth of blocks and template calls. The only errors that come out are TemplateError
+and its kinds; each carries the line of the action that was running.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from runtime.text.errors import TemplateError, TemplateLimitError
 from runtime.text.gotemplate import nodes
 from runtime.text.gotemplate.functions import FUNCTIONS, SHORT_CIRCUIT, typescript_type
 from runtime.text.gotemplate.values import JsonList, JsonMap, Struct, Value, mapping, sequence, shown, truth, type_name
+from runtime.text.patience import Deadline
+
+STEPS = 128  # between two looks at the clock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +60,7 @@ class _Run:
         self._limits = limits
         self._variables: list[tuple[str, Value]] = []
         self._steps = self._size = self._work = self._depth = 0
+        self._deadline = Deadline()
         self.line = 1
         self.out: list[str] = []
 
@@ -259,6 +263,8 @@ class _Run:
         self._steps += 1
         if self._steps > self._limits.steps:
             raise TemplateLimitError(f"took more than {self._limits.steps} steps")
+        if self._steps % STEPS == 0:
+            self._deadline.check()
 
     def _write(self, text: str) -> None:
         self._size += len(text)

@@ -1,20 +1,17 @@
-"""The verbs of this room: serve, show and prepare; run, ps and stop are in commands_ask.py, bench and eval in
-commands_measure.py, what is refused in commands_elsewhere.py. Arguments and printing only.
+"""The verb `serve`. Arguments and printing only.
 
 `transfers_factory` is set by the door (sealift.py): given a store, it makes what pulls and pushes for `serve --online`.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from runtime import commands_access, commands_ask, commands_elsewhere, commands_measure
 from runtime.errors import RequestRefused
 
 if TYPE_CHECKING:
@@ -23,18 +20,10 @@ if TYPE_CHECKING:
 
 transfers_factory: Callable[[Store], Transfers] | None = None
 
-JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
-
 
 def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
     app.command("start", hidden=True)(serve)
-    commands_ask.register(app)
-    app.command("show")(show)
-    commands_measure.register(app)
-    app.command("prepare")(prepare)
-    commands_elsewhere.register(app)
-    app.add_typer(commands_access.access_app, name="access")
 
 
 def serve(
@@ -85,8 +74,8 @@ def serve(
     ),
     read_only: bool = typer.Option(False, "--read-only", help="Refuse every request that would change the store."),
     log_format: str = typer.Option("text", show_default=False, help="Form of the log: text or json [text]."),
-    log_level: str = typer.Option(
-        "info", show_default=False, help="Least level logged: debug, info, warning or error [info]."
+    log_level: str | None = typer.Option(
+        None, help="Least level logged: debug, info, warning or error [info; debug with SEALIFT_DEBUG]."
     ),
     log_text: bool = typer.Option(False, "--log-text", help="Log the text of requests and answers too."),
     otel_endpoint: str = typer.Option(
@@ -117,7 +106,7 @@ def serve(
     if online and transfers_factory is None:
         raise RequestRefused("--online: this installation has no part that pulls and pushes")
     with closing(Spare()) as spare:  # before the imports that take long
-        from runtime import serving, told
+        from runtime import starting, told
 
         what = told.resolve(
             address, threads=threads, parallel=parallel, context_length=context_length, batch_rows=batch_rows,
@@ -128,78 +117,7 @@ def serve(
         )  # fmt: skip
         store = Store(models)
         transfers = transfers_factory(store) if online and transfers_factory is not None else None
-        serving.serve(store, what, transfers=transfers, say=_say, spare=spare)
-
-
-def show(
-    model: str = typer.Argument(help="The model to describe."),
-    license_: bool = typer.Option(False, "--license", help="Only its licence."),
-    modelfile: bool = typer.Option(False, "--modelfile", help="Only the Modelfile that makes it."),
-    parameters: bool = typer.Option(False, "--parameters", help="Only its parameters."),
-    template: bool = typer.Option(False, "--template", help="Only its prompt template."),
-    system: bool = typer.Option(False, "--system", help="Only its system message."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also its metadata and tensors."),
-    as_json: bool = JSON,
-) -> None:
-    """Show what a model of the store is. Needs no server."""
-    from manifests.store import Store
-    from runtime.card import CardBox
-    from runtime.chat.printing import facts
-    from runtime.chat.screen import say
-    from runtime.describe import describe
-
-    flags = (license_, modelfile, parameters, template, system)
-    names = ("license", "modelfile", "parameters", "template", "system")
-    chosen = [name for name, wanted in zip(names, flags, strict=True) if wanted]
-    if len(chosen) > 1:
-        raise typer.BadParameter("only one of " + ", ".join(f"--{name}" for name in names) + " may be given")
-    shown = describe(CardBox(Store()), model, verbose=verbose)
-    if as_json:
-        print(json.dumps(shown, indent=2, ensure_ascii=False))
-    elif chosen:
-        say(shown.get(chosen[0], ""))
-    else:
-        print(facts(shown, verbose=verbose), end="")
-
-
-def prepare(
-    model: list[str] = typer.Argument(help="Models of the store, or none for all of them.", default=None),
-    as_json: bool = JSON,
-) -> None:
-    """Pack models' weights for this machine, so that they load faster.
-
-    A pack is a cache beside the store, as large as the model: made again when it is damaged or another version needs
-    another one, and removed with the model. The server makes it too, after a model's first answer. A model that
-    cannot run does not stop the others; it is told, and the exit code says so.
-    """
-    from manifests.display import size_text
-    from manifests.name import ModelName
-    from manifests.store import Store
-    from runtime.packs import Packs
-
-    store = Store()
-    packs = Packs(store)
-    found: list[dict[str, Any]] = []
-    names = [ModelName.parse(text) for text in model or []] or store.names()
-    code = 0
-    for name in names:
-        try:
-            made = packs.prepare(name)
-        except Exception as error:
-            if len(names) == 1 or not hasattr(error, "exit_code"):
-                raise
-            code = code or error.exit_code
-            found.append({"model": name.short, "error": str(error)})
-            print(f"sealift: {name.short}: not packed: {error}", file=sys.stderr)
-            continue
-        found.append({"model": name.short, "made": made.made, "size": made.size, "replaced": made.why})
-        if not as_json:
-            before = f" (the one before was not good: {made.why})" if made.why else ""
-            print(f"{name.short}: {'packed' if made.made else 'has a good pack'}, {size_text(made.size)}{before}")
-    if as_json:
-        print(json.dumps(found, indent=2))
-    if code:
-        raise typer.Exit(code)
+        starting.serve(store, what, transfers=transfers, say=_say, spare=spare)
 
 
 # -- helpers
