@@ -26,6 +26,7 @@ NONCE = 16
 ROOM = 2048
 ROOM_EACH = 128
 
+MAGIC = b"age-encryption.org/v1\n"
 _STANZA = rb"-> [!-~]+(?: [!-~]+)*\n(?:[A-Za-z0-9+/]{64}\n)*[A-Za-z0-9+/]{0,63}\n"
 _HEADER = re.compile(rb"age-encryption\.org/v1\n(?:" + _STANZA + rb")+--- [A-Za-z0-9+/]{43}\n")
 _KIND = re.compile(rb"^-> ([!-~]+)", re.MULTILINE)

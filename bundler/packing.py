@@ -22,10 +22,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundler import conceal
+from bundler import agefile, conceal, layout
 from bundler.conceal import SEALED
-from bundler.errors import PackingRefused, VolumeDamaged, VolumeMissing, VolumeMixed, medium_errors
-from bundler.medium import VOLUME, VolumeReader, file_names
+from bundler.errors import (
+    BundleRefused,
+    MediumUnavailable,
+    PackingRefused,
+    VolumeDamaged,
+    VolumeMissing,
+    VolumeMixed,
+)
+from bundler.medium import VOLUME, VolumeReader, file_names, plain_size
 from manifests import canonical
 from manifests.errors import ManifestsError
 from manifests.fields import Fields
@@ -132,7 +139,7 @@ def sealed_names(folder: Path, stem: str) -> list[str]:
         for name in file_names(folder)
         if (match := VOLUME.fullmatch(name.removesuffix(SEALED))) and match["stem"] == stem
     }
-    count = max(found, default=0) + 1
+    count = max([*found, *_on_the_sheet(folder, stem)], default=0) + 1
     names = [volume_name(stem, i, count, i == 0 and not found.get(0, SEALED).endswith(SEALED)) for i in range(count)]
     for index, name in enumerate(names):
         if index not in found:
@@ -142,6 +149,16 @@ def sealed_names(folder: Path, stem: str) -> list[str]:
     return names
 
 
+def _on_the_sheet(folder: Path, stem: str) -> list[int]:
+    """Numbers of volumes on the sheet beside them, which knows how many there are; nobody vouches for it."""
+    try:
+        with VolumeReader(folder / (stem + layout.SHEET_SUFFIX), sealed=False) as sheet:
+            text = sheet.read(min(sheet.size, MAX_PACKING), "the sheet").decode("utf-8", "replace")
+    except (BundleRefused, MediumUnavailable):
+        return []
+    return [int(number) for number in re.findall(re.escape(stem) + r"\.v([0-9]{3,4})\.tar", text)]
+
+
 def sealed_stems(folder: Path) -> list[str]:
     """Of all that is encrypted in a folder."""
     names = [name for name in file_names(folder) if name.endswith(SEALED)]
@@ -149,8 +166,11 @@ def sealed_stems(folder: Path) -> list[str]:
 
 
 def of_folder(folder: Path, stem: str, progress: Progress | None = None) -> PackingList:
-    """Made from the files themselves: reads all of them. Raises VolumeMissing, VolumeMixed, MediumUnavailable."""
+    """Made from the files themselves: reads all of them. Raises VolumeMissing, VolumeMixed, MediumUnavailable, and
+    VolumeDamaged for what is no age file."""
     names = sealed_names(folder, stem)
+    for name in names:
+        plain_size(folder / name)
     files = tuple(_measure(folder / name, progress) for name in names)
     clear = int(not names[0].endswith(SEALED))
     return PackingList(stem=stem, clear=clear, files=files, identity=read_identity(folder, stem))
@@ -171,10 +191,10 @@ def _measure(path: Path, progress: Progress | None) -> tuple[int, str]:
 def read_identity(folder: Path, stem: str) -> bytes:
     """The file that a passphrase opens, beside the volumes; b"" where there is none."""
     path = folder / (stem + conceal.LOCKED)
-    if not path.is_file():
+    if not path.exists():
         return b""
-    with medium_errors(path), path.open("rb") as stream:
-        data = stream.read(MAX_IDENTITY + 1)
-    if len(data) > MAX_IDENTITY:
-        raise PackingRefused(f"{path.name}: more than {MAX_IDENTITY:,} bytes")
+    with VolumeReader(path, sealed=False) as file:
+        data = file.read(min(file.size, MAX_IDENTITY + 1), "the identity")
+    if len(data) > MAX_IDENTITY or not data.startswith(agefile.MAGIC):  # it is given away: nothing else may be
+        raise PackingRefused(f"{path.name}: no identity under a passphrase", hint="take it away")
     return data

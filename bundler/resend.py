@@ -74,7 +74,14 @@ def _source(slip: Slip, volumes: Path | None, store: Store | None, progress: Pro
     if volumes is None:
         return _Again(store or Store(), slip.id)
     sealed = _Encrypted(volumes, slip.id)
-    return sealed if sealed.names else _Listed.find(volumes, slip.id, progress) or _Folder(volumes, slip.id)
+    if sealed.names:
+        return sealed
+    try:
+        return _Folder(volumes, slip.id)
+    except VolumeMissing:
+        if not packing.sealed_stems(sealed.folder):
+            raise
+    return _Listed.find(sealed.folder, slip.id, progress)
 
 
 def _write(source: Source, want: Want, out: Path, name: str, number: int, progress: Progress) -> Path:
@@ -149,15 +156,17 @@ class _Listed:
         self.folder, self.id, self.told, self._packing = folder, found.id, found.encode(), found
 
     @classmethod
-    def find(cls, path: Path, identity: str, progress: Progress) -> _Listed | None:
-        """The one whose packing list has this id."""
-        folder = path if path.is_dir() else path.parent
+    def find(cls, folder: Path, identity: str, progress: Progress) -> _Listed:
+        """The one whose packing list has this id. Raises VolumeMissing."""
         for stem in packing.sealed_stems(folder):
             with contextlib.suppress(BundleRefused):  # not all of them here: then it cannot be this one
                 found = shards.packing_list(folder, stem) or packing.of_folder(folder, stem, progress)
                 if found.id == identity:
                     return cls(folder, found)
-        return None
+        raise VolumeMissing(
+            f"{folder}: not the encrypted volumes that the slip asks for",
+            hint="encrypted again, a bundle is other bytes: name the folder of that very export",
+        )
 
     def name(self, index: int) -> str:
         if index >= len(self._packing.names):

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, carried, layout, mend, packing, parts, shards
+from bundler import approvals, carried, layout, mend, packing, parity, parts, shards
 from bundler.conceal import LOCKED, SEALED
-from bundler.errors import BadRequest, VolumeMixed, medium_errors
+from bundler.errors import BadRequest, BundleRefused, MediumUnavailable, VolumeMixed, medium_errors
 from bundler.medium import PARITY, VOLUME, file_names, plain_size
 from bundler.pace import Pace
 from bundler.packing import PackingList
@@ -198,9 +198,17 @@ def listed(path: Path, progress: Progress | None = None) -> Listed | None:
     told, spare, approved = ([name for name in bundle.names if kind.fullmatch(name)]
                              for kind in (carried.NAME, PARITY, approvals.NAME))  # fmt: skip
     volumes = [name for name in found.names if name in bundle.names]
-    names = (packing.MEMBER, *told, *volumes, *(spare if known else ()), *approved)
+    spare = [name for name in spare if known and _is_parity_of(bundle.folder / name, known.id)]
+    names = (packing.MEMBER, *told, *volumes, *spare, *approved)
     missing = tuple(name for name in found.names if name not in volumes)
     return Listed(folder=bundle.folder, packing=found, fresh=known is None, names=names, missing=missing)
+
+
+def _is_parity_of(path: Path, identity: str) -> bool:
+    try:
+        return parity.open_parity(path).id == identity
+    except (BundleRefused, MediumUnavailable):
+        return False
 
 
 def send(

@@ -34,7 +34,8 @@ from bundler.send import Listed, Outgoing, listed, outgoing
 K = 96  # data symbols of a block: coding costs time in proportion to the parity symbols, not to their share
 GROUP = 32  # blocks that share a burst: 320 packets in a row may be lost at 10 %
 BEAT = 1.0  # seconds between heartbeats
-HEAD_EVERY = 2.0  # seconds, and at most a fiftieth of the rate, between two copies of the head
+HEAD_EVERY = 2.0  # seconds, and at most a fiftieth of the rate, between two copies of the head; at first fewer:
+HEAD_FIRST = 0.1
 LAST_BEATS = 10
 SEGMENTS = 40  # datagrams given to the kernel at once, at most, and at most so many bytes:
 SEGMENT_BYTES = 60_000
@@ -136,6 +137,7 @@ class _Sender:
         self._batch = int(max(1, min(SEGMENTS, SEGMENT_BYTES // length, rate * SLICE / 8 / length)))
         self._turn = self.sequence = self.bytes = 0
         self._beat = self._head = float("-inf")
+        self._every = HEAD_FIRST
         self._checks: dict[str, Future[None] | None] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -180,8 +182,8 @@ class _Sender:
         name, file = self._files[0]
         head = self._bundle.head
         size = head + sum(self._size(other) for other, _ in self._told)
-        if file[0] in (What.VOLUME, What.SEALED) and now - self._head >= max(HEAD_EVERY, size * 8 * 50 / self._rate):
-            self._head = now
+        if file[0] in (What.VOLUME, What.SEALED) and now - self._head >= max(self._every, size * 8 * 50 / self._rate):
+            self._head, self._every = now, min(2 * self._every, HEAD_EVERY)
             for other, small in self._told:  # first: it may say who counts for this very bundle
                 for first, _ in self._groups(other):
                     self._send(self._prepare(other, small, first, GROUP))

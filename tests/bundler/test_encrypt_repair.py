@@ -20,7 +20,15 @@ from hypothesis import strategies as st
 
 from bundler import packing, parity, parts, seal, slip
 from bundler.draft import Options
-from bundler.errors import BundleRefused, BundlerError, CannotDecrypt, PackingRefused, RepairImpossible, VolumeMixed
+from bundler.errors import (
+    BundleRefused,
+    BundlerError,
+    CannotDecrypt,
+    PackingRefused,
+    RepairImpossible,
+    VolumeMissing,
+    VolumeMixed,
+)
 from bundler.packing import PackingList
 from bundler.receive import watch
 from bundler.repair import repair, survey
@@ -36,6 +44,7 @@ from tests.peers.forgery import flip
 
 pyrage = pytest.importorskip("pyrage", reason="needs the extra `encrypt`")
 SIZE = 112 << 10
+SECRET = b"age-encryption.org/v1\n-> scrypt, of an identity"
 ROOT = Path(__file__).parents[2]
 
 
@@ -309,15 +318,13 @@ def test_a_medium_that_changes_bytes_gets_no_parity(identity: tuple[Path, str], 
 def test_a_lost_identity_under_a_passphrase_comes_back(identity: tuple[Path, str], tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """Whoever loses it loses all; so each parity volume has it, and it is no secret that the medium did not have."""
-    gap = copied(
-        export(tmp_path / "made", identity[1], hidden=True, locked=b"under a passphrase"), tmp_path, monkeypatch
-    )
+    gap = copied(export(tmp_path / "made", identity[1], hidden=True, locked=SECRET), tmp_path, monkeypatch)
     (path,) = gap.medium.glob("*.identity.age")
     for spoil in (path.unlink, lambda: path.write_bytes(b"under another one.")):
         spoil()
         (damage,) = repair(gap.medium).damaged
         assert damage.name == path.name
-        assert repair(gap.medium, gap.medium).written == (path,) and path.read_bytes() == b"under a passphrase"
+        assert repair(gap.medium, gap.medium).written == (path,) and path.read_bytes() == SECRET
     path.unlink()
     files(gap.medium)[0].unlink()
     assert len(repair(gap.medium, gap.root / "out").written) == 2
@@ -424,6 +431,16 @@ def test_whole_volumes_beyond_the_parity(made: Gap, gap: Gap) -> None:
         shutil.copy(path, gap.medium)
     repair(gap.medium, gap.medium)
     assert whole(made, gap)
+
+
+def test_another_encryption_is_no_source(made: Gap, gap: Gap, identity: tuple[Path, str]) -> None:
+    for path in sorted(gap.medium.glob("*.age"))[1:4]:
+        flip(path, 9000)
+    with pytest.raises(RepairImpossible) as caught:
+        repair(gap.medium)
+    other = export(gap.root / "other", identity[1], hidden=True)
+    with pytest.raises(VolumeMissing, match="not the encrypted volumes"):
+        resend(caught.value.slip, gap.root / "again", volumes=other.medium)
 
 
 def test_what_is_sent_again_was_compared_first(made: Gap, gap: Gap) -> None:

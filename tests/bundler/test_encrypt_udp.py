@@ -33,6 +33,7 @@ from tests.peers.forgery import flip
 
 pyrage = pytest.importorskip("pyrage", reason="needs the extra `encrypt`")
 ENOUGH = 64 << 20  # bytes
+SECRET = b"age-encryption.org/v1\n-> scrypt, of an identity"
 
 
 @pytest.fixture(scope="module")
@@ -187,13 +188,13 @@ def test_another_run_of_both_ends_goes_on(made: Gap, far: Closed) -> None:
 
 def test_what_is_under_a_passphrase_travels_with_the_list(tmp_path: Path, far: Closed, identity: tuple[Path, str],
                                                           keys: Keys) -> None:  # fmt: skip
-    sealing = Sealing(recipients=(identity[1],), locked=(identity[1], b"an identity that a passphrase opens"))
+    sealing = Sealing(recipients=(identity[1],), locked=(identity[1], SECRET))
     gap = exported(tmp_path / "made", sealing, parity=None)
     far.collect, far.keys = True, None
     assert far.run(gap.medium) == 0
     (folder,) = far.folders()
     (path,) = folder.glob("*.identity.age")
-    assert path.read_bytes() == b"an identity that a passphrase opens"
+    assert path.read_bytes() == SECRET
 
 
 def test_a_damaged_volume_is_not_sent(made: Gap, far: Closed) -> None:
@@ -212,6 +213,25 @@ def test_a_damaged_volume_is_not_sent(made: Gap, far: Closed) -> None:
         parity.unlink()
     with pytest.raises(VolumeMissing):
         bundle_of(stick)
+
+
+def test_the_last_volume_is_missed_too(identity: tuple[Path, str], tmp_path: Path) -> None:
+    """The sheet knows how many there are. And nothing but what is encrypted is ever given away."""
+    gap = exported(tmp_path / "made", Sealing(recipients=(identity[1],)), parity=None)
+    last = sorted(gap.medium.glob("*.age"))[-1]
+    last.unlink()
+    with pytest.raises(VolumeMissing, match=last.name):
+        bundle_of(gap.medium)
+    (tmp_path / "private").write_bytes(b"of this host")
+    last.symlink_to(tmp_path / "private")
+    with pytest.raises(BundleRefused, match="not an age file"):
+        bundle_of(gap.medium)
+    shutil.copy(sorted(gap.medium.glob("*.age"))[0], tmp_path / "other")
+    last.unlink()
+    shutil.copy(tmp_path / "other", last)
+    (gap.medium / f"{last.name.partition('.')[0]}.identity.age").symlink_to(tmp_path / "private")
+    with pytest.raises(BundleRefused, match="no identity under a passphrase"):
+        bundle_of(gap.medium)
 
 
 # -- strangers and limits
@@ -283,6 +303,26 @@ def test_a_forger_opens_no_more_files_than_are_allowed(far: Closed) -> None:
             receiver.take(forged(**(usual | more)))
         (folder,) = far.folders()
         assert len(list(folder.iterdir())) <= 1 + 2 * 600
+
+
+def test_scattered_pieces_have_a_bound(far: Closed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs memory and a note on the disk; what would be one too many has to come again."""
+    monkeypatch.setattr("bundler.arriving.MAX_RANGES", 50)
+    far.collect, far.keys = True, None
+    one = PackingList(stem="sealed-7f3c91ab", clear=0, files=((ENOUGH // 2, "ab" * 32),))
+    with far.rooms() as rooms, Receiver(rooms) as receiver:
+        for packet in announced(one):
+            receiver.take(packet)
+        shape = {"what": What.SEALED, "id": bytes.fromhex(one.id), "size": ENOUGH // 2, "k": 1, "m": 0}
+        for number in range(200):
+            receiver.take(forged(**shape, block=2 * number, payload=noise(256)))
+            receiver.take(forged(**shape, block=3 * number, payload=noise(8)))
+        (file,) = receiver._files.values()
+        assert file is not None and len(file.have) == 50
+        receiver.take(forged(**shape, block=1, payload=noise(256)))
+        assert len(file.have) == 49, "what joins others is taken"
+        (notes,) = far.folders()[0].glob("*.map.tmp")
+        assert notes.stat().st_size == 51 * 16
 
 
 def test_who_is_not_trusted_is_dropped_as_soon_as_he_is_known(made: Gap, far: Closed) -> None:
