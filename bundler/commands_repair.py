@@ -61,7 +61,7 @@ def repair_(
         hand_out(error, slip, qr, as_json)
         raise
     if report.written:
-        recorded("repair", {"bundle": report.id, "restored": len(report.written)})
+        recorded("repair", {"packing" if report.sealed else "bundle": report.id, "restored": len(report.written)})
     if as_json:
         print_json(report.as_dict())
     else:

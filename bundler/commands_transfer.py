@@ -74,6 +74,7 @@ def send_(
 def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int, as_json: bool) -> None:
     from bundler import udp_link, udp_send
     from bundler.commands_custody import recorded
+    from bundler.send import Listed
     from bundler.sizes import show_size
 
     host, port = udp_link.parse_address(udp, "--udp")
@@ -84,12 +85,13 @@ def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int,
         report = udp_send.radiate(
             bundle, link, rate=bits, m=m, symbol=symbol, repeat=repeat, progress=counted(progress, folder)
         )
-    recorded("send", {"bundle": report.id, "datagrams": report.packets, "to": udp})
+    what = "packing" if isinstance(bundle, Listed) else "bundle"
+    recorded("send", {what: report.id, "datagrams": report.packets, "to": udp})
     if as_json:
         print_json(report.as_dict())
         return
     took = f"{report.seconds:.1f} s, {report.bytes * 8e-6 / max(report.seconds, 1e-9):.1f} Mbit/s"
-    print(f"bundle {report.id}: {report.packets:,} datagrams, {show_size(report.bytes)} in {took}")
+    print(f"{what} {report.id}: {report.packets:,} datagrams, {show_size(report.bytes)} in {took}")
     say("whether they arrived is known on the other side only")
     for name in report.missing:
         say(f"not sent, since it is not here: {name}")

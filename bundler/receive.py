@@ -131,6 +131,8 @@ class Watch:
         elif kind == parts.MARK:
             return self._part(path)
         elif kind == parity.MARK and PARITY.fullmatch(path.name):
+            if first[tar.BLOCK :].startswith(parity.OF_SEALED.encode()) and not self._of(path.name.partition(".p")[0]):
+                return False
             found = parity.open_parity(path)
             if found.sealed:
                 homes, seen = self._homes(PackingList.decode(found.told))
@@ -158,8 +160,11 @@ class Watch:
     def _homes(self, listed: PackingList) -> tuple[list[Room], bool]:
         """Where what belongs to a packing list may be of use; and whether a volume came that could be read here, since
         before it cannot be told."""
-        mine = [room for room in self._rooms if room.id[:8] == listed.stem[-8:]]
+        mine = self._of(listed.stem)
         return [room for room in mine if not room.closed and room.fits(listed)], bool(mine)
+
+    def _of(self, stem: str) -> list[Room]:
+        return [room for room in self._rooms if room.id[:8] == stem[-8:]]
 
     def _sealed(self, path: Path) -> None:
         """A volume that is encrypted. Raises CannotDecrypt."""
