@@ -278,18 +278,26 @@ class Room:
 
     def _restore_sealed(self, leader: Path, lent: Sequence[Path]) -> None:
         """Beside first: each restored volume is compared with the statement, inside, before it takes a place here."""
-        scratch = self.folder / SCRATCH
+        scratch, came = self.folder / SCRATCH, dict(self.damaged)
         try:
             report = repair(leader, scratch)
             for path in lent:
                 path.unlink()
-            for path in report.written:
-                match = VOLUME.fullmatch(path.name.removesuffix(SEALED))
-                if match:
-                    self.take_volume(path, int(match["number"]))
+            found = [(path, VOLUME.fullmatch(path.name.removesuffix(SEALED))) for path in report.written]
+            wrong = [error for path, match in found if match and (error := self._try(path, int(match["number"])))]
+            if wrong:
+                raise wrong[0]
             self.say("repaired", names=[path.name for path in report.written])
         finally:
+            self.damaged = {name: path for name, path in came.items() if name in self.missing()}
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _try(self, path: Path, index: int) -> BundlerError | None:
+        try:
+            self.take_volume(path, index)
+        except BundlerError as error:
+            return error
+        return None
 
     def _finish(self) -> None:
         """The law's order, from its first step on. What is wrong is told; what was only damaged may come again."""
