@@ -61,7 +61,8 @@ class SealedRoom(Room):
     @property
     def claims(self) -> int:
         """Bytes that it takes, or is still to take."""
-        return 0 if self._gone or self._dropped else self._announced + sum(self._parity.values())
+        gone = self._gone or self._dropped or (self.state == "done" and not self._rooms.collects)
+        return 0 if gone else self._announced + sum(self._parity.values())
 
     def look(self) -> None:
         """Whether its files are still here: imported, they went; collected, somebody may have taken them away."""
