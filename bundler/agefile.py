@@ -26,6 +26,7 @@ NONCE = 16
 ROOM = 2048
 ROOM_EACH = 128
 
+MAGIC = b"age-encryption.org/v1\n"
 _STANZA = rb"-> [!-~]+(?: [!-~]+)*\n(?:[A-Za-z0-9+/]{64}\n)*[A-Za-z0-9+/]{0,63}\n"
 _HEADER = re.compile(rb"age-encryption\.org/v1\n(?:" + _STANZA + rb")+--- [A-Za-z0-9+/]{43}\n")
 _KIND = re.compile(rb"^-> ([!-~]+)", re.MULTILINE)
@@ -61,6 +62,11 @@ def _plain_size(name: str, rest: int) -> int:
     if rest < TAG or 0 < last < TAG:
         raise VolumeDamaged(name, max(0, rest), "the encrypted file is cut off")
     return rest - TAG * (full + (last > 0))
+
+
+def most_overhead(plain: int) -> int:
+    """At most so many bytes more than `plain` has a file that is read."""
+    return MAX_HEADER + NONCE + TAG * (plain // CHUNK + 1)
 
 
 def overhead(plain: int, recipients: int) -> int:

@@ -14,9 +14,11 @@ from bisect import bisect_right
 
 from bundler.errors import BundlerError, medium_errors
 from bundler.fec import Geometry
-from bundler.rooms import Room
+from bundler.room import Room
 
 _NOTE = struct.Struct(">QQ")
+MAX_RANGES = 1 << 18  # of one file: what would be one more has to come again
+SMALL, MIN_SYMBOL = 1 << 20, 256  # bytes: smaller symbols are taken of small files only, since each may cost a note
 
 
 class Ranges:
@@ -33,9 +35,15 @@ class Ranges:
             first, end = min(first, self._starts[low]), max(end, self._ends[high - 1])
         self._starts[low:high], self._ends[low:high] = [first], [end]
 
+    def touches(self, first: int, end: int) -> bool:
+        return bisect_right(self._ends, first - 1) < bisect_right(self._starts, end)
+
     def has(self, first: int, end: int) -> bool:
         at = bisect_right(self._starts, first) - 1
         return at >= 0 and self._ends[at] >= end
+
+    def __len__(self) -> int:
+        return len(self._starts)
 
     @property
     def total(self) -> int:
@@ -66,9 +74,12 @@ class Arriving:
                     self.have.add(first, end)
 
     def takes(self, geometry: Geometry) -> bool:
-        return not self.settling and geometry.size == self.size
+        fits = geometry.symbol >= MIN_SYMBOL or self.size <= SMALL
+        return fits and not self.settling and geometry.size == self.size
 
     def write(self, offset: int, data: bytes) -> None:
+        if len(self.have) >= MAX_RANGES and not self.have.touches(offset, offset + len(data)):
+            return
         with medium_errors(self.path):
             done = 0
             while done < len(data):
@@ -88,6 +99,10 @@ class Arriving:
         except BundlerError:
             self.path.unlink(missing_ok=True)
             raise
+
+    @property
+    def is_open(self) -> bool:
+        return self._file >= 0
 
     def close(self) -> None:
         for handle in (self._file, self._out):

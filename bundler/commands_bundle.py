@@ -42,6 +42,7 @@ from bundler.printing import (
 
 if TYPE_CHECKING:
     from bundler.importer import ImportReport
+    from bundler.seal import Keys
     from manifests.name import ModelName
     from manifests.store import Store
 
@@ -204,7 +205,7 @@ def verify_(
             )
     except (VolumeDamaged, VolumeMissing, MediumUnavailable) as error:
         if slip is not None:
-            _write_slip(folder, slip, as_json)
+            _write_slip(folder, slip, as_json, keys)
         error.hint = error.hint or "sealift bundle repair FOLDER looks at all of it, and says what to send again"
         raise
     if as_json:
@@ -214,14 +215,14 @@ def verify_(
         print_verification(report)
 
 
-def _write_slip(folder: Path, slip: Path, as_json: bool) -> None:
+def _write_slip(folder: Path, slip: Path, as_json: bool, keys: Keys | None) -> None:
     from bundler.commands_repair import hand_out
     from bundler.errors import RepairImpossible
     from bundler.repair import survey
 
     try:
         with bar("looking at all volumes") as progress:
-            survey(folder, progress=counted(progress, folder))
+            survey(folder, keys=keys, progress=counted(progress, folder))
     except RepairImpossible as error:
         hand_out(error, slip, None, as_json)
 

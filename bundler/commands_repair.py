@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from bundler.inputs import JSON
+from bundler.inputs import IDENTITY, JSON, load_identity
 from bundler.printing import bar, counted, print_json, say
 
 if TYPE_CHECKING:
@@ -32,12 +32,16 @@ def repair_(
     in_place: bool = typer.Option(False, "--in-place", help="Replace the damaged volumes where they lie."),
     slip: Path = SLIP,
     qr: Path = QR,
+    identity: Path = IDENTITY,
     as_json: bool = JSON,
 ) -> None:
     """Restore lost and damaged volumes from parity volumes, and from parts that were sent again.
 
     Without -o and --in-place it only looks. Where more is lost than can be restored, it prints a resend slip: carry
     it to the connected side as text or QR symbol, and give it to `bundle resend` there.
+
+    Encrypted volumes are restored as they were, still encrypted, and that needs no identity. With one, what is restored
+    is also compared with the statement, inside; and where there is no parity, the slip names what is damaged.
 
     What is restored has the hashes of the statement. Who signed is not judged here: verify afterwards. Exit codes:
     0 whole, restorable or restored, 1 more is lost than can be restored (what is missing is listed).
@@ -49,14 +53,15 @@ def repair_(
     if out is not None and in_place:
         raise BadRequest("-o and --in-place: only one of them")
     place = (folder if folder.is_dir() else folder.parent) if in_place else out
+    keys = load_identity(identity)
     try:
         with bar("repairing") as progress:
-            report = repair(folder, place, progress=counted(progress, folder))
+            report = repair(folder, place, keys=keys, progress=counted(progress, folder))
     except RepairImpossible as error:
         hand_out(error, slip, qr, as_json)
         raise
     if report.written:
-        recorded("repair", {"bundle": report.id, "restored": len(report.written)})
+        recorded("repair", {"packing" if report.sealed else "bundle": report.id, "restored": len(report.written)})
     if as_json:
         print_json(report.as_dict())
     else:
@@ -95,6 +100,8 @@ def _print(report: RepairReport) -> None:
         print("all volumes are whole")
     elif not report.written:
         print("all of it can be restored: add --in-place, or -o FOLDER")
+    if report.sealed and not report.inside:
+        say("what is inside was not looked at: sealift bundle verify --identity FILE")
 
 
 def resend_(
@@ -110,7 +117,8 @@ def resend_(
 ) -> None:
     """Write just what a resend slip asks for: whole volumes, or parts of them.
 
-    Put it beside the other volumes on the isolated side: `bundle repair` and `bundle receive` take it in.
+    Put it beside the other volumes on the isolated side: `bundle repair` and `bundle receive` take it in. Of encrypted
+    bundles --from is needed, since only these very volumes are the ones that the slip asks for.
     A slip may be typed by hand, or be the text of its QR symbols. Exit codes: 0 written, 1 the slip or the bundle is
     not right, 4 a folder cannot be read or written.
     """

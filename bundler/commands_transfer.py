@@ -74,20 +74,24 @@ def send_(
 def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int, as_json: bool) -> None:
     from bundler import udp_link, udp_send
     from bundler.commands_custody import recorded
+    from bundler.send import Listed
     from bundler.sizes import show_size
 
     host, port = udp_link.parse_address(udp, "--udp")
     bits, m, symbol = udp_send.parse_rate(rate), udp_send.parity_symbols(fec), udp_send.symbol_size(mtu)
+    with bar("hashing") as progress:
+        bundle = udp_send.bundle_of(folder, counted(progress, folder))
     with bar("sending") as progress, udp_link.UdpLink(host, port) as link:
         report = udp_send.radiate(
-            folder, link, rate=bits, m=m, symbol=symbol, repeat=repeat, progress=counted(progress, folder)
+            bundle, link, rate=bits, m=m, symbol=symbol, repeat=repeat, progress=counted(progress, folder)
         )
-    recorded("send", {"bundle": report.id, "datagrams": report.packets, "to": udp})
+    what = "packing" if isinstance(bundle, Listed) else "bundle"
+    recorded("send", {what: report.id, "datagrams": report.packets, "to": udp})
     if as_json:
         print_json(report.as_dict())
         return
     took = f"{report.seconds:.1f} s, {report.bytes * 8e-6 / max(report.seconds, 1e-9):.1f} Mbit/s"
-    print(f"bundle {report.id}: {report.packets:,} datagrams, {show_size(report.bytes)} in {took}")
+    print(f"{what} {report.id}: {report.packets:,} datagrams, {show_size(report.bytes)} in {took}")
     say("whether they arrived is known on the other side only")
     for name in report.missing:
         say(f"not sent, since it is not here: {name}")
@@ -110,6 +114,12 @@ def receive_(
     ),
     repair: bool = typer.Option(True, "--repair/--no-repair", help="Use parity volumes where something stays missing."),
     interval: float = typer.Option(2.0, "--interval", min=0.1, max=3600, help="Seconds between two looks."),
+    limit: str | None = typer.Option(
+        None,
+        "--limit",
+        help="With --udp: take encrypted bundles too, of at most so much together, such as 100GB.",
+        show_default=False,
+    ),
     identity: Path = IDENTITY,
     trust: Path = TRUST,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object for each event, for scripts."),
@@ -119,15 +129,24 @@ def receive_(
     It may take weeks. Files are checked as they come. Several bundles may arrive at once; other files are left alone,
     and the drop folder is never changed. Stop it at any time: the next run remembers.
 
+    Encrypted volumes stay encrypted. Through a diode nobody can be judged before an encrypted volume is whole, so they
+    are taken with --limit alone; without an identity they are collected with -o, and what is inside is not checked.
+
     Exit codes of --once: 0 all that was seen is in, 1 something was refused or damaged, 3 a bundle is not trusted,
     4 something is still missing, or encrypted for others.
     """
     from bundler.errors import BadRequest
     from bundler.receive import watch as run
+    from bundler.sizes import parse_size
 
     if (watch is None) == (udp is None):
         raise BadRequest("from where? Give --watch FOLDER, or --udp ADDRESS:PORT")
-    with _rooms(out, trust, repair, as_json, load_identity(identity)) as rooms:
+    if limit is not None and udp is None:
+        raise BadRequest("--limit goes with --udp")
+    most = parse_size(limit) if limit else None
+    if limit and most is None:
+        raise BadRequest(f"--limit {limit[:40]!r}: expected bytes, such as 100GB")
+    with _rooms(out, trust, repair, as_json, load_identity(identity), most) as rooms:
         if udp is not None:
             _listen(udp, rooms, once)
         elif watch is not None:
@@ -149,7 +168,9 @@ def _listen(udp: str, rooms: Rooms, once: bool) -> None:
         udp_link.serve(socket, receiver, once=once)
 
 
-def _rooms(out: Path | None, trust: Path | None, repair: bool, as_json: bool, keys: Keys | None) -> Rooms:
+def _rooms(
+    out: Path | None, trust: Path | None, repair: bool, as_json: bool, keys: Keys | None, limit: int | None
+) -> Rooms:
     from bundler.commands_receipts import open_keeper
     from bundler.rooms import Rooms
     from manifests.store import Store
@@ -165,7 +186,7 @@ def _rooms(out: Path | None, trust: Path | None, repair: bool, as_json: bool, ke
         say(note)
     return Rooms(
         base, load_trust(trust), tell, policy=load_policy(), store=store, repair=repair, host=host, keeper=keeper,
-        keys=keys,
+        keys=keys, limit=limit,
     )  # fmt: skip
 
 

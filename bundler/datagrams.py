@@ -46,10 +46,12 @@ class What(IntEnum):
     PARITY = 1
     APPROVAL = 2
     TRUST = 3
+    LIST = 4  # the packing list of encrypted volumes; the id of all that belongs to it is that of the list
+    SEALED = 5  # an encrypted volume
 
 
 _WHATS = tuple(What)
-_LIMITS = (MAX_VOLUMES, 255, MAX_APPROVALS, 1)
+_LIMITS = (MAX_VOLUMES, 255, MAX_APPROVALS, 1, 1, MAX_VOLUMES)
 
 
 class Symbol(NamedTuple):

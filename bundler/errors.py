@@ -7,6 +7,7 @@
     │   ├── VolumeDamaged     bytes of a volume are not what the statement says
     │   ├── PartRefused       a part of a volume is malformed, or belongs to something else
     │   ├── NoParity          there is no sound parity volume
+    │   ├── PackingRefused    no sound packing list of encrypted volumes
     │   ├── BaseWanting       a delta, and the store lacks what it builds upon; `.wanting` lists the digests
     │   └── ApprovalRefused   a file of added signatures is malformed, or belongs to another statement
     ├── PolicyRefused         a sound bundle that this site does not take: older, expired, too large, ...
@@ -96,6 +97,10 @@ class PartRefused(BundleRefused):
 
 
 class NoParity(BundleRefused):
+    pass
+
+
+class PackingRefused(BundleRefused):
     pass
 
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler import cargo, conceal, delta, layout, parity, verify
+from bundler import cargo, conceal, delta, expected, layout, packing, parity, verify
 from bundler.cargo import Load
 from bundler.channels import Channels
 from bundler.delta import OtherSide
@@ -32,6 +32,9 @@ from bundler.errors import BadRequest, ExportRefused, MediumUnavailable, medium_
 from bundler.journal import Journal
 from bundler.measure import measure
 from bundler.medium import VOLUME, volume_size
+from bundler.packing import PackingList
+from bundler.seal import Sealing
+from bundler.volumes import check_volume
 from bundler.writing import write
 from manifests import gate
 from manifests.digest import Digest
@@ -78,8 +81,6 @@ def export(
     what the other side has. Raises ExportRefused, BadRequest, MediumUnavailable, NoSpace and the store's errors."""
     if not signers:
         raise BadRequest("a bundle needs a signer", hint="name a key: --sign NAME (sealift key generate NAME)")
-    if options and options.sealing and options.parity:
-        raise BadRequest("parity volumes are not made for encrypted volumes: they would be in clear")
     seen = seen or Channels.exported()
     load = cargo.load(store, names, leaf_size=(options or Options()).leaf_size, rules=rules)
     options = _settled(options or Options(), names[0])
@@ -105,8 +106,9 @@ def export(
         statement, envelope = resumed
         _check_folder(out, layout.stem(statement))
         meter = _Meter(progress, _passes(1, options) * sum(volume.size for volume in statement.volumes))
-    write(load, statement, envelope, out, meter, options.sealing)
-    made = _write_parity(statement, envelope, out, options, meter)
+    sums: dict[str, str] | None = {} if options.parity else None
+    write(load, statement, envelope, out, meter, options.sealing, sums)
+    made = _write_parity(statement, envelope, out, options, meter, sums or {})
     payload = dsse.decode(envelope).payload
     seen.remember(statement, Digest.of(payload), statement.created)
     journal.retire(statement)
@@ -119,21 +121,34 @@ def _planned(load: Load, options: Options, seen: Channels, now: datetime) -> Sta
     """A parity volume is larger than the data volumes by its table: these leave room for it, so that all are within the
     size that was asked for. More room, more volumes, a larger table: it ends, at the latest with 255 volumes.
     Encryption makes volumes larger too."""
-    reserve = options.sealing.overhead(options.volume_size or 0) if options.sealing else 0
+    sealed = reserve = options.sealing.overhead(options.volume_size or 0) if options.sealing else 0
     while True:
         size = None if options.volume_size is None else options.volume_size - reserve
         planned = draft(load, replace(options, volume_size=size), seen, now)
-        header = _parity_of(planned, options)
-        if size is None or header is None or parity.extra_size(header) <= reserve:
+        needed = sealed + _parity_extra(planned, options)
+        if size is None or needed <= reserve:
             return planned
-        reserve = parity.extra_size(header)
+        reserve = needed
 
 
 def _parity_of(statement: Statement, options: Options) -> parity.Header | None:
+    """The numbers of the parity volumes; of encrypted ones with the largest files that they can be."""
     if options.parity is None:
         return None
     sizes = [volume.size for volume in statement.volumes]
+    if options.sealing:
+        plain = [size + overhead_of(statement) for size in sizes]
+        sizes = [size + options.sealing.overhead(size) for size in plain]
     return parity.plan(sizes, parity.wanted(options.parity, len(sizes)))
+
+
+def _parity_extra(statement: Statement, options: Options) -> int:
+    """Bytes of a parity volume beyond those of the largest volume, at most."""
+    header, sealing = _parity_of(statement, options), options.sealing
+    if header is None:
+        return 0
+    identity = sealing.locked[1] if sealing and sealing.locked else b""
+    return parity.extra_size(header, packing.most_bytes(header.data, identity) if sealing else 0)
 
 
 def _passes(least: int, options: Options) -> int:
@@ -142,13 +157,34 @@ def _passes(least: int, options: Options) -> int:
 
 
 def _write_parity(
-    statement: Statement, envelope: bytes, out: Path, options: Options, meter: Callable[[int], None]
-) -> tuple[str, ...]:
-    header = _parity_of(statement, options)
+    statement: Statement, envelope: bytes, out: Path, options: Options, meter: Callable[[int], None],
+    sums: Mapping[str, str],
+) -> tuple[str, ...]:  # fmt: skip
+    """`sums`: of encrypted volumes, as they were written."""
+    header, sealing = _parity_of(statement, options), options.sealing
     if header is None:
         return ()
-    paths = parity.write(out, statement, envelope, header.parity, progress=meter)
+    wanted = expected.of_statement(statement, envelope)
+    if sealing and sums:
+        wanted = expected.of_packing(_packing_list(statement, envelope, out, sealing, sums))
+    paths = parity.write(out, wanted, header.parity, progress=meter)
     return tuple(path.name for path in paths)
+
+
+def _packing_list(
+    statement: Statement, envelope: bytes, out: Path, sealing: Sealing, sums: Mapping[str, str]
+) -> PackingList:
+    files = []
+    for index in range(len(statement.volumes)):
+        path = out / conceal.file_name(statement, index, sealing)
+        if path.name not in sums:  # the index volume in clear
+            check_volume(path, statement, envelope, index)
+        with medium_errors(path), path.open("rb") as stream:
+            sha256 = sums.get(path.name) or Digest.of_stream(stream).hex
+        files.append((path.stat().st_size, sha256))
+    stem = conceal.stem(statement) if sealing.hidden else layout.stem(statement)
+    identity = sealing.locked[1] if sealing.locked else b""
+    return PackingList(stem=stem, clear=int(not sealing.hidden), files=tuple(files), identity=identity)
 
 
 class _Meter:
@@ -214,10 +250,10 @@ def _check_number(statement: Statement, seen: Channels) -> None:
 
 
 def _check_sizes(statement: Statement, envelope: bytes, options: Options) -> None:
-    limit, header = options.volume_size, _parity_of(statement, options)
+    limit = options.volume_size
     largest = max(volume_size(statement, envelope, index) for index in range(len(statement.volumes)))
-    largest += parity.extra_size(header) if header else 0
     largest += options.sealing.overhead(largest) if options.sealing else 0
+    largest += _parity_extra(statement, options)
     if limit is not None and largest > limit:
         raise BadRequest(
             f"with so many signatures a volume would have {largest:,} bytes",
@@ -229,7 +265,7 @@ def _check_space(out: Path, planned: Statement, options: Options) -> None:
     header = _parity_of(planned, options)
     needed = sum(volume.size for volume in planned.volumes) + len(planned.volumes) * overhead_of(planned)
     if header:
-        needed += header.parity * (header.length + parity.extra_size(header) + overhead_of(planned))
+        needed += header.parity * (header.length + _parity_extra(planned, options) + overhead_of(planned))
     if options.sealing:
         needed += sum(options.sealing.overhead(volume.size + overhead_of(planned)) for volume in planned.volumes)
     with medium_errors(out):

@@ -33,11 +33,12 @@ _MARK = re.compile(rb"sealift-bundle/(?P<version>[0-9]{1,4}) (?P<id>[0-9a-f]{32}
 
 
 class VolumeReader:
-    """One volume, read from its start. `position` is the next byte. `keys`: for a volume that is encrypted."""
+    """One volume, read from its start. `position` is the next byte. `keys`: for a volume that is encrypted. `sealed`:
+    whether its bytes are to be decrypted; None: its name says it."""
 
     _file: FileIO | Decrypted
 
-    def __init__(self, path: Path, keys: Keys | None = None) -> None:
+    def __init__(self, path: Path, keys: Keys | None = None, *, sealed: bool | None = None) -> None:
         self.path, self.name, self.position = path, path.name, 0
         with medium_errors(path):
             # O_NONBLOCK: opening a pipe somebody put here must not wait for a writer
@@ -48,7 +49,7 @@ class VolumeReader:
             self._file.close()
             raise VolumeMixed(f"{self.name} is not a regular file")
         self.size = found.st_size
-        if self.name.endswith(SEALED):
+        if self.name.endswith(SEALED) if sealed is None else sealed:
             try:
                 with medium_errors(path):
                     self._file, self.size = seal.decrypting(file, self.name, keys)
@@ -174,9 +175,9 @@ def parity_names(medium: Medium) -> list[str]:
     return [match.group() for match in found if match["stem"] == medium.stem]
 
 
-def read_start(path: Path, keys: Keys | None = None) -> tuple[str, bytes]:
+def read_start(path: Path, keys: Keys | None = None, *, sealed: bool | None = None) -> tuple[str, bytes]:
     """The id and the envelope bytes of a volume; both members must be exactly as we write them."""
-    with VolumeReader(path, keys) as volume:
+    with VolumeReader(path, keys, sealed=sealed) as volume:
         block = volume.read(tar.BLOCK, f"the header of {layout.MARK!r}")
         size = tar.size_of(block, layout.MARK)
         if size is None or size > MAX_MARK:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler import layout, parts, tar
+from bundler import expected, layout, parts, tar
 from bundler.errors import BundleRefused, MediumUnavailable, VolumeDamaged, VolumeMissing, VolumeMixed
 from bundler.layout import Member
 from bundler.medium import VOLUME, file_names, read_start
 from bundler.parts import Part
-from bundler.shards import Damage, Progress, joined_ranges, stem_of
+from bundler.shards import Damage, Progress, joined_ranges, require_clear, stem_of
 from bundler.sources import Source
 from manifests.digest import Digest
 from manifests.errors import ManifestsError, StatementError
@@ -37,11 +37,11 @@ class Volumes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder if folder.is_dir() else folder.parent
+        require_clear(folder, self.folder)
         self.stem = stem_of(folder, self.folder)
-        self.statement, self.envelope = find_statement(self.folder, self.stem)
-        self.names = layout.volume_names(self.statement)
-        self.sizes = [volume.size for volume in self.statement.volumes]
-        self.heads = [layout.head(self.statement, self.envelope, index) for index in range(len(self.names))]
+        self.statement, envelope = find_statement(self.folder, self.stem)
+        self.expected = expected.of_statement(self.statement, envelope)
+        self.names, self.sizes, self.heads = self.expected.names, self.expected.sizes, self.expected.heads
         self._members = layout.payloads(self.statement)
         self._lists: dict[Digest, LeafList] = {}
 
@@ -166,9 +166,9 @@ class Volumes:
 
 def _leaf_pieces(leaves: LeafList, member: Member, at: int) -> Iterator[Piece]:
     position = 0
-    for length, expected in zip(leaves.lengths, leaves.hashes, strict=True):
+    for length, sha256 in zip(leaves.lengths, leaves.hashes, strict=True):
         if member.offset <= position < member.offset + member.size:
-            yield at + position - member.offset, length, _leaf_check(expected)
+            yield at + position - member.offset, length, _leaf_check(sha256)
         position += length
 
 

@@ -1,11 +1,13 @@
 """Parity volumes: what they hold, writing them, and opening them again. The code itself is in gf256.
 
     <stem>.p001.tar     SEALIFT-PARITY, statement.dsse.json, parity.json, table, parity/<offset16> ...
+    of encrypted volumes packing.json stands in the place of the statement
 
-A shard is the payload of a volume, filled up with zeros to the longest one. It is cut into rows of `block` bytes; the
-table has the SHA-256 of every block of every shard, so damage is found by row.
-Parity is not signed and need not be: what it restores is compared with the signed statement's hashes. So a parity
-volume can make a repair fail and can never make it wrong, and readers of bundles pass over it.
+A shard is the payload of a volume, or the whole file of an encrypted one, filled up with zeros to the longest. It is
+cut into rows of `block` bytes; the table has the SHA-256 of every block of every shard, so damage is found by row.
+Parity is not signed and need not be: what it restores is compared with the signed statement's hashes, of encrypted
+volumes by who can read inside. So a parity volume can make a repair fail and can never make anything accepted, and
+readers of bundles pass over it.
 Refused, or counted as lost: what is not byte for byte the form of docs/formats/parity.md.
 """
 
@@ -22,18 +24,19 @@ from typing import BinaryIO
 
 import numpy as np
 
-from bundler import gf256, layout, tar
+from bundler import gf256, layout, packing, tar
 from bundler.errors import BadRequest, VolumeDamaged, medium_errors
+from bundler.expected import Expected
 from bundler.gf256 import MAX_SHARDS, Bytes
 from bundler.medium import MAX_ENVELOPE, MAX_MARK, PARITY, VolumeReader
 from bundler.writing import create, sync_medium
 from manifests import canonical
 from manifests.errors import ManifestsError
 from manifests.fields import Fields
-from manifests.statement import ID, MAX_SEGMENT, Statement
+from manifests.statement import ID, MAX_SEGMENT
 
 MARK, HEADER, TABLE = "SEALIFT-PARITY", "parity.json", "table"
-FORMAT = "sealift-parity/1"
+FORMAT, OF_SEALED = "sealift-parity/1", "sealift-parity/2"
 MIN_BLOCK, MAX_BLOCK = 4096, 4 << 20  # bytes
 USUAL_BLOCK = 256 << 10  # bytes; then the table is 0.012 % of the bundle
 USUAL_ROWS = 64  # at least, where blocks can be small enough, so that little is lost with one bad sector
@@ -42,7 +45,9 @@ MAX_TABLE = 256 << 20  # bytes; at the usual block a bundle of 2 TB
 MAX_LENGTH = 1 << 46  # bytes of one shard
 HASH = 32  # bytes
 NAME = PARITY
-_MARK = re.compile(rb"sealift-parity/1 (?P<id>[0-9a-f]{32}) p(?P<number>[0-9]{3})/(?P<count>[0-9]{3})\n")
+_MARK = re.compile(
+    rb"sealift-parity/(?P<version>[12]) (?P<id>[0-9a-f]{32}) p(?P<number>[0-9]{3})/(?P<count>[0-9]{3})\n"
+)
 _WANTED = re.compile(r"(?P<number>[0-9]{1,3})(?P<percent>%?)")
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -57,7 +62,7 @@ class Header:
     data: int
     parity: int
     length: int
-    envelope: str  # SHA-256, hex
+    envelope: str  # SHA-256, hex; of encrypted volumes that of the packing list
     table: str
 
     @property
@@ -125,16 +130,19 @@ def volume_name(stem: str, index: int) -> str:
     return f"{stem}.p{index + 1:03d}.tar"
 
 
-def extra_size(header: Header) -> int:
-    """What a parity volume takes beyond a data volume with the longest payload, at most, in bytes."""
+def extra_size(header: Header, told: int = 0) -> int:
+    """What a parity volume takes beyond the longest data volume, at most, in bytes. `told`: of its packing list; a
+    statement is in the data volumes too."""
     members = -(-header.length // MAX_SEGMENT)
-    return tar.member_size(MAX_HEADER) + tar.member_size(header.table_size) + (members + 3) * tar.BLOCK
+    size = tar.member_size(MAX_HEADER) + tar.member_size(header.table_size) + (members + 3) * tar.BLOCK
+    return size + (tar.member_size(MAX_MARK) + tar.member_size(told) if told else 0)
 
 
-def start(statement: Statement, envelope: bytes, header: Header, index: int) -> bytes:
+def start(expected: Expected, header: Header, index: int) -> bytes:
     """Everything before the table's data."""
-    line = f"{FORMAT} {statement.id} p{index + 1:03d}/{header.parity:03d}\n".encode()
-    parts = [member for name, data in ((MARK, line), (layout.ENVELOPE, envelope), (HEADER, header.encode()))
+    form = OF_SEALED if expected.packing else FORMAT
+    line = f"{form} {expected.id} p{index + 1:03d}/{header.parity:03d}\n".encode()
+    parts = [member for name, data in ((MARK, line), (expected.member, expected.told), (HEADER, header.encode()))
              for member in (tar.header(name, len(data)), data, tar.padding(len(data)))]  # fmt: skip
     return b"".join([*parts, tar.header(TABLE, header.table_size)])
 
@@ -169,27 +177,21 @@ def encode_row(n_parity: int, blocks: Sequence[Bytes]) -> list[Bytes]:
 # -- writing
 
 
-def write(
-    folder: Path,
-    statement: Statement,
-    envelope: bytes,
-    n_parity: int,
-    *,
-    progress: Progress | None = None,
-) -> list[Path]:
+def write(folder: Path, expected: Expected, n_parity: int, *, progress: Progress | None = None) -> list[Path]:
     """Reads all volumes in `folder`, which must be right, and writes the parity volumes beside them."""
-    draft = plan([volume.size for volume in statement.volumes], n_parity)
-    paths = [folder / volume_name(layout.stem(statement), index) for index in range(n_parity)]
+    draft = plan(expected.sizes, n_parity)
+    paths = [folder / volume_name(expected.stem, index) for index in range(n_parity)]
     temps = [path.with_name(path.name + ".tmp") for path in paths]
     with medium_errors(folder), contextlib.ExitStack() as stack:
         for temp in temps:
             stack.callback(temp.unlink, missing_ok=True)
         files = [stack.enter_context(create(temp)) for temp in temps]
-        first = len(start(statement, envelope, draft, 0)) + draft.table_size + len(tar.padding(draft.table_size))
-        table = _write_rows(folder, statement, envelope, draft, files, first, progress or (lambda count: None))
-        header = replace(draft, envelope=hashlib.sha256(envelope).hexdigest(), table=hashlib.sha256(table).hexdigest())
+        first = len(start(expected, draft, 0)) + draft.table_size + len(tar.padding(draft.table_size))
+        table = _write_rows(folder, expected, draft, files, first, progress or (lambda count: None))
+        told = hashlib.sha256(expected.told).hexdigest()
+        header = replace(draft, envelope=told, table=hashlib.sha256(table).hexdigest())
         for index, file in enumerate(files):
-            _finish(file, start(statement, envelope, header, index) + table + tar.padding(len(table)), header, first)
+            _finish(file, start(expected, header, index) + table + tar.padding(len(table)), header, first)
         for temp, path in zip(temps, paths, strict=True):
             temp.replace(path)
     sync_medium(folder)
@@ -197,19 +199,17 @@ def write(
 
 
 def _write_rows(
-    folder: Path, statement: Statement, envelope: bytes, header: Header, files: Sequence[BinaryIO], first: int,
-    progress: Progress,
-) -> bytes:  # fmt: skip
-    """Writes the parity blocks; returns the table. What is read back is compared with the statement."""
-    sizes = [volume.size for volume in statement.volumes]
-    table, whole = bytearray(), [hashlib.sha256() for _ in sizes]
+    folder: Path, expected: Expected, header: Header, files: Sequence[BinaryIO], first: int, progress: Progress
+) -> bytes:
+    """Writes the parity blocks; returns the table. What is read back is compared with what is expected."""
+    table, whole = bytearray(), [hashlib.sha256() for _ in expected.names]
     with contextlib.ExitStack() as stack:
         volumes = []
-        for index, name in enumerate(layout.volume_names(statement)):
-            volumes.append(stack.enter_context(VolumeReader(folder / name)))
-            volumes[-1].expect(layout.head(statement, envelope, index), "the SEALIFT line or the statement")
+        for name, head in zip(expected.names, expected.heads, strict=True):
+            volumes.append(stack.enter_context(VolumeReader(folder / name, sealed=False)))
+            volumes[-1].expect(head, "the SEALIFT line or the statement")
         for row in range(header.rows):
-            lengths = row_sizes(header, sizes, row)
+            lengths = row_sizes(header, expected.sizes, row)
             found = [volume.read(length, "the payload") for volume, length in zip(volumes, lengths, strict=False)]
             for hasher, data in zip(whole, found, strict=True):
                 hasher.update(data)
@@ -219,9 +219,9 @@ def _write_rows(
                 _write_at(file, place(first, row * header.block), found[-1])
             table += b"".join(hashlib.sha256(data).digest() if data else bytes(HASH) for data in found)
             progress(sum(lengths[: header.data]))
-    for name, hasher, volume in zip(layout.volume_names(statement), whole, statement.volumes, strict=True):
-        if hasher.hexdigest() != volume.sha256.hex:
-            raise VolumeDamaged(name, 0, "what is read back is not what the statement says", hint="try another medium")
+    for name, hasher, sha256 in zip(expected.names, whole, expected.hashes, strict=True):
+        if hasher.hexdigest() != sha256:
+            raise VolumeDamaged(name, 0, "what is read back is not what was written", hint="try another medium")
     return bytes(table)
 
 
@@ -247,14 +247,16 @@ def _write_at(file: BinaryIO, position: int, data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityVolume:
-    """One whose head and table are sound in themselves. `first` is where its first `parity/` header must be."""
+    """One whose head and table are sound in themselves. `first` is where its first `parity/` header must be. `told`: an
+    envelope, or, `sealed`, a packing list."""
 
     path: Path
     index: int
     id: str
     header: Header
     first: int
-    envelope: bytes = field(repr=False)
+    sealed: bool
+    told: bytes = field(repr=False)
     table: bytes = field(repr=False)
 
 
@@ -264,7 +266,8 @@ def open_parity(path: Path) -> ParityVolume:
     assert match
     with VolumeReader(path) as volume:
         line = _MARK.fullmatch(_member(volume, MARK, MAX_MARK))
-        envelope = _member(volume, layout.ENVELOPE, MAX_ENVELOPE)
+        sealed = line is not None and line["version"] == b"2"
+        told = _member(volume, *((packing.MEMBER, packing.MAX_PACKING) if sealed else (layout.ENVELOPE, MAX_ENVELOPE)))
         try:
             header = Header.decode(_member(volume, HEADER, MAX_HEADER))
         except ManifestsError as error:
@@ -278,13 +281,13 @@ def open_parity(path: Path) -> ParityVolume:
         table = _member(volume, TABLE, MAX_TABLE)
         if hashlib.sha256(table).hexdigest() != header.table or len(table) != header.table_size:
             raise VolumeDamaged(path.name, volume.position, "the table is damaged")
-        if hashlib.sha256(envelope).hexdigest() != header.envelope:
-            raise VolumeDamaged(path.name, tar.BLOCK, "the statement is damaged")
+        if hashlib.sha256(told).hexdigest() != header.envelope:
+            raise VolumeDamaged(path.name, tar.BLOCK, "the statement or the packing list is damaged")
         identity = line["id"].decode()
         assert ID.fullmatch(identity)
         return ParityVolume(
             path=path, index=int(line["number"]) - 1, id=identity, header=header, first=volume.position,
-            envelope=envelope, table=table,
+            sealed=sealed, told=told, table=table,
         )  # fmt: skip
 
 

@@ -4,8 +4,9 @@
     members    SEALIFT-PART, statement.dsse.json, range/<offset16> ..., hash
 
 `c` parts are a whole file, cut; an `r` part answers a slip. A part says which file it is of, and carries the statement,
-so that one found alone can be told and judged. Parts are not signed and need not be: what is put together from them has
-the statement's hashes or is not taken. Readers of bundles pass over them; `repair` and `receive` take them.
+or of encrypted volumes the packing list, so that one found alone can be told and judged. Parts are not signed and need
+not be: what is put together from them has the hashes of these or is not taken. Readers of bundles pass over them;
+`repair` and `receive` take them.
 Refused: what is not byte for byte the form of docs/formats/parity.md, section 6.
 """
 
@@ -19,19 +20,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler import layout, tar
+from bundler import layout, packing, tar
+from bundler.conceal import SEALED
 from bundler.errors import BundleRefused, MediumUnavailable, PartRefused, medium_errors
 from bundler.medium import MAX_ENVELOPE, MAX_MARK, PARITY, VOLUME, VolumeReader, file_names
 from bundler.writing import create
 from manifests.statement import MAX_SEGMENT
 
 MARK, HASH = "SEALIFT-PART", "hash"
-FORMAT = "sealift-part/1"
+FORMAT, OF_SEALED = "sealift-part/1", "sealift-part/2"
 NAME = re.compile(r"(?P<stem>[a-z0-9][a-z0-9._-]{0,38}-[0-9a-f]{8})\.(?P<kind>[cr])[vp][0-9]{3,4}-[0-9a-f]{5}\.tar")
 MAX_RANGES = 256
 MAX_SIZE = 1 << 46  # bytes of the file that a part is of
 PIECE = 1 << 20  # bytes read at a time
-_LINE = re.compile(rb"sealift-part/1 (?P<id>[0-9a-f]{32}) (?P<name>[a-z0-9._-]{1,60}) (?P<size>[0-9]{1,14})\n")
+_LINE = re.compile(
+    rb"sealift-part/(?P<version>[12]) (?P<id>[0-9a-f]{32}) (?P<name>[a-z0-9._-]{1,64}) (?P<size>[0-9]{1,14})\n"
+)
 _RANGE = re.compile(r"range/(?P<offset>[0-9a-f]{16})")
 
 Range = tuple[int, int]
@@ -45,7 +49,8 @@ class Part:
     id: str
     name: str
     size: int
-    envelope: str  # SHA-256, hex
+    sealed: bool  # of encrypted volumes
+    told: str  # SHA-256, hex, of the statement's envelope, or of the packing list
     ranges: tuple[Range, ...]
     places: tuple[int, ...]
 
@@ -75,31 +80,30 @@ class Part:
 
 
 def file_name(of: str, kind: str, number: int) -> str:
-    stem, _, volume = of.removesuffix(".tar").rpartition(".")
+    stem, _, volume = of.removesuffix(SEALED).removesuffix(".tar").rpartition(".")
     return f"{stem}.{kind}{volume}-{number & 0xFFFFF:05x}.tar"
 
 
-def overhead(envelope: bytes) -> int:
+def overhead(told: bytes) -> int:
     """Bytes of a part with one range that are not the range."""
-    return (
-        tar.member_size(MAX_MARK) + tar.member_size(len(envelope)) + 2 * tar.BLOCK + tar.member_size(65) + len(tar.END)
-    )
+    return tar.member_size(MAX_MARK) + tar.member_size(len(told)) + 2 * tar.BLOCK + tar.member_size(65) + len(tar.END)
 
 
 def cut(
-    source: Path, ranges: Sequence[Range], out: Path, identity: str, envelope: bytes, name: str = "",
-    meter: Callable[[int], None] | None = None,
+    source: Path, ranges: Sequence[Range], out: Path, identity: str, told: bytes, name: str = "",
+    meter: Callable[[int], None] | None = None, *, sealed: bool = False,
 ) -> None:  # fmt: skip
-    """Writes `ranges` of `source`, the file `name`, as the part `out`, by way of `*.tmp`."""
+    """Writes `ranges` of `source`, the file `name`, as the part `out`, by way of `*.tmp`. `told`: the envelope; where
+    volumes are `sealed` the packing list, and `identity` is its id."""
     size = source.stat().st_size
-    line = f"{FORMAT} {identity} {name or source.name} {size}\n".encode()
+    line = f"{OF_SEALED if sealed else FORMAT} {identity} {name or source.name} {size}\n".encode()
     pieces = [piece for start, end in ranges for piece in _pieces(start, end)]
     temp = out.with_name(out.name + ".tmp")
     hasher = hashlib.sha256()
     with medium_errors(out), source.open("rb") as stream:
         try:
             with create(temp) as file:
-                _write(file, _member(MARK, line) + _member(layout.ENVELOPE, envelope))
+                _write(file, _member(MARK, line) + _member(packing.MEMBER if sealed else layout.ENVELOPE, told))
                 for start, end in pieces:
                     _write(file, tar.header(f"range/{start:016x}", end - start))
                     stream.seek(start)
@@ -142,21 +146,25 @@ def _write(file: object, data: bytes) -> None:
 
 
 def open_part(path: Path) -> tuple[Part, bytes]:
-    """A part, and its envelope. Its data are not read: `Part.check`. Raises BundleRefused, MediumUnavailable."""
+    """A part, and its envelope or packing list. Its data are not read: `Part.check`. Raises BundleRefused,
+    MediumUnavailable."""
     with VolumeReader(path) as volume:
         line = _LINE.fullmatch(_read_member(volume, MARK, MAX_MARK))
         if not line:
             raise PartRefused(f"{path.name}: not a part of a volume")
-        envelope = _read_member(volume, layout.ENVELOPE, MAX_ENVELOPE)
+        sealed = line["version"] == b"2"
+        member = (packing.MEMBER, packing.MAX_PACKING) if sealed else (layout.ENVELOPE, MAX_ENVELOPE)
+        told = _read_member(volume, *member)
         name, size = line["name"].decode(), int(line["size"])
-        if not (VOLUME.fullmatch(name) or PARITY.fullmatch(name)) or size > MAX_SIZE:
+        plain = name.removesuffix(SEALED) if sealed else name
+        if not (VOLUME.fullmatch(plain) or PARITY.fullmatch(plain)) or size > MAX_SIZE:
             raise PartRefused(f"{path.name}: a part of {name[:60]!r}, which is no volume")
         ranges, places = _read_ranges(volume, size)
         volume.expect_end()
     return Part(
-        path=path, id=line["id"].decode(), name=name, size=size, envelope=hashlib.sha256(envelope).hexdigest(),
-        ranges=tuple(ranges), places=tuple(places),
-    ), envelope  # fmt: skip
+        path=path, id=line["id"].decode(), name=name, size=size, sealed=sealed,
+        told=hashlib.sha256(told).hexdigest(), ranges=tuple(ranges), places=tuple(places),
+    ), told  # fmt: skip
 
 
 def _read_ranges(volume: VolumeReader, size: int) -> tuple[list[Range], list[int]]:

@@ -29,7 +29,9 @@ from bundler.errors import (
     medium_errors,
 )
 from bundler.medium import MAX_FILES, PARITY, VolumeReader, read_start
-from bundler.rooms import Room, Rooms
+from bundler.packing import PackingList
+from bundler.room import Room
+from bundler.rooms import Rooms
 from signing.errors import SigningError
 
 INTERVAL = 2.0  # seconds between two looks
@@ -88,6 +90,7 @@ class Watch:
             return self._sort(path)
         except CannotDecrypt as error:
             self._rooms.unopened.add(path.name)
+            self._rooms.hurt[path.name] = path
             self._rooms.say({"event": "encrypted", "bundle": "", "name": path.name, "why": f"{error}: {error.hint}"})
         except MediumFull as error:
             if path.name not in self._unfit:
@@ -97,6 +100,8 @@ class Watch:
         except MediumUnavailable as error:
             self._rooms.say({"event": "unreadable", "bundle": "", "name": path.name, "why": str(error)})
         except (BundlerError, SigningError) as error:
+            if path.name.endswith(SEALED):
+                self._rooms.hurt[path.name] = path
             self._rooms.say({"event": "damaged", "bundle": "", "name": path.name, "why": str(error)})
         return True
 
@@ -107,7 +112,8 @@ class Watch:
             return True
         approval = approvals.NAME.fullmatch(path.name)
         if approval:
-            rooms = [room for room in self._rooms if room.stem == approval["stem"] and room.state != "done"]
+            stem = approval["stem"]
+            rooms = [room for room in self._rooms if room.stem == stem and room.envelope and not room.closed]
             for room in rooms:
                 approvals.check(path, room.envelope)
                 room.take_beside(path, path.name)
@@ -123,17 +129,42 @@ class Watch:
         if kind == layout.MARK:
             self._volume(path, first[tar.BLOCK :])
         elif kind == parts.MARK:
-            part, envelope = parts.open_part(path)
-            whose = self._room(envelope, part.id)
-            if whose:
-                part.check()
-                whose.take_part(path, part)
+            return self._part(path)
         elif kind == parity.MARK and PARITY.fullmatch(path.name):
+            if first[tar.BLOCK :].startswith(parity.OF_SEALED.encode()) and not self._of(path.name.partition(".p")[0]):
+                return False
             found = parity.open_parity(path)
-            home = self._room(found.envelope, found.id)
+            if found.sealed:
+                homes, seen = self._homes(PackingList.decode(found.told))
+                for room in homes:
+                    room.take_beside(path, path.name)
+                return seen
+            home = self._room(found.told, found.id)
             if home:
                 home.take_beside(path, parity.volume_name(home.stem, found.index))
         return True
+
+    def _part(self, path: Path) -> bool:
+        part, told = parts.open_part(path)
+        if part.sealed:
+            homes, seen = self._homes(PackingList.decode(told))
+        else:
+            whose = self._room(told, part.id)
+            homes, seen = [whose] if whose else [], True
+        if homes:
+            part.check()
+        for room in homes:
+            room.take_part(path, part)
+        return seen
+
+    def _homes(self, listed: PackingList) -> tuple[list[Room], bool]:
+        """Where what belongs to a packing list may be of use; and whether a volume came that could be read here, since
+        before it cannot be told."""
+        mine = self._of(listed.stem)
+        return [room for room in mine if not room.closed and room.fits(listed)], bool(mine)
+
+    def _of(self, stem: str) -> list[Room]:
+        return [room for room in self._rooms if room.id[:8] == stem[-8:]]
 
     def _sealed(self, path: Path) -> None:
         """A volume that is encrypted. Raises CannotDecrypt."""
@@ -153,9 +184,9 @@ class Watch:
     def _room(self, envelope: bytes, identity: str) -> Room | None:
         """None for strangers, and for bundles that are in already."""
         room = self._rooms.admit(envelope)
-        if room is not None and room.statement.id != identity:
-            raise BundleRefused(f"it says bundle {identity}, its statement {room.statement.id}")
-        return None if room is None or room.state == "done" else room
+        if room is not None and room.id != identity:
+            raise BundleRefused(f"it says bundle {identity}, its statement {room.id}")
+        return None if room is None or room.closed else room
 
 
 def watch(

@@ -8,6 +8,9 @@
     write   each volume with damage, whole, as `*.tmp`: head from the statement, sound blocks, restored blocks
     check   its payload has the SHA-256 that the statement says; only then are all of them renamed
 
+Encrypted volumes are restored as they were, from parity over their encrypted bytes: no identity is needed, and nothing
+of what is inside is ever on the medium. They have the hashes of the packing list then, which nobody signed.
+
 Who signed the statement is not judged here: `verify` and `import` do that afterwards.
 """
 
@@ -25,67 +28,99 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from bundler import gf256, parity, slip
-from bundler.errors import BundleRefused, MediumUnavailable, NoParity, RepairImpossible, VolumeDamaged, medium_errors
+from bundler import conceal, gf256, layout, packing, parity, slip
+from bundler.errors import (
+    BundleRefused,
+    CannotDecrypt,
+    MediumUnavailable,
+    NoParity,
+    RepairImpossible,
+    VolumeDamaged,
+    medium_errors,
+)
 from bundler.gf256 import Bytes
-from bundler.mend import Volumes
-from bundler.shards import Damage, Lost, Progress, Shards
-from bundler.writing import create, sync_medium
+from bundler.medium import VOLUME, file_names, read_start, volume_size
+from bundler.mend import Volumes, decode_statement
+from bundler.seal import Keys
+from bundler.shards import Damage, Lost, Progress, Shards, stem_of
+from bundler.volumes import check_inside, check_volume
+from bundler.writing import create, sync_medium, write_file
+from manifests.statement import Statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
-    """`damaged`: volumes; `parity`: parity volumes that are missing or damaged; `written`: files, checked."""
+    """`damaged`: volumes; `parity`: parity volumes that are missing or damaged; `written`: files, checked. `id`: of the
+    bundle, or of the packing list of `sealed` volumes."""
 
     id: str
     folder: Path
     damaged: tuple[Damage, ...]
     parity: tuple[str, ...]
     written: tuple[Path, ...]
+    sealed: bool = False
+    inside: bool = False  # what was written was also compared with the statement, inside
 
     def as_dict(self) -> dict[str, Any]:
+        hidden = ["what is inside of encrypted volumes: sealift bundle verify --identity FILE"]
         return {
             "id": self.id,
+            "encrypted": self.sealed,
             "damaged": [damage.as_dict() for damage in self.damaged],
             "parity_damaged": list(self.parity),
             "written": [str(path) for path in self.written],
-            "not_checked": ["signatures: sealift bundle verify judges them"],
+            "not_checked": [
+                *(hidden if self.sealed and not self.inside else []),
+                "signatures: sealift bundle verify judges them",
+            ],
         }
 
 
-def repair(folder: Path, out: Path | None = None, *, progress: Progress | None = None) -> RepairReport:
+def repair(
+    folder: Path, out: Path | None = None, *, keys: Keys | None = None, progress: Progress | None = None
+) -> RepairReport:
     """`out` gets each volume that is lost or damaged, restored; the folder itself means in place. None: only look.
-    Raises RepairImpossible with a list and a slip where what is here is not enough."""
+    `keys`: encrypted volumes are read inside before they take their names. Raises RepairImpossible with a list and a
+    slip where what is here is not enough."""
     try:
         bundle = Shards(folder)
     except NoParity as error:
-        return _without_parity(folder, out, str(error), progress or (lambda count: None))
+        return _without_parity(folder, out, str(error), keys, progress or (lambda count: None))
     with bundle:
         bad = bundle.scan(progress or (lambda count: None))
-        damaged = bundle.damage(bad)
+        damaged, identity = bundle.damage(bad), bundle.lost_identity()
         _require_enough(bundle, bad)
         written: list[Path] = []
         if out is not None and damaged:
             indexes = [bundle.names.index(damage.name) for damage in damaged]
             advance = progress or (lambda count: None)
-            written = _write(bundle, indexes, out, lambda files: _write_payloads(bundle, bad, files, advance))
+            written = _write(bundle, indexes, out, lambda files: _write_payloads(bundle, bad, files, advance), keys)
+        if out is not None and identity:
+            with medium_errors(out):
+                out.mkdir(parents=True, exist_ok=True)
+                write_file(out / identity.name, bundle.identity)
+            written.append(out / identity.name)
     lost_parity = [bundle.names[i] for i in range(bundle.header.data, bundle.header.shards) if bad[i].any()]
     return RepairReport(
-        id=bundle.statement.id,
+        id=bundle.expected.id,
         folder=folder,
-        damaged=damaged,
+        damaged=(*damaged, identity) if identity else damaged,
         parity=tuple(lost_parity),
         written=tuple(written),
+        sealed=bundle.expected.packing is not None,
+        inside=keys is not None,
     )
 
 
-def survey(folder: Path, *, progress: Progress | None = None) -> RepairReport:
+def survey(folder: Path, *, keys: Keys | None = None, progress: Progress | None = None) -> RepairReport:
     """Only looks, and takes no parity: what is damaged in the volumes. Raises RepairImpossible where parts do not mend
-    it, with a slip."""
-    return _without_parity(folder, None, "parity volumes were not looked at", progress or (lambda count: None))
+    it, with a slip. `keys`: of encrypted volumes, which are asked for whole."""
+    return _without_parity(folder, None, "parity volumes were not looked at", keys, progress or (lambda count: None))
 
 
-def _without_parity(folder: Path, out: Path | None, why: str, progress: Progress) -> RepairReport:
+def _without_parity(folder: Path, out: Path | None, why: str, keys: Keys | None, progress: Progress) -> RepairReport:
+    if keys and packing.sealed_stems(folder if folder.is_dir() else folder.parent):
+        return _look_inside(folder, why, keys, progress)
     with Volumes(folder) as bundle:
         missing = bundle.scan(progress)
         if missing:
@@ -93,7 +128,7 @@ def _without_parity(folder: Path, out: Path | None, why: str, progress: Progress
             raise RepairImpossible(
                 f"{len(missing)} volume(s) lost or damaged; {why}",
                 missing,
-                slip.gather(bundle.statement.id, asked),
+                slip.gather(bundle.expected.id, asked),
                 bundle.stem,
                 hint=f"get these again: {'; '.join(item.sentence() for item in missing)}",
             )
@@ -105,7 +140,43 @@ def _without_parity(folder: Path, out: Path | None, why: str, progress: Progress
                 bundle.write(index, file, progress)
 
         written = _write(bundle, indexes, out, fill) if out is not None else []
-    return RepairReport(id=bundle.statement.id, folder=folder, damaged=damaged, parity=(), written=tuple(written))
+    return RepairReport(id=bundle.expected.id, folder=folder, damaged=damaged, parity=(), written=tuple(written))
+
+
+def _look_inside(folder: Path, why: str, keys: Keys, progress: Progress) -> RepairReport:
+    """At encrypted volumes, each whole: what is damaged in one cannot be told from its place."""
+    place = folder if folder.is_dir() else folder.parent
+    stem = stem_of(folder, place)
+    statement, envelope = _statement_inside(place, stem, keys)
+    missing = []
+    for index, name in enumerate(layout.volume_names(statement)):
+        path = next((place / one for one in conceal.names_of(name) if (place / one).exists()), place / name)
+        try:
+            check_volume(path, statement, envelope, index, progress, keys)
+        except (BundleRefused, CannotDecrypt, MediumUnavailable):
+            size = volume_size(statement, envelope, index)
+            missing.append((index, Damage(name=path.name, size=size, missing=not path.exists(), ranges=((0, size),))))
+    if missing:
+        asked = [(index, item.size, item.ranges) for index, item in missing]
+        raise RepairImpossible(
+            f"{len(missing)} encrypted volume(s) lost or damaged; {why}",
+            tuple(item for _, item in missing),
+            slip.gather(statement.id, asked),
+            stem,
+            hint=f"get these again: {', '.join(item.name for _, item in missing)}",
+        )
+    return RepairReport(id=statement.id, folder=folder, damaged=(), parity=(), written=(), sealed=True, inside=True)
+
+
+def _statement_inside(place: Path, stem: str, keys: Keys) -> tuple[Statement, bytes]:
+    """Of the first volume that opens. Raises CannotDecrypt."""
+    for name in file_names(place):
+        match = VOLUME.fullmatch(name.removesuffix(conceal.SEALED))
+        if match and match["stem"] == stem:
+            with contextlib.suppress(BundleRefused, CannotDecrypt, MediumUnavailable):
+                envelope = read_start(place / name, keys)[1]
+                return decode_statement(envelope), envelope
+    raise CannotDecrypt(f"{stem}: no given identity opens one of its volumes, or all are damaged")
 
 
 def _require_enough(bundle: Shards, bad: Lost) -> None:
@@ -131,15 +202,16 @@ def _slip(bundle: Shards, bad: Lost, needed: npt.NDArray[np.int_]) -> slip.Slip:
     """Asks for the least: in each row `needed` (rows,) of its lost blocks, those of the first volumes."""
     asked = bad[: bundle.header.data] & (np.cumsum(bad[: bundle.header.data], axis=0) <= needed)
     wanted = bundle.damage(asked, heads=False)
-    return slip.gather(bundle.statement.id, [(bundle.names.index(x.name), x.size, x.ranges) for x in wanted])
+    return slip.gather(bundle.expected.id, [(bundle.names.index(x.name), x.size, x.ranges) for x in wanted])
 
 
 # -- writing
 
 
 def _write(
-    bundle: Shards | Volumes, indexes: Sequence[int], out: Path, fill: Callable[[dict[int, BinaryIO]], None]
-) -> list[Path]:
+    bundle: Shards | Volumes, indexes: Sequence[int], out: Path, fill: Callable[[dict[int, BinaryIO]], None],
+    keys: Keys | None = None,
+) -> list[Path]:  # fmt: skip
     """The volumes `indexes`, filled all at once and named only when all are right."""
     paths = [out / bundle.names[index] for index in indexes]
     temps = [path.with_name(path.name + ".tmp") for path in paths]
@@ -147,7 +219,7 @@ def _write(
         return []
     with medium_errors(out), contextlib.ExitStack() as stack:
         out.mkdir(parents=True, exist_ok=True)
-        _require_space(out, sum(len(bundle.heads[index]) + bundle.sizes[index] for index in indexes))
+        _require_space(out, sum(bundle.expected.whole(index) for index in indexes))
         for temp in temps:
             stack.callback(temp.unlink, missing_ok=True)
         files: dict[int, BinaryIO] = {
@@ -156,6 +228,9 @@ def _write(
         fill(files)
         for file in files.values():
             os.fsync(file.fileno())
+        if bundle.expected.packing and keys:
+            others = [bundle.folder / name for i, name in enumerate(bundle.expected.names) if i not in files]
+            check_inside(dict(zip(indexes, temps, strict=True)), others, keys)
         for temp, path in zip(temps, paths, strict=True):
             temp.replace(path)
     sync_medium(out)
@@ -171,12 +246,12 @@ def _require_space(out: Path, needed: int) -> None:
 def _write_payloads(bundle: Shards, bad: Lost, files: dict[int, BinaryIO], progress: Progress) -> None:
     hashers = {index: hashlib.sha256() for index in files}
     for index, file in files.items():
-        _write_all(file, bundle.heads[index])
+        _write_all(file, bundle.expected.heads[index])
     for row in range(bundle.header.rows):
         lost = [int(index) for index in np.flatnonzero(bad[: bundle.header.data, row])]
         restored = _restore(bundle, bad, row, lost) if lost else {}
         for index, file in files.items():
-            length = max(0, min(bundle.header.block, bundle.sizes[index] - row * bundle.header.block))
+            length = max(0, min(bundle.header.block, bundle.expected.sizes[index] - row * bundle.header.block))
             data = restored[index][:length].tobytes() if index in restored else bundle.read(index, row)
             if data is None:
                 raise VolumeDamaged(bundle.names[index], 0, "it changed while it was read", hint="run it again")
@@ -184,9 +259,10 @@ def _write_payloads(bundle: Shards, bad: Lost, files: dict[int, BinaryIO], progr
             _write_all(file, data)
             progress(length)
     for index, hasher in hashers.items():
-        if hasher.hexdigest() != bundle.statement.volumes[index].sha256.hex:
+        if hasher.hexdigest() != bundle.expected.hashes[index]:
+            says = "packing list" if bundle.expected.packing else "statement"
             raise BundleRefused(
-                f"{bundle.names[index]}: what the parity restores is not what the statement says",
+                f"{bundle.names[index]}: what the parity restores is not what the {says} says",
                 hint="the parity volumes do not belong to these volumes, or were altered",
             )
 

@@ -2,7 +2,8 @@
 
     find    the volumes in a folder (`--from`), or else a bundle that was exported here, written again from the store
     check   each volume that is asked for is read whole, and its payload has the hash that the statement says
-    sealed  encrypted volumes are known by their names and sent again whole, whatever ranges are asked for
+    sealed  encrypted volumes that a slip asks for by the bundle's id are known by their names and sent again whole,
+            whatever ranges are asked for; by the id of their packing list, after each was compared with it
     write   a volume that is asked for whole, as it is; else a part with the ranges (parts.py); never over a file
 
 Put beside the others on the isolated side, `bundle repair`, `bundle receive` and, for whole volumes, `bundle import`
@@ -18,13 +19,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from bundler import journal, layout, mend, parts
+from bundler import journal, layout, mend, packing, parts, shards
 from bundler.conceal import SEALED
-from bundler.errors import BadRequest, SlipRefused, VolumeMissing, medium_errors
+from bundler.errors import BadRequest, BundleRefused, SlipRefused, VolumeMissing, medium_errors
 from bundler.hashing import Pipeline
 from bundler.medium import VOLUME, file_names, plain_size, read_start
+from bundler.packing import PackingList
 from bundler.slip import Slip, Want
 from bundler.volumes import check_volume
 from bundler.writing import create, sync_medium, write_volume
@@ -32,6 +34,7 @@ from manifests.statement import Statement
 from manifests.store import Store
 
 Progress = Callable[[int], None]
+Source: TypeAlias = "_Folder | _Listed | _Encrypted | _Again"
 READ = 4 << 20  # bytes
 
 
@@ -56,7 +59,7 @@ def resend(
     """`volumes`: the folder that the bundle was exported into. Raises SlipRefused, VolumeMissing, VolumeDamaged,
     ExportRefused, MediumUnavailable."""
     progress = progress or (lambda count: None)
-    source = _source(slip, volumes, store)
+    source = _source(slip, volumes, store, progress)
     with medium_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     if volumes is not None and out.resolve() == source.folder.resolve():
@@ -67,16 +70,21 @@ def resend(
     return ResendReport(id=slip.id, statement=source.statement, source=source.kind, written=tuple(written))
 
 
-def _source(slip: Slip, volumes: Path | None, store: Store | None) -> _Folder | _Encrypted | _Again:
+def _source(slip: Slip, volumes: Path | None, store: Store | None, progress: Progress) -> Source:
     if volumes is None:
         return _Again(store or Store(), slip.id)
     sealed = _Encrypted(volumes, slip.id)
-    return sealed if sealed.names else _Folder(volumes, slip.id)
+    if sealed.names:
+        return sealed
+    try:
+        return _Folder(volumes, slip.id)
+    except VolumeMissing:
+        if not packing.sealed_stems(sealed.folder):
+            raise
+    return _Listed.find(sealed.folder, slip.id, progress)
 
 
-def _write(
-    source: _Folder | _Encrypted | _Again, want: Want, out: Path, name: str, number: int, progress: Progress
-) -> Path:
+def _write(source: Source, want: Want, out: Path, name: str, number: int, progress: Progress) -> Path:
     ranged = bool(want.ranges) and not isinstance(source, _Encrypted)
     path = out / (parts.file_name(name, "r", number) if ranged else name)
     if path.exists() or path.is_symlink():
@@ -84,7 +92,8 @@ def _write(
     with source.volume(want.volume, out, progress) as whole:
         if want.ranges and not isinstance(source, _Encrypted):
             ranges = want.bytes_of(whole.stat().st_size)
-            parts.cut(whole, ranges, path, source.statement.id, source.envelope, name)
+            sealed = isinstance(source, _Listed)
+            parts.cut(whole, ranges, path, source.id, source.told, name, sealed=sealed)
         else:
             _copy(whole, path)
     return path
@@ -121,7 +130,8 @@ class _Folder:
         stems = {match["stem"] for match in found if match["stem"].endswith(f"-{identity[:8]}")}
         for match in found:
             if match["stem"] in stems and read_start(self.folder / match.group())[0] == identity:
-                self.statement, self.envelope = mend.find_statement(self.folder, match["stem"])
+                self.statement, self.told = mend.find_statement(self.folder, match["stem"])
+                self.id = self.statement.id
                 return
         raise VolumeMissing(f"{path}: no volume of the bundle {identity} that the slip names")
 
@@ -132,7 +142,41 @@ class _Folder:
     def volume(self, index: int, out: Path, progress: Progress) -> Iterator[Path]:
         """Its file, after every byte of it was checked."""
         path = self.folder / layout.volume_name(self.statement, index)
-        check_volume(path, self.statement, self.envelope, index, progress)
+        check_volume(path, self.statement, self.told, index, progress)
+        yield path
+
+
+class _Listed:
+    """The files of one encryption, each compared with its packing list before it is sent."""
+
+    kind = "encrypted"
+    statement = None
+
+    def __init__(self, folder: Path, found: PackingList) -> None:
+        self.folder, self.id, self.told, self._packing = folder, found.id, found.encode(), found
+
+    @classmethod
+    def find(cls, folder: Path, identity: str, progress: Progress) -> _Listed:
+        """The one whose packing list has this id. Raises VolumeMissing."""
+        for stem in packing.sealed_stems(folder):
+            with contextlib.suppress(BundleRefused):  # not all of them here: then it cannot be this one
+                found = shards.packing_list(folder, stem) or packing.of_folder(folder, stem, progress)
+                if found.id == identity:
+                    return cls(folder, found)
+        raise VolumeMissing(
+            f"{folder}: not the encrypted volumes that the slip asks for",
+            hint="encrypted again, a bundle is other bytes: name the folder of that very export",
+        )
+
+    def name(self, index: int) -> str:
+        if index >= len(self._packing.names):
+            raise SlipRefused(f"the bundle has {len(self._packing.names)} volumes; the slip asks for number {index}")
+        return self._packing.names[index]
+
+    @contextlib.contextmanager
+    def volume(self, index: int, out: Path, progress: Progress) -> Iterator[Path]:
+        path = self.folder / self.name(index)
+        self._packing.check(path, index, progress)
         yield path
 
 
@@ -175,8 +219,8 @@ class _Again:
                 f"the bundle {identity} was not exported by this host, or that was forgotten",
                 hint="name the folder of its volumes: --from FOLDER",
             )
-        self._load, self.statement, self.envelope = found
-        self.folder = store.root
+        self._load, self.statement, self.told = found
+        self.id, self.folder = self.statement.id, store.root
         self._payloads = layout.payloads(self.statement)
 
     def name(self, index: int) -> str:
@@ -185,7 +229,7 @@ class _Again:
     @contextlib.contextmanager
     def volume(self, index: int, out: Path, progress: Progress) -> Iterator[Path]:
         path = out / (layout.volume_name(self.statement, index) + ".whole.tmp")
-        head = layout.head(self.statement, self.envelope, index)
+        head = layout.head(self.statement, self.told, index)
         try:
             with Pipeline(self._load.leaf_size) as pipeline, medium_errors(out):
                 content = (head, self._payloads[index])

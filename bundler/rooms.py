@@ -3,11 +3,11 @@
     <base>/lock                    held by the one receiver that works here
     <base>/<bundle id>/            volumes, parity volumes, parts and approvals, each under its own name
     <base>/<bundle id>/done        this bundle was imported; what comes of it later is passed over
+    <base>/<list id>/packing.json  a bundle that comes encrypted through a network diode (room_sealed.py)
 
 A bundle gets a room when a publisher that this host trusts has signed its statement: so strangers take no space, and
-what trusted statements may take is known. A volume gets its name in the room when its payload has the statement's hash.
-Nothing of this is believed at the end: `import` (or `verify`, where files are only collected) does all of its steps.
-The folder is the memory: after a kill, the next run finds what is there.
+what trusted statements may take is known. Of an encrypted bundle nothing can be judged before a volume is whole, and
+without an identity not then: all such rooms together take at most what the operator allows.
 
 A volume is read twice, when it comes and by the import, and written once: linked into the room, then its leaves into
 staging. Leaves are not staged at once, since a volume may come weeks before the index volume that has its leaf lists,
@@ -22,269 +22,36 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, approve, carried, layout, mend, parity, parts, slip, verify
+from bundler import approve, carried, layout, mend, packing, parts, verify
 from bundler.channels import Channels
 from bundler.conceal import SEALED
-from bundler.errors import (
-    BundlerBusy,
-    BundleRefused,
-    BundlerError,
-    MediumUnavailable,
-    RepairImpossible,
-    VolumeDamaged,
-    VolumeMissing,
-    medium_errors,
-)
+from bundler.errors import BundlerBusy, BundleRefused, BundlerError, medium_errors
 from bundler.importer import ImportReport, import_bundle
-from bundler.medium import file_names, read_start, volume_size
-from bundler.parts import Part
+from bundler.medium import file_names, read_start
+from bundler.packing import PackingList
 from bundler.policy import Policy
 from bundler.receipts_keep import Keeper, Kept
-from bundler.repair import repair
+from bundler.room import Room
+from bundler.room_sealed import SealedRoom
 from bundler.seal import Keys
-from bundler.volumes import check_volume
-from bundler.writing import create, sync_medium, write_file
+from bundler.writing import write_file
 from manifests.errors import ManifestsError
 from manifests.statement import Statement
 from manifests.store import Store
-from signing.errors import NotTrusted, SigningError
+from signing.errors import SigningError
 from signing.hosttrust import HostTrust
 from signing.trust import TrustStore
 
 Say = Callable[[dict[str, Any]], None]
-READ = 4 << 20  # bytes
 MAX_KNOWN = 4096  # statements whose verdict is remembered
-EASED = 64 << 20  # bytes that must have become free before what failed is tried again unasked
-SPARE = 64 << 20  # bytes that a room may take beyond three times its bundle
-DONE = "done"
-
-
-class Room:
-    """One bundle. `state` is `open`, `done`, `refused`, or `untrusted` (an approval is missing)."""
-
-    def __init__(self, rooms: Rooms, folder: Path, statement: Statement, envelope: bytes) -> None:
-        self._rooms, self.folder, self.statement, self.envelope = rooms, folder, statement, envelope
-        self.stem = layout.stem(statement)
-        self.names = layout.volume_names(statement)
-        self.sizes = {name: volume_size(statement, envelope, index) for index, name in enumerate(self.names)}
-        self.state = "done" if (folder / DONE).exists() else "open"
-        for path in folder.iterdir():
-            if path.is_symlink():  # what a killed run had lent for a repair
-                path.unlink()
-        self.damaged: dict[str, Path] = {}  # volumes that came damaged, and where they lie
-        self.slip = ""
-        self._tried: frozenset[str] = frozenset()
-        self._free: int | None = None  # bytes there were when something failed that more of them may mend
-        self._unjoined: dict[str, list[Part]] = {}  # parts that did not make a right file
-
-    def say(self, event: str, **more: Any) -> None:
-        self._rooms.say({"event": event, "bundle": self.stem, **more})
-
-    def files(self) -> list[str]:
-        return [name for name in file_names(self.folder) if not name.endswith(".tmp")]
-
-    def missing(self) -> list[str]:
-        here = {name.removesuffix(SEALED) for name in self.files()}
-        return [name for name in self.names if name not in here]
-
-    # -- taking in
-
-    def take_volume(self, path: Path, index: int) -> None:
-        """Raises VolumeDamaged where it is not, byte for byte, what the statement says."""
-        name = self.names[index]
-        if name not in self.missing():
-            return
-        sealed = SEALED if path.name.endswith(SEALED) else ""
-        try:
-            check_volume(path, self.statement, self.envelope, index, keys=self._rooms.keys)
-        except (VolumeDamaged, MediumUnavailable):
-            if not sealed:
-                self.damaged[name] = path
-            raise
-        self._bring(path, name + sealed)
-        self.damaged.pop(name, None)
-        self.say("taken", name=name, bytes=self.sizes[name])
-
-    def take_beside(self, path: Path, name: str) -> None:
-        """A parity volume, a part or an approval, whose form was checked."""
-        if not (self.folder / name).exists():
-            self._bring(path, name)
-            self.say("taken", name=name, bytes=(self.folder / name).stat().st_size)
-
-    def take_part(self, path: Path, part: Part) -> None:
-        expected = self.sizes.get(part.name)
-        if expected is not None and part.size != expected:
-            raise BundleRefused(f"{path.name}: {part.name} has {expected:,} bytes, not {part.size:,}")
-        if not (self.folder / part.name).exists():
-            number = part.ranges[0][0] >> 12
-            given = parts.NAME.fullmatch(path.name)
-            self.take_beside(path, path.name if given else parts.file_name(part.name, "c", number))
-
-    def _bring(self, path: Path, name: str) -> None:
-        target = self.folder / name
-        with medium_errors(target):
-            with contextlib.suppress(OSError):  # another file system, or not allowed
-                os.link(path, target, follow_symlinks=False)
-                return
-            used = sum((self.folder / other).stat().st_size for other in self.files())
-            if used + path.stat().st_size > 3 * sum(self.sizes.values()) + SPARE:
-                raise BundleRefused(f"{path.name}: there is more here than this bundle can need")
-            temp = target.with_name(name + ".tmp")
-            with path.open("rb") as source, create(temp) as file:
-                shutil.copyfileobj(source, file, READ)
-                os.fsync(file.fileno())
-            temp.replace(target)
-            sync_medium(self.folder)
-
-    def reconsider(self) -> None:
-        """This host believes others now than when the bundle was judged."""
-        self._tried = frozenset()
-        if self.state == "untrusted":
-            self.state = "open"
-
-    # -- getting whole
-
-    def advance(self, *, settled: bool) -> None:
-        """Joins parts, imports what is whole; `settled`: nothing more is coming, so parity may be used."""
-        if self.state in ("done", "refused"):
-            return
-        if frozenset(self.files()) == self._tried and not self._eased():
-            return
-        self._free = None
-        try:
-            self._advance(settled)
-        except MediumUnavailable as error:  # no space, or a folder that went away: the next change tries again
-            self._tried, self._free = frozenset(self.files()), self._rooms.free()
-            self.say("failed", why=str(error))
-
-    def _eased(self) -> bool:
-        return self._free is not None and self._rooms.free() >= self._free + EASED
-
-    def _advance(self, settled: bool) -> None:
-        for name in self._joinable():
-            self._join(name)
-        missing = self.missing()
-        if missing and settled and self._rooms.repair:
-            self._restore()
-        elif missing:
-            return
-        self._tried = frozenset(self.files())
-        if not self.missing():
-            self._finish()
-
-    def _joinable(self) -> list[str]:
-        found = parts.beside(self.folder, self.stem, self.statement.id)
-        return [
-            name
-            for name, some in found.items()
-            if not (self.folder / name).exists() and _covered(some) and self._unjoined.get(name) != some
-        ]
-
-    def _join(self, name: str) -> None:
-        """A file from its parts, the later ones over the earlier ones by name; they go when it is right."""
-        some = parts.beside(self.folder, self.stem, self.statement.id)[name]
-        temp = self.folder / (name + ".tmp")
-        with medium_errors(temp), create(temp) as file:
-            for part in some:
-                for first, end in part.ranges:
-                    for at in range(first, end, READ):
-                        for offset, data in part.read(at, min(end, at + READ)):
-                            file.seek(offset)
-                            file.write(data)
-            os.fsync(file.fileno())
-        try:
-            self.settle(temp, name)
-        except (BundleRefused, MediumUnavailable) as error:
-            self.say("damaged", name=name, why=f"put together from its parts: {error}")
-            temp.unlink(missing_ok=True)
-            self._unjoined[name] = some
-            return
-        for part in some:
-            part.path.unlink(missing_ok=True)
-
-    def settle(self, temp: Path, name: str) -> None:
-        """Gives a file that was written here its name, once it was checked. Raises BundleRefused, MediumUnavailable."""
-        with medium_errors(temp):
-            self._settle(temp, name)
-        sync_medium(self.folder)
-        self.say("taken", name=name, bytes=self.sizes.get(name) or (self.folder / name).stat().st_size)
-
-    def _settle(self, temp: Path, name: str) -> None:
-        if name in self.names:
-            check_volume(temp, self.statement, self.envelope, self.names.index(name))
-            temp.replace(self.folder / name)
-        elif approvals.NAME.fullmatch(name):
-            approvals.check(temp, self.envelope)
-            temp.replace(self.folder / name)
-        else:
-            temp.replace(self.folder / name)
-            try:
-                if parity.open_parity(self.folder / name).id != self.statement.id:
-                    raise BundleRefused(f"{name}: parity of another bundle")
-            except BundleRefused:
-                (self.folder / name).unlink()
-                raise
-
-    def _restore(self) -> None:
-        """From parity and parts. Damaged volumes lend what they still have. Encrypted ones are asked for whole."""
-        if any(name.endswith(SEALED) for name in self.files()):
-            wanted = [(self.names.index(name), self.sizes[name], [(0, self.sizes[name])]) for name in self.missing()]
-            self.slip = slip.gather(self.statement.id, wanted).text(self.stem)
-            self.say("missing", names=self.missing()[:40], why="encrypted volumes have no parity", slip=self.slip)
-            return
-        lent = []
-        for name, path in self.damaged.items():
-            if not (self.folder / name).exists() and path.exists():
-                (self.folder / name).symlink_to(path.absolute())
-                lent.append(self.folder / name)
-        try:
-            report = repair(self.folder, self.folder)
-            self.say("repaired", names=[path.name for path in report.written])
-        except BundlerError as error:
-            for path in lent:
-                path.unlink(missing_ok=True)
-            if isinstance(error, RepairImpossible):
-                self.slip = error.slip.text(error.stem)
-            self.say("missing", names=self.missing()[:40], why=str(error), slip=self.slip)
-
-    def _finish(self) -> None:
-        """The law's order, from its first step on. What is wrong is told; what was only damaged may come again."""
-        try:
-            self._rooms.complete(self)
-        except NotTrusted as error:
-            self.state = "untrusted"
-            self.say("waiting", why=str(error))
-        except (VolumeDamaged, VolumeMissing) as error:
-            if isinstance(error, VolumeDamaged) and error.volume.removesuffix(SEALED) in self.names:
-                (self.folder / error.volume).unlink(missing_ok=True)
-            self.say("damaged", why=str(error))
-        except (BundlerError, ManifestsError) as error:
-            again = error.exit_code == 4  # no space, a gate that could not run: the next change tries again
-            self.state, self._free = ("open", self._rooms.free()) if again else ("refused", None)
-            self.say("failed" if again else "refused", why=str(error))
-
-    def close(self) -> None:
-        """Imported: only the mark stays."""
-        write_file(self.folder / DONE, f"{self.statement.id}\n".encode())
-        for name in file_names(self.folder):
-            if name != DONE:
-                (self.folder / name).unlink(missing_ok=True)
-        self.state = "done"
-
-
-def _covered(some: list[Part]) -> bool:
-    end = 0
-    for first, last in sorted(piece for part in some for piece in part.ranges):
-        if first > end:
-            return False
-        end = max(end, last)
-    return end == some[0].size
+MAX_SEALED = 64  # rooms of encrypted bundles
 
 
 class Rooms:
@@ -293,17 +60,20 @@ class Rooms:
     def __init__(
         self, base: Path, trust: TrustStore, say: Say, *, policy: Policy | None = None, store: Store | None = None,
         seen: Channels | None = None, repair: bool = False, host: HostTrust | None = None, keeper: Keeper | None = None,
-        keys: Keys | None = None,
+        keys: Keys | None = None, limit: int | None = None,
     ) -> None:  # fmt: skip
-        """`keys`: for volumes that are encrypted, and stay so. `store`: where whole bundles go; None: they are
-        verified and stay here, in folders named like them. `host`: what carried trust renews; None: `trust`
-        stays as it is. `keeper` writes the receipts of imports."""
+        """`keys`: for volumes that are encrypted, and stay so. `limit`: bytes that encrypted bundles may take together,
+        where they come in pieces and cannot be judged before they are whole; None: no such is taken. `store`: where
+        whole bundles go; None: they are verified and stay here, in folders named like them. `host`: what carried trust
+        renews; None: `trust` stays as it is. `keeper` writes the receipts of imports."""
         self.base, self.trust, self.say, self.repair, self._host = base, trust, say, repair, host
         self._policy, self._store, self._seen, self._keeper = policy or Policy(), store, seen, keeper
-        self.keys = keys
+        self.keys, self.limit, self.collects = keys, limit, store is None
         self.unopened: set[str] = set()  # encrypted volumes that `keys` do not open
+        self.hurt: dict[str, Path] = {}  # encrypted volumes that were not taken, and may lend what is sound
         self._carried: dict[str, Path] = {}  # by the eight digits of the id; of those that only collect
         self._lent: list[Path] = []  # files of this run alone
+        self._passed, self._looked = 0, float("-inf")  # encrypted bundles that got no space; when rooms were looked at
         self._known: dict[str, Room | None] = {}
         self._lock = -1
 
@@ -331,13 +101,19 @@ class Rooms:
 
     def _reopen(self, folder: Path) -> None:
         """What an earlier run had; judged again like everything that comes in."""
-        with contextlib.suppress(BundlerError):
-            stems = {name.rpartition(".v")[0] for name in file_names(folder) if name.endswith(".tar") and ".v" in name}
-            stems |= {match["stem"] for name in file_names(folder) if (match := parts.NAME.fullmatch(name))}
-            for stem in stems:
+        names = file_names(folder)
+        if packing.MEMBER in names:
+            with contextlib.suppress(BundlerError):
+                self._add_sealed(PackingList.read(folder / packing.MEMBER), folder)
+            return
+        stems = {name.rpartition(".v")[0] for name in names if name.endswith(".tar") and ".v" in name}
+        stems |= {match["stem"] for name in names if (match := parts.NAME.fullmatch(name))}
+        for stem in stems:
+            with contextlib.suppress(BundlerError):
                 self.admit(mend.find_statement(folder, stem)[1])
-            sealed = [name for name in file_names(folder) if name.endswith(SEALED)]
-            if sealed and not stems:
+        sealed = [name for name in names if name.endswith(SEALED)]
+        if sealed and not stems:
+            with contextlib.suppress(BundlerError):
                 self.admit(read_start(folder / sealed[0], self.keys)[1])
 
     def admit(self, envelope: bytes) -> Room | None:
@@ -349,14 +125,20 @@ class Rooms:
             self._known[key] = self._open(envelope)
         return self._known[key]
 
-    def _open(self, envelope: bytes) -> Room | None:
+    def believed(self, envelope: bytes) -> Statement | None:
+        """If a publisher that this host trusts has signed it."""
         roles = sorted({"publisher", *self._policy.roles} - {"approver"})
         try:
             now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
             verify.judge(envelope, approve.one_publisher(self.trust), self._policy, now, roles)
-            statement = mend.decode_statement(envelope)
+            return mend.decode_statement(envelope)
         except (SigningError, ManifestsError, BundleRefused) as error:
             self.say({"event": "untrusted", "bundle": "", "why": str(error)})
+            return None
+
+    def _open(self, envelope: bytes) -> Room | None:
+        statement = self.believed(envelope)
+        if statement is None:
             return None
         folder = self.base / (statement.id if self._store is not None else layout.stem(statement))
         with medium_errors(folder):
@@ -366,6 +148,57 @@ class Rooms:
         if room.state == "open":
             room.say("seen", volumes=len(room.names), bytes=sum(room.sizes.values()), missing=len(room.missing()))
         return room
+
+    # -- encrypted bundles, in pieces
+
+    def admit_sealed(self, raw: bytes) -> SealedRoom | None:
+        """The room of a bundle that comes encrypted, by its packing list; None, and told, where there is no space that
+        was allowed. Raises BundleRefused, MediumUnavailable."""
+        found = PackingList.decode(raw)
+        known = self._known.get(found.id)
+        if isinstance(known, SealedRoom):
+            return known
+        why = self._no_space_for(found)
+        if why:
+            self._passed += 1
+            if self._passed <= MAX_SEALED:  # a flood is told by its beginning
+                self.say({"event": "passed", "bundle": found.stem, "bytes": found.size, "why": why})
+            return None
+        name = found.id if self._store is not None else f"{found.stem}.{found.id[:8]}"
+        with medium_errors(self.base / name):
+            (self.base / name).mkdir(exist_ok=True)
+        room = self._add_sealed(found, self.base / name)
+        room.say("seen", volumes=len(room.names), bytes=found.size, missing=len(room.missing()))
+        return room
+
+    def _no_space_for(self, found: PackingList) -> str:
+        if self.limit is None:
+            return "it is encrypted, so nobody can be judged before it is whole: --limit SIZE allows it so much"
+        now = time.monotonic()
+        if now - self._looked > 1:
+            self._looked = now
+            for room in self._sealed():
+                room.look()
+        claims = [room.claims for room in self._sealed() if room.claims]
+        if sum(claims) + found.size > self.limit:
+            return f"{sum(claims):,} of the {self.limit:,} bytes that encrypted bundles may take are taken"
+        if len(claims) >= MAX_SEALED or len(self._known) >= MAX_KNOWN:
+            return f"{len(claims)} encrypted bundles are here already"
+        return ""
+
+    def _add_sealed(self, found: PackingList, folder: Path) -> SealedRoom:
+        room = SealedRoom(self, folder, found)
+        self._known[found.id] = room
+        return room
+
+    def _sealed(self) -> list[SealedRoom]:
+        return [room for room in self if isinstance(room, SealedRoom)]
+
+    def claimed(self) -> int:
+        """Bytes that encrypted bundles take here, or are still to take."""
+        return sum(room.claims for room in self._sealed())
+
+    # -- trust
 
     def take_trust(self, path: Path) -> bool:
         """Carried trust, before what it came with is judged; whether this host now believes something else. Raises
@@ -409,7 +242,7 @@ class Rooms:
             return 3
         if "refused" in states or any(room.damaged for room in self if room.state == "open"):
             return 1
-        return 4 if "open" in states or self.unopened else 0
+        return 4 if states & {"open", "unopened"} or self.unopened else 0
 
     def advance(self, *, settled: bool) -> None:
         for room in self:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bundler import agefile
 from bundler.agefile import MAX_HEADER, Start
@@ -181,9 +181,10 @@ def generate(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def encrypting(file: FileIO, sealing: Sealing) -> Iterator[FileIO]:
-    """What is written inside arrives encrypted in `file`: all of it, when the context has ended without an error."""
-    pyrage, side = _pyrage(), _Side(file)
+def encrypting(file: FileIO, sealing: Sealing, hasher: Hasher | None = None) -> Iterator[FileIO]:
+    """What is written inside arrives encrypted in `file`: all of it, when the context has ended without an error.
+    `hasher` gets the encrypted bytes."""
+    pyrage, side = _pyrage(), _Side(file, hasher=hasher)
     keys = [pyrage.x25519.Recipient.from_str(text) for text in sealing.recipients]
     reading, writing = os.pipe()
     work = _Work(lambda: _closing(FileIO(reading, "r"), lambda plain: pyrage.encrypt_io(plain, side, keys)))
@@ -269,11 +270,15 @@ def decrypting(file: FileIO, name: str, keys: Keys | None) -> tuple[Decrypted, i
     return Decrypted(file, name, found, keys), found.plain
 
 
+class Hasher(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
 class _Side(io.RawIOBase):
     """The encrypted file as pyrage sees it; `first`: what was read of it already. Keeps an error of the system."""
 
-    def __init__(self, file: FileIO, first: bytes = b"") -> None:
-        self._below, self._first, self.error = file, first, None
+    def __init__(self, file: FileIO, first: bytes = b"", hasher: Hasher | None = None) -> None:
+        self._below, self._first, self._hasher, self.error = file, first, hasher, None
 
     error: OSError | None
 
@@ -289,7 +294,10 @@ class _Side(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         try:
-            return self._below.write(data)
+            count = self._below.write(data)
+            if self._hasher:
+                self._hasher.update(data[:count])
+            return count
         except OSError as error:
             self.error = error
             raise

@@ -3,7 +3,7 @@
     order    carried trust, parts that answer a slip, index volume, data volumes, parity volumes, approvals
     each     volumes are hashed before they go; written as `*.tmp`, synced, renamed; a file that is there is left alone
     large    what is larger than `max_part` goes in parts (parts.py), which the receiver joins
-    sealed   encrypted volumes go as they are, whole: nothing of them is known here
+    sealed   encrypted volumes and their parity volumes go as they are, whole: nothing of them is known here
     again    `repeat` rounds, for a link that loses files; what was taken away meanwhile is sent once more
 
 <home>/state/sends/<hash>   what was sent already, so that the same command goes on after an interruption even if the
@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, carried, layout, mend, parts
+from bundler import approvals, carried, layout, mend, packing, parity, parts, shards
 from bundler.conceal import LOCKED, SEALED
-from bundler.errors import BadRequest, VolumeMixed, medium_errors
+from bundler.errors import BadRequest, BundleRefused, MediumUnavailable, VolumeMixed, medium_errors
 from bundler.medium import PARITY, VOLUME, file_names, plain_size
 from bundler.pace import Pace
-from bundler.shards import stem_of
+from bundler.packing import PackingList
+from bundler.shards import require_clear, stem_of
 from bundler.volumes import check_volume
 from bundler.writing import create, sync_medium
 from manifests import canonical
@@ -50,11 +51,23 @@ class Outgoing:
     def id(self) -> str:
         return self.statement.id
 
+    @property
+    def told(self) -> bytes:
+        return self.envelope
+
+    @property
+    def head(self) -> int:
+        """Bytes of the index volume that say whose files these are."""
+        return len(layout.head(self.statement, self.envelope, 0))
+
+    @property
+    def volumes(self) -> Sequence[str]:
+        return layout.volume_names(self.statement)
+
     def check(self, name: str) -> None:
         """Raises VolumeDamaged for a volume that is not what the statement says."""
-        volumes = layout.volume_names(self.statement)
-        if name in volumes:
-            check_volume(self.folder / name, self.statement, self.envelope, volumes.index(name))
+        if name in self.volumes:
+            check_volume(self.folder / name, self.statement, self.envelope, self.volumes.index(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +75,7 @@ class Encrypted:
     """An encrypted bundle, which this host need not be able to read. `id`: the eight digits that its names show."""
 
     folder: Path
+    stem: str
     id: str
     names: tuple[str, ...]
     missing: tuple[str, ...] = ()  # numbers between others; how many there are is not shown
@@ -71,6 +85,39 @@ class Encrypted:
         """Raises VolumeDamaged for what is no whole age file, as far as its outer form says."""
         if VOLUME.fullmatch(name.removesuffix(SEALED)):
             plain_size(self.folder / name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """An encrypted bundle by its packing list. `fresh`: that was made just now, from the files themselves."""
+
+    folder: Path
+    packing: PackingList
+    fresh: bool
+    names: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def head(self) -> int:
+        """None of the index volume: the packing list says it."""
+        return 0
+
+    @property
+    def id(self) -> str:
+        return self.packing.id
+
+    @property
+    def told(self) -> bytes:
+        return self.packing.encode()
+
+    @property
+    def volumes(self) -> Sequence[str]:
+        return self.packing.names
+
+    def check(self, name: str) -> None:
+        """Raises VolumeDamaged for a volume that is not what the packing list says."""
+        if name in self.volumes and not self.fresh:
+            self.packing.check(self.folder / name, self.volumes.index(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +141,9 @@ class SendReport:
 
 
 def outgoing(path: Path) -> Outgoing:
-    """Raises VolumeMissing, VolumeMixed and BundleRefused. Who signed is not asked."""
+    """Raises VolumeMissing, VolumeMixed, CannotDecrypt and BundleRefused. Who signed is not asked."""
     folder = path if path.is_dir() else path.parent
+    require_clear(path, folder)  # what encrypted volumes it has was asked before
     stem = stem_of(path, folder)
     statement, envelope = mend.find_statement(folder, stem)
     here = file_names(folder)
@@ -133,8 +181,34 @@ def encrypted(path: Path) -> Encrypted | None:
     trust, approved = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
                        for kind in (carried.NAME, approvals.NAME))  # fmt: skip
     trust += [name for name in here if name == stem + LOCKED]
-    names = (*trust, *(volumes[number] for number in sorted(volumes)), *approved)
-    return Encrypted(folder=folder, id=stem[-8:], names=names, missing=tuple(missing))
+    again, spare = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
+                    for kind in (parts.NAME, PARITY))  # fmt: skip
+    names = (*trust, *again, *(volumes[number] for number in sorted(volumes)), *spare, *approved)
+    return Encrypted(folder=folder, stem=stem, id=stem[-8:], names=names, missing=tuple(missing))
+
+
+def listed(path: Path, progress: Progress | None = None) -> Listed | None:
+    """None where volumes are in clear. The packing list is that of the parity volumes; without any it is made from the
+    files, which reads all of them, so all must be here. Raises VolumeMissing, VolumeMixed and BundleRefused."""
+    bundle = encrypted(path)
+    if bundle is None:
+        return None
+    known = shards.packing_list(bundle.folder, bundle.stem)
+    found = known or packing.of_folder(bundle.folder, bundle.stem, progress)
+    told, spare, approved = ([name for name in bundle.names if kind.fullmatch(name)]
+                             for kind in (carried.NAME, PARITY, approvals.NAME))  # fmt: skip
+    volumes = [name for name in found.names if name in bundle.names]
+    spare = [name for name in spare if known and _is_parity_of(bundle.folder / name, known.id)]
+    names = (packing.MEMBER, *told, *volumes, *spare, *approved)
+    missing = tuple(name for name in found.names if name not in volumes)
+    return Listed(folder=bundle.folder, packing=found, fresh=known is None, names=names, missing=missing)
+
+
+def _is_parity_of(path: Path, identity: str) -> bool:
+    try:
+        return parity.open_parity(path).id == identity
+    except (BundleRefused, MediumUnavailable):
+        return False
 
 
 def send(
@@ -176,7 +250,7 @@ def _require_room(bundle: Outgoing | Encrypted, max_part: int | None) -> None:
             hint="choose a larger --max-part",
         )
     for name in bundle.names:
-        whole = name.endswith(SEALED) or any(
+        whole = isinstance(bundle, Encrypted) or any(
             kind.fullmatch(name) for kind in (parts.NAME, approvals.NAME, carried.NAME)
         )
         if whole and (bundle.folder / name).stat().st_size > max_part:

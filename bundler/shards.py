@@ -1,8 +1,9 @@
 """What a folder still has of a bundle with parity: which blocks are sound, which are lost, and where that is in files.
 
-Opened from a sound parity volume: its statement says how the volumes must be, its table what each block hashes to. The
-medium is only read. A block that cannot be read, is not there, or differs is lost, unless parts that were sent again
-have it; nothing here fails because of it.
+Opened from a sound parity volume: its statement, or the packing list of encrypted volumes, says how the volumes must
+be, its table what each block hashes to. The medium is only read, and encrypted volumes stay so: their bytes are
+restored, not what is inside. A block that cannot be read, is not there, or differs is lost, unless parts that were sent
+again have it; nothing here fails because of it.
 Refused: no sound parity volume; parity of another bundle, or whose numbers are not those of the statement.
 """
 
@@ -18,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundler import layout, parity, parts
-from bundler.conceal import SEALED
+from bundler import expected, layout, parity, parts
+from bundler.conceal import LOCKED, SEALED
 from bundler.errors import (
     BundleRefused,
     CannotDecrypt,
@@ -30,7 +31,9 @@ from bundler.errors import (
     VolumeMixed,
     medium_errors,
 )
+from bundler.expected import Expected
 from bundler.medium import VOLUME, file_names
+from bundler.packing import PackingList
 from bundler.parity import HASH, Header, ParityVolume
 from bundler.parts import NAME as PART
 from bundler.sources import Source
@@ -68,13 +71,11 @@ class Shards:
         stem = self.stem = stem_of(folder, self.folder)
         leader, self._sound = _leader(self.folder, stem)
         self.header: Header = leader.header
-        self.envelope, self._table = leader.envelope, leader.table
-        self.statement = _statement(leader, stem)
+        self._table = leader.table
+        self.expected = _expected(leader, stem)
         parities = [parity.volume_name(stem, index) for index in range(self.header.parity)]
-        self.names = [*layout.volume_names(self.statement), *parities]
-        self.heads = [layout.head(self.statement, self.envelope, i) for i in range(self.header.data)]
-        self.sizes = [volume.size for volume in self.statement.volumes]
-        self.parts = parts.beside(self.folder, stem, self.statement.id)
+        self.names = [*self.expected.names, *parities]
+        self.parts = parts.beside(self.folder, stem, self.expected.id)
 
     def __enter__(self) -> Shards:
         self.shards = [self._open_data(index) for index in range(self.header.data)]
@@ -86,8 +87,8 @@ class Shards:
             shard.close()
 
     def _open_data(self, index: int) -> Source:
-        ahead, name = len(self.heads[index]), self.names[index]
-        return Source(self.folder / name, self.sizes[index], lambda offset: ahead + offset, self.parts.get(name, ()))
+        ahead, name, size = len(self.expected.heads[index]), self.names[index], self.expected.sizes[index]
+        return Source(self.folder / name, size, lambda offset: ahead + offset, self.parts.get(name, ()))
 
     def _open_parity(self, index: int) -> Source:
         path = self.folder / self.names[self.header.data + index]
@@ -122,19 +123,32 @@ class Shards:
         a head that differs, what parts have, bytes behind the end."""
         found = []
         for index in range(self.header.data):
-            shard, head = self.shards[index], self.heads[index]
-            whole = len(head) + self.sizes[index]
+            shard, head, whole = self.shards[index], self.expected.heads[index], self.expected.whole(index)
             ranges = [(0, len(head))] if heads and shard.read(-len(head), len(head)) != head else []
             for row in np.flatnonzero(bad[index]):
                 first = len(head) + int(row) * self.header.block
                 ranges.append((first, min(first + self.header.block, whole)))
             ranges = sorted({*ranges, *(shard.overlaid if heads else ())})
-            if heads and not shard.missing and shard.read(self.sizes[index], 1):
+            if heads and not shard.missing and shard.read(shard.size, 1):
                 ranges.append((whole, (self.folder / self.names[index]).stat().st_size))
             if ranges:
                 joined = tuple(joined_ranges(ranges))
                 found.append(Damage(name=self.names[index], size=whole, missing=shard.missing, ranges=joined))
         return tuple(found)
+
+    @property
+    def identity(self) -> bytes:
+        """The file beside encrypted volumes that a passphrase opens; b"" where there is none."""
+        return self.expected.packing.identity if self.expected.packing else b""
+
+    def lost_identity(self) -> Damage | None:
+        """Where that file is not as the packing list has it."""
+        size, path = len(self.identity), self.folder / (self.stem + LOCKED)
+        source = Source(path, size, lambda offset: offset)
+        wrong = size and source.read(0, size + 1) != self.identity
+        missing = source.missing
+        source.close()
+        return Damage(name=path.name, size=size, missing=missing, ranges=((0, size),)) if wrong else None
 
 
 def joined_ranges(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -152,14 +166,11 @@ def stem_of(path: Path, folder: Path) -> str:
     """Of the one bundle in the folder, or of the volume that was named."""
     with medium_errors(path):
         names = file_names(folder) if folder == path else [path.name]
-    found = [VOLUME.fullmatch(name) or parity.NAME.fullmatch(name) or PART.fullmatch(name) for name in names]
+    found = [
+        VOLUME.fullmatch(name.removesuffix(SEALED)) or parity.NAME.fullmatch(name) or PART.fullmatch(name)
+        for name in names
+    ]
     stems = {match["stem"] for match in found if match}
-    closed = [name for name in names if name.endswith(SEALED) and VOLUME.fullmatch(name.removesuffix(SEALED))]
-    if any(name.removesuffix(SEALED) not in names for name in closed):
-        raise CannotDecrypt(
-            f"{closed[0]} is encrypted; this works on volumes in clear",
-            hint="copy the encrypted volumes as they are, or again from their source",
-        )
     if len(stems) > 1:
         raise VolumeMixed(
             f"{path}: volumes of {len(stems)} bundles: {', '.join(sorted(stems)[:8])}",
@@ -168,6 +179,26 @@ def stem_of(path: Path, folder: Path) -> str:
     if not stems:
         raise VolumeMissing(f"{path}: no volume of a bundle here")
     return stems.pop()
+
+
+def packing_list(folder: Path, stem: str) -> PackingList | None:
+    """As sound parity volumes of encrypted volumes have it; None where there are none. Raises BundleRefused."""
+    try:
+        leader, _ = _leader(folder, stem)
+    except NoParity:
+        return None
+    return _expected(leader, stem).packing
+
+
+def require_clear(path: Path, folder: Path) -> None:
+    """For what needs the bytes inside. Raises CannotDecrypt where a volume is here encrypted alone."""
+    names = file_names(folder) if folder == path else [path.name]
+    closed = [name for name in names if name.endswith(SEALED) and VOLUME.fullmatch(name.removesuffix(SEALED))]
+    if any(name.removesuffix(SEALED) not in names for name in closed):
+        raise CannotDecrypt(
+            f"{closed[0]} is encrypted; without parity volumes this works on volumes in clear",
+            hint="--identity FILE looks inside, and says which volumes to send again",
+        )
 
 
 def _leader(folder: Path, stem: str) -> tuple[ParityVolume, dict[int, int]]:
@@ -179,7 +210,7 @@ def _leader(folder: Path, stem: str) -> tuple[ParityVolume, dict[int, int]]:
         if match and match["stem"] == stem:
             try:
                 # without the bytes that all have in common: only one set of them is held at a time
-                sound.append(replace(parity.open_parity(folder / name), envelope=b"", table=b""))
+                sound.append(replace(parity.open_parity(folder / name), told=b"", table=b""))
             except (BundleRefused, MediumUnavailable) as error:
                 problems.append(str(error))
     if not sound:
@@ -192,16 +223,23 @@ def _leader(folder: Path, stem: str) -> tuple[ParityVolume, dict[int, int]]:
     return parity.open_parity(members[0].path), {volume.index: volume.first for volume in members}
 
 
-def _statement(leader: ParityVolume, stem: str) -> Statement:
+def _expected(leader: ParityVolume, stem: str) -> Expected:
     """Bound to its own id by a hash; who signed it is not asked."""
+    if leader.sealed:
+        found = expected.of_packing(PackingList.decode(leader.told))
+    else:
+        found = expected.of_statement(_statement(leader), leader.told)
+    if found.id != leader.id or found.stem != stem:
+        raise VolumeMixed(f"{leader.path.name}: parity of another bundle")
+    if leader.header.data != len(found.sizes) or leader.header.length != max(found.sizes):
+        raise VolumeDamaged(leader.path.name, 0, "its numbers are not those of its volumes")
+    return found
+
+
+def _statement(leader: ParityVolume) -> Statement:
     try:
-        statement = Statement.decode(dsse.decode(leader.envelope).payload)
+        statement = Statement.decode(dsse.decode(leader.told).payload)
     except (ManifestsError, SigningError) as error:
         raise BundleRefused(f"{leader.path.name}: its statement is not sound: {error}") from None
     layout.check(statement)
-    if statement.id != leader.id or layout.stem(statement) != stem:
-        raise VolumeMixed(f"{leader.path.name}: parity of another bundle")
-    sizes = [volume.size for volume in statement.volumes]
-    if leader.header.data != len(sizes) or leader.header.length != max(sizes):
-        raise VolumeDamaged(leader.path.name, 0, "its numbers are not those of the statement")
     return statement

@@ -4,6 +4,8 @@
                 cap; when an envelope is whole, rooms.py judges it: a room, or never again a byte of that bundle
     trust       a carried chain is put together in memory, of strangers too, under a cap, and judged by the signatures
                 of the root; if it counts, strangers that were refused may come again
+    encrypted   a packing list is put together in memory likewise; its hash is the id of all that belongs to it, and
+                rooms.py says whether there is space for what it announces
     rooms       symbols wait in blocks until enough came; a whole block is written to its place in a file of the room,
                 of which kind, number and size must be those of the signed statement
     whole       a file that is covered is hashed beside the receiving thread, and gets its name if it is right
@@ -22,12 +24,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from bundler import datagrams, fec, layout, parity, tar
+from bundler import datagrams, fec, layout, packing, parity, tar
 from bundler.arriving import Arriving
 from bundler.datagrams import Heartbeat, Symbol, What
 from bundler.errors import BundlerError, MediumUnavailable
 from bundler.medium import MAX_ENVELOPE, MAX_MARK
-from bundler.rooms import Room, Rooms
+from bundler.room import Room
+from bundler.room_sealed import SealedRoom
+from bundler.rooms import Rooms
 from signing.errors import SigningError
 from signing.limits import MAX_CHAIN_BYTES
 
@@ -35,7 +39,8 @@ MAX_BLOCKS = 64 << 20  # bytes of symbols that wait in blocks; the oldest block 
 MAX_STRANGERS = 8
 MAX_STRANGE = 24 << 20  # bytes of one stranger: the largest envelope, and blocks around it
 MAX_REFUSED = 4096  # ids, and hashes of carried trust, that are remembered
-MAX_CHAINS = 2 * MAX_CHAIN_BYTES  # of blocks of carried trust that are not whole; the oldest chain makes room
+MAX_CHAINS = 2 * MAX_CHAIN_BYTES  # of carried trust and packing lists that are not whole; the oldest makes room
+MAX_OPEN = 128  # files that are not whole and held open; the oldest is closed, and its notes say how far it was
 IDLE = 5.0  # seconds after which a stranger that fell silent makes room for another
 
 File = tuple[What, int]
@@ -58,10 +63,10 @@ class Receiver:
         self._rooms, self._clock = rooms, clock
         self._blocks: OrderedDict[tuple[Any, ...], dict[int, bytes]] = OrderedDict()
         self._waiting = 0  # bytes of symbols in blocks
-        self._known: dict[bytes, Room] = {bytes.fromhex(room.statement.id): room for room in rooms}
+        self._known: dict[bytes, Room] = {bytes.fromhex(room.id): room for room in rooms}
         self._strangers: dict[bytes, _Stranger] = {}
         self._refused: OrderedDict[bytes, None] = OrderedDict()
-        self._chains: OrderedDict[tuple[Any, ...], dict[int, bytes]] = OrderedDict()  # blocks of carried trust
+        self._chains: OrderedDict[tuple[Any, ...], dict[int, bytes]] = OrderedDict()  # of carried trust, packing lists
         self._judged: OrderedDict[bytes, None] = OrderedDict()  # hashes of chains
         self._files: dict[tuple[bytes, File], Arriving | None] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="room")
@@ -91,7 +96,10 @@ class Receiver:
             if found.last and found.id in self._known and found.id not in self.ended:
                 self._end(found)
         elif found.what == What.TRUST:
-            self._trust(found)
+            self._join(found, MAX_CHAIN_BYTES, self._renew)
+        elif found.what == What.LIST:
+            if found.id not in self._known and found.id not in self._refused:
+                self._join(found, packing.MAX_PACKING, self._announced)
         elif found.id in self._known:
             self._place(found)
         elif found.id not in self._refused:
@@ -112,10 +120,12 @@ class Receiver:
     def _place(self, found: Symbol) -> None:
         key = (found.id, found.file)
         file, geometry = self._files.get(key), found.geometry
-        if self._known[found.id].state == "done":
+        room = self._known[found.id]
+        if room.closed or (found.what == What.APPROVAL and not room.envelope):
             return
         if key not in self._files or (file is not None and file.failed):
-            file = self._files[key] = self._arrive(self._known[found.id], found)
+            self._make_way()
+            file = self._files[key] = self._arrive(room, found)
         if file is None or not file.takes(geometry):
             return
         offset = found.block * geometry.block
@@ -137,7 +147,7 @@ class Receiver:
             self._submit(lambda: self._settle(file))
 
     def _settle(self, file: Arriving) -> None:
-        if file.room.state == "done":  # imported without it; its folder is empty now
+        if file.room.closed:  # imported without it, or dropped; its folder is empty now
             file.close()
             return
         try:
@@ -153,18 +163,18 @@ class Receiver:
     def _arrive(self, room: Room, found: Symbol) -> Arriving | None:
         """None for what the signed statement does not have, and for what is here already."""
         size = found.geometry.size
-        if room.state == "done":
+        if room.closed:
             return None
-        if found.what == What.VOLUME:
+        if found.what == (What.SEALED if isinstance(room, SealedRoom) else What.VOLUME):
             if found.number >= len(room.names) or size != room.sizes[room.names[found.number]]:
                 return None
             name = room.names[found.number]
         elif found.what == What.PARITY:
-            if size > max(room.sizes.values()) + parity.MAX_TABLE + (1 << 20):
-                return None
             name = parity.volume_name(room.stem, found.number)
+            if not room.admits_parity(name, size):
+                return None
         else:
-            if size > MAX_ENVELOPE:
+            if found.what != What.APPROVAL or size > MAX_ENVELOPE:
                 return None
             name = f"{room.stem}.approval-{found.number:08x}.dsse.json"
         try:
@@ -172,6 +182,13 @@ class Receiver:
         except MediumUnavailable as error:
             room.say("failed", name=name, why=str(error))
             return None
+
+    def _make_way(self) -> None:
+        """A forger may begin as many files as a bundle has."""
+        files = [(key, file) for key, file in self._files.items() if file and file.is_open and not file.settling]
+        for key, file in files[: max(0, len(files) - MAX_OPEN + 1)]:
+            file.close()
+            del self._files[key]
 
     # -- strangers
 
@@ -205,7 +222,7 @@ class Receiver:
     def _judge(self, identity: bytes, envelope: bytes) -> None:
         stranger = self._strangers.pop(identity)
         room = self._rooms.admit(envelope) if envelope else None
-        if room is None or room.statement.id != identity.hex():
+        if room is None or room.id != identity.hex():
             _remember(self._refused, identity)
             return
         self._known[identity] = room
@@ -215,12 +232,12 @@ class Receiver:
             if file is not None and file.takes(found.geometry):
                 self._write(file, found.block * found.geometry.block, data)
 
-    # -- carried trust
+    # -- what is put together in memory
 
-    def _trust(self, found: Symbol) -> None:
-        if found.geometry.size > MAX_CHAIN_BYTES:
+    def _join(self, found: Symbol, limit: int, then: Callable[[bytes, bytes], None]) -> None:
+        if found.geometry.size > limit:
             return
-        key = (found.id, found.geometry)
+        key = (found.id, found.file, found.geometry)
         if found.block in self._chains.get(key, {}):
             return
         data = self._collect(found)
@@ -230,7 +247,7 @@ class Receiver:
         chain[found.block] = data
         if len(chain) == found.geometry.blocks:
             del self._chains[key]
-            self._renew(found.id, b"".join(chain[block] for block in sorted(chain)))
+            then(found.id, b"".join(chain[block] for block in sorted(chain)))
         while sum(len(block) for chain in self._chains.values() for block in chain.values()) > MAX_CHAINS:
             self._chains.popitem(last=False)
 
@@ -240,6 +257,7 @@ class Receiver:
         if key in self._judged:
             return
         _remember(self._judged, key)
+        gone = [identity for identity, room in self._known.items() if room.closed]
         try:
             if not self._rooms.take_chain(identity.hex(), chain):
                 return
@@ -247,8 +265,24 @@ class Receiver:
             self._rooms.say({"event": "damaged", "bundle": "", "name": "carried trust", "why": str(error)})
             return
         self._refused.clear()
+        back = {identity for identity in gone if not self._known[identity].closed}  # what was dropped may come again
+        self._files = {key: file for key, file in self._files.items() if key[0] not in back}
         for room in set(self._known.values()):
             self._submit(lambda room=room: room.advance(settled=False))  # type: ignore[misc]
+
+    def _announced(self, identity: bytes, raw: bytes) -> None:
+        """A packing list, by whose hash it is asked for: no other one can take its place."""
+        if hashlib.sha256(raw).digest()[:16] != identity:
+            return
+        try:
+            room = self._rooms.admit_sealed(raw)
+        except BundlerError as error:
+            self._rooms.say({"event": "damaged", "bundle": "", "name": packing.MEMBER, "why": str(error)})
+            room = None
+        if room is None:
+            _remember(self._refused, identity)
+        else:
+            self._known[identity] = room
 
     # -- blocks
 

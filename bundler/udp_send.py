@@ -2,6 +2,7 @@
 
     each round     carried trust and the head of the index volume (so that the receiver knows whose files these are),
                    index volume, data volumes, parity volumes, approvals; the former again and again in between
+    encrypted      the packing list instead of the head; its id stands for the bundle, and no key is needed here
     at the end     heartbeats that say so
 
 Nothing is ever read from the socket. Volumes are hashed before they are sent.
@@ -9,6 +10,7 @@ Nothing is ever read from the socket. Volumes are hashed before they are sent.
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 import time
@@ -20,22 +22,24 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bundler import approvals, carried, datagrams, fec, layout
+from bundler import approvals, carried, datagrams, fec, packing
 from bundler.datagrams import Heartbeat, What
 from bundler.errors import BadRequest, medium_errors
 from bundler.fec import Geometry
 from bundler.gf256 import MAX_SHARDS, Bytes
 from bundler.medium import PARITY
 from bundler.pace import Pace
-from bundler.send import Outgoing, outgoing
+from bundler.send import Listed, Outgoing, listed, outgoing
 
 K = 96  # data symbols of a block: coding costs time in proportion to the parity symbols, not to their share
 GROUP = 32  # blocks that share a burst: 320 packets in a row may be lost at 10 %
 BEAT = 1.0  # seconds between heartbeats
-HEAD_EVERY = 2.0  # seconds, and at most a fiftieth of the rate, between two copies of the head
+HEAD_EVERY = 2.0  # seconds, and at most a fiftieth of the rate, between two copies of the head; at first fewer:
+HEAD_FIRST = 0.1
 LAST_BEATS = 10
 SEGMENTS = 40  # datagrams given to the kernel at once, at most, and at most so many bytes:
 SEGMENT_BYTES = 60_000
+SMALL = (What.TRUST, What.LIST)  # what is put together in memory, over there
 SLICE = 0.001  # seconds of the rate given to the kernel at once
 _RATE = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)(?P<unit>[kMG]?)(?:bit(?:/s)?)?", re.IGNORECASE)
 
@@ -91,19 +95,25 @@ def symbol_size(mtu: int) -> int:
     return min((mtu - datagrams.OVERHEAD) // 8 * 8, fec.MAX_SYMBOL)
 
 
+def bundle_of(path: Path, progress: Progress | None = None) -> Outgoing | Listed:
+    """What a folder has to send. Encrypted volumes without parity volumes are read for it."""
+    return listed(path, progress) or outgoing(path)
+
+
 def radiate(
-    path: Path, link: Link, *, rate: float, m: int, symbol: int, repeat: int = 1, progress: Progress | None = None,
-    clock: Callable[[], float] = time.monotonic, pace: Pace | None = None,
+    path: Path | Outgoing | Listed, link: Link, *, rate: float, m: int, symbol: int, repeat: int = 1,
+    progress: Progress | None = None, clock: Callable[[], float] = time.monotonic, pace: Pace | None = None,
 ) -> Radiated:  # fmt: skip
-    """`rate` in bits of IP packets for each second; `m` parity symbols for K of `symbol` bytes."""
-    bundle = outgoing(path)
+    """`path`: a folder, or what `bundle_of` found in one. `rate` in bits of IP packets for each second; `m` parity
+    symbols for K of `symbol` bytes."""
+    bundle = bundle_of(path) if isinstance(path, Path) else path
     sender = _Sender(bundle, link, rate, m, symbol, repeat, pace or Pace(rate / 8, clock=clock), clock)
     start = clock()
     for turn in range(1, repeat + 1):
         sender.round(turn, progress or (lambda count: None))
     sender.farewell()
     return Radiated(
-        id=bundle.statement.id,
+        id=bundle.id,
         packets=sender.sequence,
         bytes=sender.bytes,
         seconds=clock() - start,
@@ -113,20 +123,21 @@ def radiate(
 
 class _Sender:
     def __init__(
-        self, bundle: Outgoing, link: Link, rate: float, m: int, symbol: int, rounds: int, pace: Pace,
+        self, bundle: Outgoing | Listed, link: Link, rate: float, m: int, symbol: int, rounds: int, pace: Pace,
         clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._bundle, self._link, self._rate, self._rounds = bundle, link, rate, rounds
         self._m, self._symbol, self._pace, self._clock = m, symbol, pace, clock
-        self._id = bytes.fromhex(bundle.statement.id)
+        self._id = bytes.fromhex(bundle.id)
         found = [(name, file) for name in bundle.names if (file := _file(bundle, name)) is not None]
-        self._trust = [item for item in found if item[1][0] == What.TRUST]
-        self._files = [item for item in found if item[1][0] != What.TRUST]
-        self._total = sum((bundle.folder / name).stat().st_size for name, _ in found)
+        self._told = [item for item in found if item[1][0] in SMALL]
+        self._files = [item for item in found if item[1][0] not in SMALL]
+        self._total = sum(self._size(name) for name, _ in found)
         length = symbol + datagrams.OVERHEAD
         self._batch = int(max(1, min(SEGMENTS, SEGMENT_BYTES // length, rate * SLICE / 8 / length)))
         self._turn = self.sequence = self.bytes = 0
         self._beat = self._head = float("-inf")
+        self._every = HEAD_FIRST
         self._checks: dict[str, Future[None] | None] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -157,7 +168,10 @@ class _Sender:
             yield first, min(geometry.size, end * geometry.block) - first * geometry.block
 
     def _geometry(self, name: str) -> Geometry:
-        return Geometry((self._bundle.folder / name).stat().st_size, K, self._m, self._symbol)
+        return Geometry(self._size(name), K, self._m, self._symbol)
+
+    def _size(self, name: str) -> int:
+        return len(self._bundle.told) if name == packing.MEMBER else (self._bundle.folder / name).stat().st_size
 
     def _between(self) -> None:
         """What is said again and again."""
@@ -166,25 +180,26 @@ class _Sender:
             self._beat = now
             self._heartbeat()
         name, file = self._files[0]
-        head = len(layout.head(self._bundle.statement, self._bundle.envelope, 0))
-        size = head + sum(self._geometry(other).size for other, _ in self._trust)
-        if file[0] == What.VOLUME and now - self._head >= max(HEAD_EVERY, size * 8 * 50 / self._rate):
-            self._head = now
-            for other, trust in self._trust:  # first: it may say who counts for this very bundle
+        head = self._bundle.head
+        size = head + sum(self._size(other) for other, _ in self._told)
+        if file[0] in (What.VOLUME, What.SEALED) and now - self._head >= max(self._every, size * 8 * 50 / self._rate):
+            self._head, self._every = now, min(2 * self._every, HEAD_EVERY)
+            for other, small in self._told:  # first: it may say who counts for this very bundle
                 for first, _ in self._groups(other):
-                    self._send(self._prepare(other, trust, first, GROUP))
-            blocks = -(-head // (K * self._symbol))
-            self._send(self._prepare(name, file, 0, blocks))
+                    self._send(self._prepare(other, small, first, GROUP))
+            if head:
+                self._send(self._prepare(name, file, 0, -(-head // (K * self._symbol))))
 
     def _prepare(self, name: str, file: tuple[What, int], first: int, group: int) -> Bytes:
-        if first == 0 and file[0] != What.TRUST:
+        if first == 0 and file[0] not in SMALL:
             self._require_checked(name)
         geometry = self._geometry(name)
         blocks = min(group, geometry.blocks - first)
-        path = self._bundle.folder / name
-        with medium_errors(path), path.open("rb") as stream:
+        path, length = self._bundle.folder / name, min(blocks * geometry.block, geometry.size - first * geometry.block)
+        listed = io.BytesIO(self._bundle.told) if name == packing.MEMBER else None
+        with medium_errors(path), listed or path.open("rb") as stream:
             stream.seek(first * geometry.block)
-            data = stream.read(min(blocks * geometry.block, geometry.size - first * geometry.block))
+            data = stream.read(length)
         symbols = fec.encode(geometry, data, blocks)
         count = sum(geometry.sent(first + block) + geometry.m for block in range(blocks))
         return datagrams.group(self._id, file, geometry, first, symbols, self._turn, self._take(count))
@@ -223,11 +238,13 @@ class _Sender:
             self.bytes += size
 
 
-def _file(bundle: Outgoing, name: str) -> tuple[What, int] | None:
-    """None for parts: a network diode has no use for them."""
-    volumes = layout.volume_names(bundle.statement)
-    if name in volumes:
-        return What.VOLUME, volumes.index(name)
+def _file(bundle: Outgoing | Listed, name: str) -> tuple[What, int] | None:
+    """None for parts, and for an identity under a passphrase, which is in the packing list."""
+    sealed = isinstance(bundle, Listed)
+    if name in bundle.volumes:
+        return What.SEALED if sealed else What.VOLUME, bundle.volumes.index(name)
+    if sealed and name == packing.MEMBER:
+        return What.LIST, 0
     match = PARITY.fullmatch(name)
     if match:
         return What.PARITY, int(match["number"]) - 1

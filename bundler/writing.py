@@ -23,7 +23,7 @@ from bundler.errors import ExportRefused, medium_errors
 from bundler.hashing import Pipeline
 from bundler.layout import Member
 from bundler.measure import fill
-from bundler.seal import Sealing
+from bundler.seal import Hasher, Sealing
 from bundler.writeback import Writeback
 from manifests.digest import Digest
 from manifests.statement import Statement
@@ -33,8 +33,10 @@ Meter = Callable[[int], None]
 
 
 def write(
-    load: Load, statement: Statement, envelope: bytes, out: Path, meter: Meter, sealing: Sealing | None = None
-) -> None:
+    load: Load, statement: Statement, envelope: bytes, out: Path, meter: Meter, sealing: Sealing | None = None,
+    sums: dict[str, str] | None = None,
+) -> None:  # fmt: skip
+    """`sums` gets the SHA-256 (hex) of each encrypted volume, as it is given to the system."""
     payloads = layout.payloads(statement)
     order = [*range(1, len(payloads)), 0]
     with Pipeline(load.leaf_size) as pipeline, medium_errors(out):
@@ -48,8 +50,11 @@ def write(
             if not secret and _is_finished(out / name, statement, envelope, index):
                 meter(statement.volumes[index].size)
                 continue
+            hasher = hashlib.sha256() if secret and sums is not None else None
             write_volume(load, statement, index, (layout.head(statement, envelope, index), payloads[index]), out / name,
-                         pipeline, meter, secret)  # fmt: skip
+                         pipeline, meter, secret, hasher)  # fmt: skip
+            if hasher and sums is not None:
+                sums[name] = hasher.hexdigest()
             sync_medium(out)
 
 
@@ -62,12 +67,13 @@ def _write_beside(out: Path, statement: Statement, envelope: bytes, *, hidden: b
 
 def write_volume(
     load: Load, statement: Statement, index: int, content: tuple[bytes, Sequence[Member]], path: Path,
-    pipeline: Pipeline, meter: Meter, sealing: Sealing | None = None,
+    pipeline: Pipeline, meter: Meter, sealing: Sealing | None = None, hasher: Hasher | None = None,
 ) -> None:  # fmt: skip
-    """`content`: its head, and the members of its payload. Raises ExportRefused where the statement says otherwise."""
+    """`content`: its head, and the members of its payload. `hasher` gets what is encrypted. Raises ExportRefused where
+    the statement says otherwise."""
     temp = path.with_name(path.name + ".tmp")
     try:
-        found = _Writer(load, pipeline, meter).volume(temp, *content, sealing)
+        found = _Writer(load, pipeline, meter).volume(temp, *content, sealing, hasher)
         if found != statement.volumes[index].sha256:
             raise ExportRefused(
                 f"{path.name}: a blob changed between hashing and writing", hint="sealift verify checks the store"
@@ -110,12 +116,14 @@ class _Writer:
     def __init__(self, load: Load, pipeline: Pipeline, meter: Meter) -> None:
         self._load, self._pipeline, self._meter = load, pipeline, meter
 
-    def volume(self, path: Path, head: bytes, members: Sequence[Member], sealing: Sealing | None) -> Digest:
+    def volume(
+        self, path: Path, head: bytes, members: Sequence[Member], sealing: Sealing | None, hasher: Hasher | None
+    ) -> Digest:
         """The hash is of the payload in clear."""
         self._hasher = hashlib.sha256()
         with create(path) as file, Writeback() as self._writeback:
             self._handle = file.fileno()
-            with seal.encrypting(file, sealing) if sealing else contextlib.nullcontext(file) as self._file:
+            with seal.encrypting(file, sealing, hasher) if sealing else contextlib.nullcontext(file) as self._file:
                 self._write(head, members)
             self._writeback.settle()
             os.fsync(file.fileno())

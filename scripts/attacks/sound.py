@@ -87,10 +87,10 @@ class Bench:
         return out, gap
 
     def _sealed(self, gap: Gap) -> None:
-        """An encrypted bundle, and what opens it."""
+        """An encrypted bundle with parity, and what opens it."""
         identity, self.sealed = self.folder / "identity", self.folder / "sealed"
         sealing = seal.Sealing(recipients=seal.recipients([seal.generate(identity)]))
-        gap.export(options=replace(OPTIONS, sealing=sealing), out=self.sealed)
+        gap.export(options=replace(OPTIONS, sealing=sealing, parity="1"), out=self.sealed)
         self.opening = seal.load_keys(identity)
 
     def _lists(self, gap: Gap) -> None:

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -293,13 +292,8 @@ def test_recipients_that_are_none(value: str) -> None:
         seal.recipients([value])
 
 
-def test_no_parity_in_clear_and_no_resend_in_clear(
-    made: Gap, identity: tuple[Path, str], keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_resend_in_clear(made: Gap, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALIFT_HOME", str(made.root / "home"))
-    wanted = replace(options(Sealing(recipients=(identity[1],))), parity="1")
-    with pytest.raises(BadRequest, match="parity"):
-        made.export(options=wanted, out=tmp_path / "usb")
     with pytest.raises(ExportRefused, match="encrypted"):
         exported(made.near, open_medium(made.medium, keys).id)
 
@@ -325,8 +319,9 @@ def test_a_full_medium_stops_the_export(identity: tuple[Path, str], tmp_path: Pa
 
 def test_verbs_for_volumes_in_clear_say_so(gap: Gap) -> None:
     """They neither call encrypted volumes lost, nor carry half a bundle."""
-    with pytest.raises(CannotDecrypt, match="works on volumes in clear"):
+    with pytest.raises(CannotDecrypt, match="works on volumes in clear") as caught:
         repair(gap.medium)
+    assert caught.value.hint and "--identity" in caught.value.hint
     with pytest.raises(CannotDecrypt, match="works on volumes in clear"):
         outgoing(gap.medium)
 

@@ -251,10 +251,11 @@ def test_what_is_read_back_wrongly_gets_no_parity(gap: Gap, monkeypatch: pytest.
     for path in parities(gap.medium):
         path.unlink()
     statement = statement_of(gap.medium)
+    from bundler.expected import of_statement
     from bundler.medium import open_medium
 
     with pytest.raises(VolumeDamaged, match="read back"):
-        parity.write(gap.medium, statement, open_medium(gap.medium).envelope, 2)
+        parity.write(gap.medium, of_statement(statement, open_medium(gap.medium).envelope), 2)
     assert not parities(gap.medium) and not list(gap.medium.glob("*.tmp"))
 
 

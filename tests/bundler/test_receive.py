@@ -26,7 +26,8 @@ from bundler.policy import Policy
 from bundler.receipts_keep import Keeper
 from bundler.receipts_read import judge, read_file
 from bundler.receive import Watch, watch
-from bundler.rooms import DONE, Rooms
+from bundler.room import DONE
+from bundler.rooms import Rooms
 from bundler.send import outgoing, send
 from manifests.store import Store
 from signing.keyring import Keyring

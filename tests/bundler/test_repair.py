@@ -20,6 +20,7 @@ import pytest
 from bundler import gf256, layout, parity
 from bundler.draft import Options
 from bundler.errors import BundleRefused, BundlerError, RepairImpossible, VolumeMissing, VolumeMixed
+from bundler.expected import of_statement
 from bundler.medium import open_medium
 from bundler.repair import RepairReport, repair
 from tests.peers.bundles import LEAF, Gap, tree, volumes
@@ -384,7 +385,7 @@ def test_links_on_the_medium_are_not_followed(made: Gap, gap: Gap) -> None:
     for path in tars(gap.medium)[-2:]:
         path.unlink()
         path.with_name(path.name + ".tmp").symlink_to(precious)
-    parity.write(gap.medium, statement_of(gap.medium), open_medium(gap.medium).envelope, 2)
+    parity.write(gap.medium, of_statement(statement_of(gap.medium), open_medium(gap.medium).envelope), 2)
     assert precious.read_bytes() == b"mine"
 
 
@@ -394,7 +395,7 @@ def test_shards_in_several_members(gap: Gap, monkeypatch: pytest.MonkeyPatch) ->
     good = {path.name: path.read_bytes() for path in volumes(gap.medium)}
     for path in tars(gap.medium)[-2:]:
         path.unlink()
-    parity.write(gap.medium, statement_of(gap.medium), open_medium(gap.medium).envelope, 2)
+    parity.write(gap.medium, of_statement(statement_of(gap.medium), open_medium(gap.medium).envelope), 2)
     with tarfile.open(tars(gap.medium)[-1]) as archive:
         names = [name for name in archive.getnames() if name.startswith("parity/")]
     assert names == [f"parity/{offset:016x}" for offset in range(0, 16384 * len(names), 16384)] and len(names) > 2

@@ -131,6 +131,13 @@ def hidden(c: Crossing) -> None:
     recipient = c.block("far").split()[-1]
     c.block("near", age=recipient)
     assert "imported" in c.block("far")
+    export, repair = c.blocks.pop(0)
+    c.run("near", export.replace("age1...", recipient))
+    carry(c.place("/srv/out"), c.place("/srv/discs"))
+    sorted(c.place("/srv/discs").glob("*.age"))[0].unlink()
+    assert "restored" in c.run("far", repair)
+    c.blocks.pop(0)  # through a diode: tests/bundler/test_udp_namespaces.py
+    assert "verified" in c.run("far", "sealift bundle verify /srv/discs --identity enclave.identity")
 
 
 def missing(c: Crossing) -> None:

@@ -183,9 +183,10 @@ def test_every_field_is_checked() -> None:
 
     assert datagrams.parse(with_fields()) == datagrams.parse(good)
     for change in (
-        {"kind": 2}, {"kind": 1}, {"what": 4}, {"number": 9999}, {"size": 0}, {"size": 1 << 47}, {"block": 4},
+        {"kind": 2}, {"kind": 1}, {"what": 6}, {"number": 9999}, {"size": 0}, {"size": 1 << 47}, {"block": 4},
         {"index": 6}, {"k": 0}, {"k": 254}, {"m": 252}, {"zero": 1}, {"symbol": 0}, {"symbol": 60}, {"symbol": 72},
         {"block": 3, "index": 3, "size": 800}, {"what": 2, "number": 32}, {"what": 3, "number": 1},
+        {"what": 4, "number": 1}, {"what": 5, "number": 9999},
     ):  # fmt: skip
         assert datagrams.parse(with_fields(**change)) is None, change
     for bit in range(8 * len(good)):

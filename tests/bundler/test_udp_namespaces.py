@@ -12,10 +12,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bundler import seal
 from manifests.store import Store
 from tests.bundler.test_receive import OPTIONS
 from tests.peers.bundles import Gap, signer, trusting
@@ -124,12 +126,32 @@ while True:
 )
 def test_across_two_namespaces(cable: Cable, gap: Gap, share: float, length: int, fec: str) -> None:
     """`share` of all packets is lost, on average `length` in a row."""
+    cross(cable, gap, share, length, fec)
+
+
+def test_an_encrypted_bundle_across_two_namespaces(
+    cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 5 % of all packets lost; the sender cannot read it."""
+    pytest.importorskip("pyrage", reason="needs the extra `encrypt`")
+    monkeypatch.setenv("SEALIFT_HOME", str(tmp_path / "home"))
+    gap = Gap(tmp_path)
+    gap.model(rows=6000)
+    identity = tmp_path / "enclave.identity"
+    sealing = seal.Sealing(recipients=(seal.generate(identity),))
+    gap.export(options=replace(OPTIONS, sealing=sealing))
+    (tmp_path / "trust.toml").write_bytes(trusting(signer()).encode())
+    cross(cable, gap, 0.05, 1, "25%", "--limit", "64MB", "--identity", str(identity))
+
+
+def cross(cable: Cable, gap: Gap, share: float, length: int, fec: str, *options: str) -> None:
+    """From one verb to the other, which is given `options`."""
     environment = {**os.environ, "SEALIFT_MODELS": str(gap.far.root), "PYTHONPATH": str(ROOT)}
     program = [sys.executable, str(ROOT / "sealift.py"), "bundle"]
     near, far = ["ip", "netns", "exec", cable.near], ["ip", "netns", "exec", cable.far]
     trust = str(gap.root / "trust.toml")
     receiver = subprocess.Popen(
-        [*far, *program, "receive", "--udp", f"{FAR}:5000", "--once", "--json", "--trust", trust],
+        [*far, *program, "receive", "--udp", f"{FAR}:5000", "--once", "--json", "--trust", trust, *options],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     relay = subprocess.Popen(
