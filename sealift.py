@@ -162,7 +162,7 @@ def report(error: BaseException, *, as_json: bool = False) -> int:
     """
     code = getattr(error, "exit_code", None)
     if not isinstance(code, int):
-        if os.environ.get("SEALIFT_DEBUG"):
+        if os.environ.get("SEALIFT_DEBUG") or os.environ.get("OLLAMA_DEBUG"):
             raise error
         say(f"internal error: {type(error).__name__}: {error}")
         say("hint: this is a fault of sealift; SEALIFT_DEBUG=1 shows where")

@@ -32,10 +32,11 @@ _SCALARS = {
 class Reader:
     """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first."""
 
-    __slots__ = ("array_values", "buffer", "end", "kinds", "position", "size")
+    __slots__ = ("array_values", "arrays", "buffer", "end", "kinds", "position", "size")
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: Buffer, *, arrays: bool = True) -> None:
         self.buffer = buffer
+        self.arrays = arrays  # whether their elements are wanted
         self.size = len(buffer)
         self.end = min(self.size, limits.MAX_METADATA_BYTES)
         self.position = 0
@@ -102,7 +103,7 @@ def read_value(reader: Reader, key: str) -> Any:
     return reader.number(_SCALARS[kind], key)
 
 
-def _read_array(reader: Reader, key: str) -> list[Any]:
+def _read_array(reader: Reader, key: str) -> list[Any] | None:
     kind = reader.kinds[key] = _value_type(reader, f"{key}[]")
     if kind is ValueType.ARRAY:
         raise GgufError(f"{key}: an array of arrays is not allowed")
@@ -112,14 +113,42 @@ def _read_array(reader: Reader, key: str) -> list[Any]:
     if reader.array_values > limits.MAX_ARRAY_VALUES:
         raise GgufError(f"{key}: all arrays together hold more than {limits.MAX_ARRAY_VALUES} values")
     if kind is ValueType.STRING:
-        return _read_strings(reader, key, count)
+        passed = not reader.arrays and count and _pass_strings(reader, count)
+        strings = None if passed else _read_strings(reader, key, count)
+        return strings if reader.arrays or not count else None
     if kind is ValueType.BOOL:
         raw = reader.take(count, key)
         if raw.strip(b"\0\1"):
             raise GgufError(f"{key}: found a boolean other than 0 and 1")
-        return [byte == 1 for byte in raw]
+        return [byte == 1 for byte in raw] if reader.arrays or not count else None
     layout = struct.Struct(f"<{count}{_SCALARS[kind]}")
-    return list(layout.unpack_from(reader.buffer, reader.skip(layout.size, key)))
+    start = reader.skip(layout.size, key)
+    return list(layout.unpack_from(reader.buffer, start)) if reader.arrays or not count else None
+
+
+def _pass_strings(reader: Reader, count: int) -> bool:
+    """Goes past strings that nobody wants, if they are sound. A length below 128 is ASCII, so that no character of the
+    string before it can go on in it: what lies between two longer strings is decoded at once."""
+    buffer, end, position = reader.buffer, reader.end, reader.position
+    length_at = struct.Struct("<Q").unpack_from
+    undecoded = position
+    try:
+        for _ in range(count):
+            (length,) = length_at(buffer, position)
+            position += 8 + length
+            if length >= 128:
+                if position > end:
+                    return False
+                bytes(buffer[undecoded : position - length - 8]).decode()
+                bytes(buffer[position - length : position]).decode()
+                undecoded = position
+        if position > end:
+            return False
+        bytes(buffer[undecoded:position]).decode()
+    except (struct.error, UnicodeDecodeError):
+        return False
+    reader.position = position
+    return True
 
 
 def _read_strings(reader: Reader, key: str, count: int) -> list[str]:

@@ -147,34 +147,16 @@ class Engine:
 
     def step(self, batch: Batch) -> StepResult:
         """Runs the batch's rows and chooses a token per output row. Raises InputError with nothing changed."""
-        handle = self._open()
-        tokens, row_start, start_pos, out_rows = map(
-            _ints, (batch.tokens, batch.row_start, batch.start_pos, batch.out_rows)
-        )
-        blocks = np.ascontiguousarray(batch.blocks, np.int32)
-        n_seqs, n_outputs = len(start_pos), len(out_rows)
-        if blocks.ndim != 2 or len(blocks) != n_seqs or len(row_start) != n_seqs + 1:
-            raise InputError(
-                f"batch of {n_seqs} sequences with row_start [{len(row_start)}] and blocks {list(blocks.shape)}; "
-                f"expected [{n_seqs + 1}] and [{n_seqs}, table width]"
-            )
-        sampling = None if batch.sampling is None else _Samplings(batch.sampling, self.info.vocab)
-        if sampling is not None and len(batch.sampling or ()) != n_outputs:
-            raise InputError(f"batch of {n_outputs} outputs with {len(batch.sampling or ())} samplings")
-        logits = np.empty((n_outputs, self.info.width), np.float32) if batch.want_logits else None
-        result = _result(n_outputs if sampling is not None else 0, logits)
-        given = SlBatch(
-            *(array.ctypes.data for array in (tokens, row_start, start_pos, blocks, out_rows)),
-            None if sampling is None else ctypes.addressof(sampling.structs),
-            *(array.ctypes.data for array in (result.tokens, result.logprobs, result.top_ids, result.top_logprobs)),
-            None if result.logits is None else result.logits.ctypes.data,
-            len(tokens),
-            n_seqs,
-            n_outputs,
-            blocks.shape[1],
-        )
-        check(self._library.sl_step(handle, ctypes.byref(given)))
-        return result
+        return self.run(self.prepare(batch))
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """The batch, to be run once or, advanced, again and again. Raises InputError where its parts do not fit."""
+        return Prepared(batch, self.info)
+
+    def run(self, prepared: Prepared) -> StepResult:
+        """`step`, of a batch that this engine prepared. The result is good until it runs again."""
+        check(self._library.sl_step(self._open(), prepared.pointer))
+        return prepared.result
 
     def choose(self, samplings: Sequence[Sampling]) -> StepResult:
         """Chooses the tokens of the last step, which had no sampling: one for each of its outputs, once. Raises
@@ -226,6 +208,46 @@ class Engine:
         raw = SlInfo()
         check(self._library.sl_get_info(self._handle, ctypes.byref(raw)))
         return _info_of(raw)
+
+
+class Prepared:
+    """A Batch as `sl_batch`, with the arrays it points to; made by Engine.prepare.
+
+    Before it runs again tokens [n_rows], start_pos [n_seqs] and blocks [n_seqs, table width] may be changed in place,
+    and by `remember` the history of an output."""
+
+    def __init__(self, batch: Batch, info: EngineInfo) -> None:
+        self.tokens, self.start_pos = _ints(batch.tokens), _ints(batch.start_pos)
+        row_start, out_rows = _ints(batch.row_start), _ints(batch.out_rows)
+        self.blocks = np.array(batch.blocks, np.int32, order="C")
+        n_seqs, n_outputs = len(self.start_pos), len(out_rows)
+        if self.blocks.ndim != 2 or len(self.blocks) != n_seqs or len(row_start) != n_seqs + 1:
+            raise InputError(
+                f"batch of {n_seqs} sequences with row_start [{len(row_start)}] and blocks {list(self.blocks.shape)}; "
+                f"expected [{n_seqs + 1}] and [{n_seqs}, table width]"
+            )
+        self._sampling = None if batch.sampling is None else _Samplings(batch.sampling, info.vocab)
+        if batch.sampling is not None and len(batch.sampling) != n_outputs:
+            raise InputError(f"batch of {n_outputs} outputs with {len(batch.sampling)} samplings")
+        logits = np.empty((n_outputs, info.width), np.float32) if batch.want_logits else None
+        self.result = result = _result(0 if batch.sampling is None else n_outputs, logits)
+        given = SlBatch(
+            *(array.ctypes.data for array in (self.tokens, row_start, self.start_pos, self.blocks, out_rows)),
+            None if self._sampling is None else ctypes.addressof(self._sampling.structs),
+            *(array.ctypes.data for array in (result.tokens, result.logprobs, result.top_ids, result.top_logprobs)),
+            None if result.logits is None else result.logits.ctypes.data,
+            len(self.tokens),
+            n_seqs,
+            n_outputs,
+            self.blocks.shape[1],
+        )
+        self.pointer = ctypes.byref(given)
+        self._kept = row_start, out_rows
+
+    def remember(self, place: int, history: Sequence[int]) -> None:
+        """The history of the output at `place`, of a batch with samplings."""
+        assert self._sampling is not None
+        self._sampling.remember(place, history)
 
 
 def _result(n: int, logits: Floats | None) -> StepResult:
@@ -317,6 +339,7 @@ class _Samplings:
 
     def __init__(self, samplings: Sequence[Sampling], vocab: int) -> None:
         self.kept: list[npt.NDArray[Any]] = []
+        self._histories: dict[int, npt.NDArray[np.int32]] = {}
         self.structs = (SlSampling * max(1, len(samplings)))(*(self._struct(s, vocab) for s in samplings))
 
     def _struct(self, s: Sampling, vocab: int) -> SlSampling:
@@ -351,6 +374,11 @@ class _Samplings:
             presence_penalty=s.presence_penalty,
             frequency_penalty=s.frequency_penalty,
         )
+
+    def remember(self, place: int, history: Ints) -> None:
+        """Another history for the sampling at `place`."""
+        self._histories[place] = kept = _ints(history)
+        self.structs[place].history, self.structs[place].n_history = kept.ctypes.data, len(kept)
 
     def _keep(self, array: npt.NDArray[Any]) -> int:
         """Its address, good as long as this object lives."""

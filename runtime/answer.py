@@ -167,18 +167,17 @@ class Answer:
 
     def take(self, items: Seq[Item]) -> TextDelta | None:
         """Folds what the worker said into one delta; None when there is nothing to show. Sets `finish` at the end."""
-        pieces: list[str] = []
+        text = ""
         for item in items:
             assert not isinstance(item, Vector), "vectors come to those who embed"
             if isinstance(item, Token):
-                pieces.append(self._token(item))
+                text += self._token(item)
             elif isinstance(item, Ended):
-                pieces.append(self._end(item))
+                text += self._end(item)
             if self.finish is not None:
                 break
-        text = "".join(pieces)
         self._shown += len(text)
-        infos = self._due()
+        infos = self._due() if self._infos else ()
         return TextDelta(text=text, tokens=infos) if text or infos else None
 
     def abandon(self) -> None:
@@ -187,16 +186,15 @@ class Answer:
             self._finish("cancelled")
 
     def _token(self, token: Token) -> str:
+        id, logprob, top, self._cached, self._queue_ns, self._last = token
         if self._request.watch is not None:
-            self._request.watch.token(token.age_ns)
-        self._first = self._first or token.age_ns
-        self._last = token.age_ns
+            self._request.watch.token(self._last)
+        self._first = self._first or self._last
         self._generated += 1
-        self._cached, self._queue_ns = token.cached, token.queue_ns
-        text = "" if token.id in self._ends else self._decoder.push(token.id)
+        text = "" if id in self._ends else self._decoder.push(id)
         self._decoded += len(text)
-        if self._request.logprobs and (token.id not in self._ends or self._request.prompt_logprobs):
-            self._infos.append((self._decoded, _info(token.id, token.logprob, token.top)))
+        if self._request.logprobs and (id not in self._ends or self._request.prompt_logprobs):
+            self._infos.append((self._decoded, _info(id, logprob, top)))
         shown = self._stops.push(text)
         if self._stops.matched is not None:
             self._finish("stop", stop=self._stops.matched)

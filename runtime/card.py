@@ -180,13 +180,15 @@ def _render(command: Command) -> str:
 
 
 class CardBox:
-    """Cards of one store. Safe to use from several threads; reading happens outside the lock."""
+    """Cards of one store. Safe to use from several threads: one reads at a time, so that a card that many ask for is
+    read once, and none waits for it who needs one at hand."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._cards: OrderedDict[Digest, ModelCard] = OrderedDict()
         self._facts: dict[Digest, GgufFacts] = {}  # of the weights of these cards: models of one base share them
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
     def through(self, store: Store) -> CardBox:
         """The same cards, for names as another view of this store knows them."""
@@ -210,6 +212,10 @@ class CardBox:
         manifest = self.store.manifest(name)
         if (known := self._at_hand(manifest)) is not None:
             return known
+        with self._reading:
+            return self._at_hand(manifest) or self._read(manifest)
+
+    def _read(self, manifest: Manifest) -> ModelCard:
         card = read_card(self.store, manifest, self._facts)
         with self._lock:
             if card.gguf is not None:
@@ -279,7 +285,7 @@ def _message(value: Any) -> tuple[str, str]:
 
 
 def _facts(store: Store, layer: Descriptor) -> GgufFacts:
-    gguf = Gguf.open(store.blob_path(layer.digest))
+    gguf = Gguf.open(store.blob_path(layer.digest), arrays=False)
     default, for_tools = (gguf.metadata.get(f"tokenizer.chat_template{name}") for name in ("", ".tool_use"))
     return GgufFacts(
         architecture=gguf.architecture,

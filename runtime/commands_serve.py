@@ -74,8 +74,8 @@ def serve(
     ),
     read_only: bool = typer.Option(False, "--read-only", help="Refuse every request that would change the store."),
     log_format: str = typer.Option("text", show_default=False, help="Form of the log: text or json [text]."),
-    log_level: str = typer.Option(
-        "info", show_default=False, help="Least level logged: debug, info, warning or error [info]."
+    log_level: str | None = typer.Option(
+        None, help="Least level logged: debug, info, warning or error [info; debug with SEALIFT_DEBUG]."
     ),
     log_text: bool = typer.Option(False, "--log-text", help="Log the text of requests and answers too."),
     otel_endpoint: str = typer.Option(
@@ -106,7 +106,7 @@ def serve(
     if online and transfers_factory is None:
         raise RequestRefused("--online: this installation has no part that pulls and pushes")
     with closing(Spare()) as spare:  # before the imports that take long
-        from runtime import serving, told
+        from runtime import starting, told
 
         what = told.resolve(
             address, threads=threads, parallel=parallel, context_length=context_length, batch_rows=batch_rows,
@@ -117,7 +117,7 @@ def serve(
         )  # fmt: skip
         store = Store(models)
         transfers = transfers_factory(store) if online and transfers_factory is not None else None
-        serving.serve(store, what, transfers=transfers, say=_say, spare=spare)
+        starting.serve(store, what, transfers=transfers, say=_say, spare=spare)
 
 
 # -- helpers

@@ -27,7 +27,7 @@ from typing import Any
 from manifests.gguf import Gguf
 from runtime.answer import Answer, Events, GenerateRequest, Opening, definite
 from runtime.engine.constraint import Constraint, prepared
-from runtime.engine.link import Ended, Link, Load, Stream, Vector
+from runtime.engine.link import Ended, Link, Load, Stream, Vector, load_frame
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
 from runtime.engine.vocabulary import MAX_BYTES, Vocabulary
@@ -252,15 +252,11 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary.of(tokens, special=special | tokenizer.eog, ends=tokenizer.eog)
 
 
-async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Spare | None = None) -> LoadedModel:
-    """Starts a worker on the source's weights, or takes the spare one, and reads its tokenizer meanwhile. Raises
-    RuntimeFailure."""
-    reading = asyncio.ensure_future(asyncio.to_thread(read_text_side, source.path))
-    wanted = source.n_ctx or DEFAULT_CONTEXT
-    load = Load(
+def load_of(source: ModelSource) -> Load:
+    return Load(
         path=str(source.path.resolve()),
         adapters=tuple(str(path.resolve()) for _, path in source.adapters),
-        n_ctx=wanted,
+        n_ctx=source.n_ctx or DEFAULT_CONTEXT,
         threads=source.threads,
         parallel=source.parallel,
         max_seqs=MAX_SEQS,
@@ -269,8 +265,15 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Sp
         packs=source.packs,
         blob=source.weights,
     )
+
+
+async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Spare | None = None) -> LoadedModel:
+    """Starts a worker on the source's weights, or takes the spare one, and reads its tokenizer meanwhile. Raises
+    RuntimeFailure."""
+    reading = asyncio.ensure_future(asyncio.to_thread(read_text_side, source.path))
+    load = load_of(source)
     try:
-        link = await Link.start(load, command, spare.take() if spare else None)
+        link = await Link.start(load, command, spare.take(load_frame(load)) if spare else None)
     except BaseException:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)

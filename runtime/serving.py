@@ -1,16 +1,15 @@
-"""Runs the server: the socket, uvicorn, and an orderly end.
+"""Runs the server that runtime.starting made: uvicorn, and an orderly end.
 
 On SIGTERM or SIGINT: the manager closes, which ends every model and gives each stream still open its error line; then
-uvicorn takes no new connections and leaves. On SIGHUP: keys and certificate are read again. Refuses, before anything is
-loaded, an address that is taken or not ours, and to ask for keys that are not there.
+uvicorn takes no new connections and leaves. On SIGHUP: keys and certificate are read again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
+import gc
 import logging
 import signal
 import socket
@@ -22,23 +21,15 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from manifests.digest import Digest
-from manifests.store import Store
-from runtime import logs
 from runtime.access.access import Access
-from runtime.address import Address
-from runtime.api.app import create_app
-from runtime.api.asking import Choice, find_model, source_of
+from runtime.api.app import app_of
 from runtime.api.gate import PEER
 from runtime.api.guard import is_loopback
-from runtime.api.state import Server, Transfers
+from runtime.api.state import Server
 from runtime.api.transport import DIRECT
-from runtime.engine.spawn import Spare
-from runtime.errors import AddressRefused, RequestRefused, RuntimeFailure
-from runtime.loaded import ModelSource, load_model
+from runtime.errors import RequestRefused, RuntimeFailure
+from runtime.loaded import ModelSource
 from runtime.manager import Manager
-from runtime.metrics import Metrics
-from runtime.options import merge
 from runtime.packs import Packs
 from runtime.telemetry import Spans
 from runtime.tls import load_certificate, peer_of, server_context
@@ -49,75 +40,32 @@ log = logging.getLogger("sealift.serving")
 GRACE_S = 3  # seconds an open connection may take to finish after a signal
 HEAD_S = 60  # seconds a new connection has for its first request's head
 KEEP_OPEN_S = 75  # seconds an idle connection is kept; longer than common clients' and proxies' 60
-BACKLOG = 2048
 
 
-def bind(address: Address) -> socket.socket:
-    """A listening socket, or AddressRefused with what to do."""
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise AddressRefused(f"cannot listen on {address.url}: {error.strerror or error}") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(BACKLOG)
-        listener.set_inheritable(False)
-    except OSError as error:
-        listener.close()
-        hint = "set SEALIFT_HOST or --host and --port"
-        if error.errno == errno.EADDRINUSE:
-            hint = f"is a server running already? if not, {hint}"
-            raise AddressRefused(f"cannot listen on {address.url}: the port is in use", hint=hint) from None
-        raise AddressRefused(f"cannot listen on {address.url}: {error.strerror}", hint=hint) from None
-    return listener
-
-
-def serve(
-    store: Store, told: Serve, *, transfers: Transfers | None, say: Callable[[str], None], spare: Spare | None = None
-) -> None:
-    """Until a signal."""
-    logs.set_up(told.log_format, told.log_level)
-    say = logs.sayer(told.log_format, say)
-    with bind(told.address) as listener:
-        asyncio.run(_serve(store, told, listener, transfers=transfers, say=say, spare=spare))
-
-
-async def _serve(
-    store: Store, told: Serve, listener: socket.socket, *, transfers: Transfers | None, say: Callable[[str], None],
-    spare: Spare | None,
+async def serve(
+    server: Server, told: Serve, listener: socket.socket, *, packs: Packs, first: Sequence[ModelSource],
+    say: Callable[[str], None],
 ) -> None:  # fmt: skip
-    packs, metrics = Packs(store), Metrics()
-    access = keys_of(told)
+    """Until a signal. `first`: the models to load at once."""
+    manager = server.manager
     spans = Spans(told.otel_endpoint, version=told.settings.version) if told.otel_endpoint else None
-    metrics.on_end = spans
-    manager = Manager(
-        keep_alive=told.keep_alive,
-        max_loaded=told.max_loaded,
-        max_queue=told.max_queue,
-        load_timeout=told.load_timeout,
-        load=metrics.timed(functools.partial(load_model, spare=spare)),
-        # a pack is written beside the store: a server that writes nothing there uses those that are there
-        prepare=None if told.settings.read_only else lambda one: packs.prepare_quietly(Digest.parse(one.weights)),
-    )
-    app = create_app(store, manager, transfers=transfers, settings=told.settings, access=access, metrics=metrics)
+    server.metrics.on_end = spans
     config = uvicorn.Config(
-        Lend(app), http=Http, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on",
-        timeout_keep_alive=KEEP_OPEN_S, timeout_graceful_shutdown=GRACE_S,
+        Lend(app_of(server)), http=Http, log_config=None, access_log=False, server_header=False, ws="none",
+        lifespan="on", timeout_keep_alive=KEEP_OPEN_S, timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     config.load()
-    first = await asyncio.to_thread(_sources, app.state.sealift, told.load)
     if told.tls is not None:
         config.ssl = server_context(told.tls)
+    gc.freeze()  # what is here stays: the collector need not walk over it between two tokens
     where = listener.getsockname()
-    say(f"listening on {replace(told.address, port=where[1]).url}, models in {store.root}")
-    _say_how_open(told, access, say)
+    say(f"listening on {replace(told.address, port=where[1]).url}, models in {server.store.root}")
+    _say_how_open(told, server.access, say)
     loading = [asyncio.create_task(_load(manager, source)) for source in first]
 
     def again() -> None:
-        if access is not None:
-            access.reload()
+        if server.access is not None:
+            server.access.reload()
         if told.tls is not None and config.ssl is not None:
             _certificate_again(config.ssl, told)
 
@@ -129,12 +77,6 @@ async def _serve(
             await asyncio.to_thread(spans.close)
 
 
-def _sources(server: Server, names: Sequence[str]) -> list[ModelSource]:
-    """Raises ModelNotFound, or what is wrong with a model."""
-    found = [find_model(server, name) for name in names]
-    return [source_of(server, Choice(name, card, merge(card.params, {}))) for name, card in found]
-
-
 async def _load(manager: Manager, source: ModelSource) -> None:
     """As the first request for it would. The server stays where it cannot be: others may be loaded."""
     try:
@@ -142,18 +84,6 @@ async def _load(manager: Manager, source: ModelSource) -> None:
             log.info("%s is loaded", source.name)
     except RuntimeFailure as error:
         log.error("%s could not be loaded: %s", source.name, error)
-
-
-def keys_of(told: Serve) -> Access | None:
-    """Raises RequestRefused where keys are asked for and there are none, or their file is damaged."""
-    if told.keys is None:
-        return None
-    access = Access(told.keys)
-    if not access.entries:
-        why = "other machines can reach this server" if not is_loopback(told.address.host) else "--auth was given"
-        hint = "sealift access add NAME makes one; --no-auth lets everybody ask"
-        raise RequestRefused(f"{why}, and there are no keys in {told.keys}", hint=hint)
-    return access
 
 
 def _say_how_open(told: Serve, access: Access | None, say: Callable[[str], None]) -> None:

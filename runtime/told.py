@@ -100,11 +100,13 @@ def resolve(
     load_timeout: str | None = None, max_queue: int | None = None, max_loaded: int | None = None,
     auth: bool | None = None, access_file: Path | None = None, tls_cert: Path | None = None,
     tls_key: Path | None = None, tls_client_ca: Path | None = None, read_only: bool = False,
-    log_format: str = FORMATS[0], log_level: str = "info", log_text: bool = False, otel_endpoint: str = "",
+    log_format: str = FORMATS[0], log_level: str | None = None, log_text: bool = False, otel_endpoint: str = "",
     load: Sequence[str] = (),
 ) -> Serve:  # fmt: skip
     """Arguments are the flags. `auth` None: keys are asked for where other machines can ask. Raises RequestRefused."""
     tls = tls_setting(address, tls_cert, tls_key, tls_client_ca)
+    if log_level is None:  # as Ollama's users ask for it
+        log_level = "info" if setting("DEBUG").lower() in ("", "0", "f", "false") else "debug"
     for flag, value, known in (("--log-format", log_format, FORMATS), ("--log-level", log_level, LEVELS)):
         if value not in known:
             raise RequestRefused(f"{flag}: unknown {value[:40]!r}", hint=f"write {', '.join(known)}")

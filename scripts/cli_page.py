@@ -70,7 +70,7 @@ Every `SEALIFT_X` marked with * falls back to `OLLAMA_X`. A flag goes before the
 | `SEALIFT_REGISTRY_HOST` | the one registry (`name` or `name:port`) that the next two are for |
 | `SEALIFT_REGISTRY_USER`, `SEALIFT_REGISTRY_PASSWORD` | credentials for `pull` and `push` |
 | `SEALIFT_NATIVE_LIBRARY` | the path of another `libsealift.so`, for development |
-| `SEALIFT_DEBUG` | any value: a fault of sealift shows where it happened |
+| `SEALIFT_DEBUG` * | 1: a fault of sealift shows where it happened, and `serve` logs at the level `debug` |
 | `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` | proxies for `pull` and `push`; nothing else uses them |
 | `SOURCE_DATE_EPOCH` | the time written into a bundle, for reproducible exports |
 """

@@ -68,6 +68,8 @@ def read_certificates(path: Path) -> tuple[bytes, ...]:
 
 
 def certificates_out(chain: tuple[bytes, ...]) -> list[dict[str, str]]:
+    if not chain:
+        return []
     from signing.certificates import describe
 
     return describe(chain)

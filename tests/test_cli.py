@@ -130,13 +130,14 @@ HEAVY = {"fastapi", "starlette", "uvicorn", "numpy", "jinja2", "tokenizers", "ll
 NEEDS: list[tuple[str, set[str]]] = [  # the rooms and libraries that a verb is for; it imports no others of these
     ("list", {"manifests"}),
     ("bundle verify --help", {"bundler"}),
-    ("bundle verify usb", {"bundler", "manifests", "native", "signing", "cryptography"}),
+    ("bundle verify usb", {"bundler", "manifests", "signing", "native", "cryptography"}),
     ("bundle import usb --dry-run", {"bundler", "manifests", "signing", "cryptography"}),
     ("key list", {"signing", "cryptography"}),
     ("trust list", {"signing", "cryptography"}),
     ("serve --help", {"runtime"}),
-    ("ps", {"manifests", "runtime", "httpx"}),
-    ("--version", {"manifests", "runtime", "httpx"}),
+    ("ps", {"manifests", "runtime"}),
+    ("--version", {"manifests", "runtime"}),
+    ("run absent hi", {"manifests", "runtime"}),
 ]
 
 

@@ -29,7 +29,7 @@ int64_t end_block(sl_sha256& stream, const uint8_t* data, int64_t size) {
 }
 
 void update_together(sl_sha256* const* streams, int n, const uint8_t* data, int64_t size) {
-  uint32_t* states[kSha256Together] = {};  // gcc 12 at -O1 with a sanitizer does not see that all n are set
+  uint32_t* states[kSha256Together] = {};
   const uint8_t* at[kSha256Together] = {};
   const uint8_t* const end = data + size;
   int64_t blocks = size / kSha256Block;  // that all have

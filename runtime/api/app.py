@@ -85,29 +85,35 @@ def create_app(
     store: Store, manager: Manager, *, transfers: Transfers | None = None, settings: Settings | None = None,
     access: Access | None = None, metrics: Metrics | None = None,
 ) -> FastAPI:  # fmt: skip
-    """`transfers` None: the server opens no outbound connection. `access` None: it asks nobody who they are. The
-    manager is closed when the application ends."""
-    settings, metrics = settings or Settings(), metrics or Metrics()
+    """`transfers` None: the server opens no outbound connection. `access` None: it asks nobody who they are."""
+    server = Server(
+        store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings or Settings(),
+        access=access, metrics=metrics or Metrics(),
+    )  # fmt: skip
+    return app_of(server)
+
+
+def app_of(server: Server) -> FastAPI:
+    """The manager is closed when the application ends."""
+    settings = server.settings
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            await manager.close()
+            await server.manager.close()
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
-    server = app.state.sealift = Server(
-        store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings, access=access,
-        metrics=metrics,
-    )  # fmt: skip
+    app.state.sealift = server
     for methods, path, endpoint in ROUTES:
         app.router.routes.append(_route(server, path, methods.split(), endpoint))
     app.add_exception_handler(HTTPException, _not_here)
-    app.add_middleware(Gate, access=access, dialect_of=dialect_of)  # the innermost: the last one sees a request first
+    # the innermost first: the last one sees a request first
+    app.add_middleware(Gate, access=server.access, dialect_of=dialect_of)
     app.add_middleware(_Signed, version=settings.version)
     app.add_middleware(Guard, origins=settings.origins, listening_on=settings.listening_on)
-    app.add_middleware(Observed, metrics=metrics, texts=settings.log_text)
+    app.add_middleware(Observed, metrics=server.metrics, texts=settings.log_text)
     return app
 
 

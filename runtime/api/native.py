@@ -101,7 +101,7 @@ async def generate(request: Request) -> Response:
         options=options,
         prompt=prompts.completion_maker(card, question),
         keep_alive=seconds,
-        logprobs=True,  # the reply's `context` needs every token
+        logprobs=body.flag("logprobs") or not raw,  # the reply's `context` needs every token
         top_logprobs=top,
         client=client_of(request),
     )
@@ -216,6 +216,7 @@ def _answer(server: Server, ask: Ask, reply: Reply, *, stream: bool) -> Response
 
 async def _stream(server: Server, ask: Ask, reply: Reply) -> Chunks:
     answer_ids: list[int] = []
+    line = _text_line(reply)
     async with running(server, ask) as run:
         async for event in run.events:
             if isinstance(event, Finish):
@@ -223,10 +224,21 @@ async def _stream(server: Server, ask: Ask, reply: Reply) -> Chunks:
                 continue
             answer_ids += [info.id for info in event.tokens]
             entries = _entries(run, reply, event.tokens)
+            if isinstance(event, TextDelta) and event.text and not entries:
+                yield line(event.text)
+                continue
             piece = _piece(reply.shape, event)
             if piece is not None or entries:
                 chunk = _envelope(reply.asked, piece or reply.shape("", "", ())) | {"done": False}
                 yield dump(chunk | {"logprobs": entries} if entries else chunk) + b"\n"
+
+
+def _text_line(reply: Reply) -> Callable[[str], bytes]:
+    """Writes a piece of text as its line: there is one for every token, and only two values in it are new."""
+    head = dump({"model": reply.asked})[:-1] + b',"created_at":"'
+    before, after = dump(reply.shape("", "", ()) | {"done": False})[1:].split(b'""')  # the text, which is empty
+    middle, end = b'",' + before, after + b"\n"
+    return lambda text: b"".join((head, now_utc().encode(), middle, dump(text), end))
 
 
 def _piece(shape: Shape, event: Event) -> dict[str, Any] | None:

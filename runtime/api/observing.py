@@ -128,7 +128,9 @@ class Observed:
                 record.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.id.encode())]
             else:
-                self._gave(record, message.get("body", b""))
+                body = message.get("body", b"")
+                record.sent += len(body)
+                self._keep(record.answered, body)
             await send(message)
 
         return sending
@@ -140,16 +142,14 @@ class Observed:
             return scope
 
         def counting(chunk: bytes) -> bool:
-            taken: bool = direct(chunk)
-            if taken:
-                self._gave(record, chunk)
-            return taken
+            if not direct(chunk):
+                return False
+            record.sent += len(chunk)
+            if self._texts:
+                self._keep(record.answered, chunk)
+            return True
 
         return {**scope, "extensions": {**scope["extensions"], DIRECT: counting}}
-
-    def _gave(self, record: Record, chunk: bytes) -> None:
-        record.sent += len(chunk)
-        self._keep(record.answered, chunk)
 
     def _keep(self, texts: bytearray, chunk: bytes) -> None:
         if self._texts and len(texts) < logs.MAX_TEXT:

@@ -186,7 +186,8 @@ class Answer(Response):
                     await self._send(send, b"".join([chunk async for chunk in self._chunks]), last=True)
                     return
                 async for chunk in self._chunks:
-                    await self._send(send, chunk)
+                    if not (self._started and self._direct(chunk)):
+                        await self._send(send, chunk)
             await self._send(send, b"", last=True)
         except OSError:
             raise
@@ -194,8 +195,6 @@ class Answer(Response):
             await self._fail(send, error)
 
     async def _send(self, send: Any, chunk: bytes, *, last: bool = False) -> None:
-        if self._started and not last and self._direct(chunk):
-            return
         if not self._started:
             self._started = True
             headers = [(b"content-type", str(self.media_type).encode())]

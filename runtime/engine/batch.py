@@ -35,19 +35,29 @@ class Rows:
     histories: list[list[int]]
     matchers: list[Matcher | None]
 
+    def advance(self, step: Step) -> None:
+        """From the step that these rows are of to the same one again, each sequence a token further."""
+        for place, part in enumerate(step.parts):
+            sequence = part.sequence
+            self.tokens[place] = sequence.tokens[-1]
+            self.start_pos[place] = sequence.computed
+            if sequence.sampling.penalises:
+                self.histories[place] = sequence.history()
+
 
 class Runner(Protocol):
     """Computes steps. One thread at a time. Raises only when it can compute no more: that ends the worker."""
 
     def run(self, rows: Rows) -> list[Chosen] | list[Vector]:
-        """One answer for each out row, in order. Of a model that gives vectors the out row is its text's last."""
+        """One answer for each out row, in order. Of a model that gives vectors the out row is its text's last. Where
+        `rows` is what it was given last, it has been advanced since."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """A model ready to run. `facts`: those fields of link.Ready that only the engine knows. `vector`: as there.
-    `whole`: a text is computed in one step."""
+    `whole`: a text is computed in one step. `max_outputs`: rows of a step that may be answered, 0: one a sequence."""
 
     runner: Runner
     n_ctx: int
@@ -57,6 +67,7 @@ class Opened:
     max_rows: int
     facts: dict[str, Any]
     vector: int = 0
+    max_outputs: int = 0
     whole: bool = False
 
 

@@ -4,7 +4,7 @@ Why not by its Python classes: they hold the interpreter's lock while a vocabula
 49,152 tokens, 1 s for 262,144) and while a grammar is read, and the worker's loop, so everybody's answers, would wait.
 ctypes lets the lock go for each call.
 
-Refuses, as GuidanceError in llguidance's words: a vocabulary or grammar that it refuses. What fails later is told by
+Refuses, as ValueError in llguidance's words, a vocabulary or grammar that it refuses. What fails later is told by
 False. Invariant: a handle is freed once, when nothing names its object any more; one thread at a time.
 """
 
@@ -23,10 +23,6 @@ import numpy.typing as npt
 
 MAX_ERROR = 4096  # bytes of a message
 SPARE = 512  # bytes behind our form of ConstraintInit, for fields that a later version adds: it has no size of its own
-
-
-class GuidanceError(ValueError):
-    """Never leaves the engine's modules."""
 
 
 class _TokenizerInit(ctypes.Structure):
@@ -97,7 +93,7 @@ class Tokens:
 
     def __init__(self, text: bytes, lengths: array[int], ends: Sequence[int]) -> None:
         """text: all tokens, one behind the other, MARK (vocabulary.py) before those that are no text; lengths [n]:
-        bytes of each, uint32; ends: the ids that end an answer, at least one. Raises GuidanceError."""
+        bytes of each, uint32; ends: the ids that end an answer, at least one. Raises ValueError."""
         assert lengths.itemsize == sizeof(c_uint32) and sum(lengths) == len(text)
         more = array("I", ends[1:])
         init = _TokenizerInit(
@@ -113,7 +109,7 @@ class Tokens:
         said = ctypes.create_string_buffer(MAX_ERROR)
         self.handle = _lib.llg_new_tokenizer_v2(byref(init), said, MAX_ERROR)
         if not self.handle:
-            raise GuidanceError(said.value.decode("utf-8", "replace"))
+            raise ValueError(said.value.decode("utf-8", "replace"))
         weakref.finalize(self, _lib.llg_free_tokenizer, self.handle)
 
 
@@ -121,16 +117,17 @@ class Parser:
     """One answer under one grammar."""
 
     def __init__(self, tokens: Tokens, grammar: str, *, lexer_states: int, row_items: int) -> None:
-        """grammar: llguidance's JSON, all ASCII. Raises GuidanceError."""
+        """grammar: llguidance's JSON, all ASCII. Raises ValueError."""
         self._tokens = tokens  # which must outlive it
         init = _ConstraintInit()
         _lib.llg_constraint_init_set_defaults(byref(init), tokens.handle)
+        assert init.tokenizer == tokens.handle and init.verbose_errors, "the header of another llguidance"
         init.log_buffer_level = init.log_stderr_level = 0
         init.max_lexer_states, init.max_items_in_row, init.verbose_errors = lexer_states, row_items, False
         self._handle = _lib.llg_new_matcher(byref(init), b"llguidance", grammar.encode("ascii"))
         weakref.finalize(self, _lib.llg_free_matcher, self._handle)
         if (said := self.error()) is not None:
-            raise GuidanceError(said)
+            raise ValueError(said)
 
     def error(self) -> str | None:
         said: bytes | None = _lib.llg_matcher_get_error(self._handle)

@@ -17,6 +17,9 @@ class Line:
     def __init__(self) -> None:
         self._clients: OrderedDict[str, deque[Sequence]] = OrderedDict()  # the next turn first
 
+    def __bool__(self) -> bool:
+        return bool(self._clients)
+
     def __len__(self) -> int:
         return sum(map(len, self._clients.values()))
 

@@ -16,7 +16,6 @@ import logging
 import math
 import socket
 import subprocess
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import asdict, dataclass
@@ -24,10 +23,12 @@ from typing import Any, NamedTuple
 
 from runtime.engine.constraint import Constraint
 from runtime.engine.protocol import (
-    OUT_FIELDS,
+    ENDS,
+    NO_TOKEN,
     Frames,
     Message,
     ProtocolError,
+    StepFrame,
     constraint_to_json,
     encode,
     error_from_json,
@@ -141,21 +142,27 @@ class Stream:
     """What the worker says about one sequence, in order. One reader."""
 
     def __init__(self) -> None:
-        self._items: deque[Item] = deque()
-        self._ready = asyncio.Event()
+        self._items: list[Item] = []
+        self._wanted: asyncio.Future[None] | None = None  # while the reader waits
 
     def put(self, item: Item) -> None:
         self._items.append(item)
-        self._ready.set()
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
 
     async def take(self) -> list[Item]:
         """All that has come since the last call; waits for at least one item."""
-        while not self._items:
-            self._ready.clear()
-            await self._ready.wait()
-        items = list(self._items)
-        self._items.clear()
+        if not self._items:
+            self._wanted = asyncio.get_running_loop().create_future()
+            await self._wanted
+            self._wanted = None
+        items, self._items = self._items, []
         return items
+
+
+def load_frame(load: Load) -> bytes:
+    """What a worker is told first."""
+    return encode({"op": "load", **asdict(load)})
 
 
 class Link:
@@ -164,9 +171,11 @@ class Link:
         self._socket = ours
         self._loop = asyncio.get_running_loop()
         self._frames = Frames()
+        self._inbox = memoryview(bytearray(READ))
         self._outbox: bytearray = bytearray()
         self._streams: dict[int, Stream] = {}
         self._next_id = 0
+        self._vocab = 0  # until it has loaded
         self._waiting = 0
         self._used = 0
         self.preemptions = 0  # as the worker said last
@@ -181,8 +190,8 @@ class Link:
 
     @classmethod
     async def start(cls, load: Load, command: Seq[str] = COMMAND, spawned: Spawned | None = None) -> Link:
-        """A worker that has loaded: the one given, or a new one. Raises what the worker refused, or WorkerDied;
-        leaves no process behind."""
+        """A worker that has loaded: the one given, which may have begun with this load already, or a new one.
+        Raises what the worker refused, or WorkerDied; leaves no process behind."""
         try:
             spawned = spawned or spawn(command)
         except OSError as error:
@@ -191,7 +200,8 @@ class Link:
         ours.setblocking(False)
         link = cls(process, ours)
         try:
-            link._send({"op": "load", **asdict(load)})
+            if not spawned.begun:
+                link._put(load_frame(load))
             await link._loaded
         except BaseException:
             await link.close(patience=0.0)
@@ -276,8 +286,11 @@ class Link:
     # -- the socket
 
     def _send(self, message: Message) -> None:
+        self._put(encode(message))
+
+    def _put(self, frame: bytes) -> None:
         idle = not self._outbox
-        self._outbox += encode(message)
+        self._outbox += frame
         if idle:
             self._writable()
             if self._outbox and self.alive:
@@ -297,12 +310,15 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(READ)
+            size = self._socket.recv_into(self._inbox)
             self._asked = False
             self._heard = True
-            if data:
-                for message in self._frames.feed(data):
-                    self._handle(message)
+            if size:
+                for message in self._frames.feed(self._inbox[:size]):
+                    if isinstance(message, StepFrame):
+                        self._step(message)
+                    else:
+                        self._handle(message)
                 return
         except BlockingIOError:
             return
@@ -310,16 +326,32 @@ class Link:
             self._process.kill()  # it does not keep to the protocol, or its socket is broken: it is not trusted further
         self._die()
 
+    def _step(self, step: StepFrame) -> None:
+        self._waiting = min(step.waiting, len(self._streams))
+        self._used = step.used
+        self.preemptions = max(self.preemptions, min(step.preempted, 1 << 53))
+        at = 0
+        for id, token, end, count, logprob, cached, queue_ns, age_ns in step.out:
+            top = tuple(step.top[at : at + count]) if count else ()
+            at += count
+            stream = self._streams.get(id)
+            if stream is None:  # cancelled while this was under way
+                continue
+            if 0 <= token < self._vocab:
+                stream.put(Token(token, logprob, top, cached, queue_ns, age_ns))
+            elif token != NO_TOKEN:
+                raise ProtocolError("a token outside the model's vocabulary")
+            if end:
+                reason = ENDS[end]
+                failure = _failure(reason)
+                reason = "error" if failure else reason
+                self._end(id, Ended(reason=reason, cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure))
+
     def _handle(self, message: Message) -> None:
         op = message["op"]
-        if op == "step":
-            self._waiting = min(max(0, int(message["waiting"])), len(self._streams))
-            self._used = int(message["used"])
-            self.preemptions = max(self.preemptions, min(int(message["preempted"]), 1 << 53))
-            for id, scores in message.get("scored", ()):
+        if op == "scored":
+            for id, scores in message["out"]:
                 self._deliver_scores(id, scores)
-            for entry in message["out"]:
-                self._deliver(entry)
         elif op == "vector":
             self._deliver_vector(message)
         elif op == "refused":
@@ -329,7 +361,9 @@ class Link:
         elif op == "ready" and not self._loaded.done():
             fields = {name: message[name] for name in Ready.__dataclass_fields__}
             fields |= {name: tuple(message[name]) for name in ("confined", "unconfined")}
-            self._loaded.set_result(Ready(**fields))
+            ready = Ready(**fields)
+            self._vocab = int(ready.vocab)
+            self._loaded.set_result(ready)
         elif op == "failed" and not self._loaded.done():
             self._loaded.set_exception(error_from_json(message))
         else:
@@ -359,23 +393,6 @@ class Link:
         for logprob, top in scores:
             pairs = tuple((int(other), float(value)) for other, value in top)
             stream.put(Score(math.nan if logprob is None else float(logprob), pairs))
-
-    def _deliver(self, entry: list[Any]) -> None:
-        if len(entry) != OUT_FIELDS:
-            raise ProtocolError("an entry with too few or too many fields")
-        id, token, logprob, top, finish, *numbers = entry
-        stream = self._streams.get(id)
-        if stream is None:  # cancelled while this was under way
-            return
-        cached, queue_ns, age_ns = map(int, numbers)
-        if token is not None:
-            pairs = tuple((int(other), float(value)) for other, value in top) if top else ()
-            stream.put(Token(int(token), float(logprob), pairs, cached, queue_ns, age_ns))
-        if finish is not None:
-            failure = _failure(str(finish))
-            reason = "error" if failure else str(finish)
-            ended = Ended(reason=reason, cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure)
-            self._end(id, ended)
 
     def _deliver_vector(self, message: Message) -> None:
         stream = self._streams.get(message["id"])

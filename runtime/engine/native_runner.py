@@ -39,6 +39,8 @@ Mask = npt.NDArray[np.uint32]
 DEFAULT_CONTEXT = 4096  # tokens
 PARALLEL = 4  # full contexts in the pool where nobody says and memory allows
 POOL_SHARE = 0.5  # of the memory that the weights leave: the most an automatic pool takes
+LOGITS = 32 << 20  # bytes of logits that a step may have where a prompt is scored; more than its sequences need
+SPARE = 4  # blocks that tables may grow by before their rows are prepared anew
 PROCESS = 64 << 20  # bytes of a worker without a model: the interpreter, its libraries, the file's head
 
 
@@ -86,8 +88,9 @@ def open_native(load: Load) -> Opened:
     threads = load.threads or resources.cores()
     max_rows = max(load.max_rows, load.max_seqs + SMALLEST, n_ctx if plan.whole else 0)
     seqs = load.max_seqs
+    outputs = seqs if plan.whole else max(seqs, min(max_rows, LOGITS // (4 * spec.vocab)))
     config: dict[str, Any] = {"threads": threads, "isa": load.isa, "kv_type": load.kv_type}
-    config |= {"max_rows": max_rows, "max_seqs": seqs, "max_outputs": seqs}
+    config |= {"max_rows": max_rows, "max_seqs": seqs, "max_outputs": outputs}
     with refusals():
         sizes = native.measure(adapted, {**weights, **added}, n_blocks=1, **config)
         memory = plan_memory(
@@ -108,6 +111,7 @@ def open_native(load: Load) -> Opened:
         vocab=info.vocab,
         max_seqs=seqs,
         max_rows=max_rows,
+        max_outputs=outputs,
         facts={
             "threads": info.threads,
             "weight_bytes": info.weight_bytes,
@@ -151,22 +155,39 @@ class NativeRunner:
 
     def __init__(self, engine: native.Engine) -> None:
         self._engine = engine
+        self._rows: Rows | None = None  # the last ones, as `_prepared` has them
+        self._prepared: native.Prepared
 
     def run(self, rows: Rows) -> list[Chosen]:
-        samplings = None if any(rows.matchers) else _samplings(rows, {})
-        result = self._engine.step(_batch(rows, sampling=samplings))
+        constrained = any(rows.matchers)
+        if rows is not self._rows or not self._advance(rows, samples=not constrained):
+            samplings = None if constrained else _samplings(rows, {})
+            self._prepared, self._rows = self._engine.prepare(_batch(rows, sampling=samplings)), rows
+        result = self._engine.run(self._prepared)
         stuck: set[int] = set()
-        if samplings is None:
+        if constrained:
             masks = {place: matcher.mask() for place, matcher in enumerate(rows.matchers) if matcher is not None}
             stuck = {place for place, mask in masks.items() if mask is None}
             result = self._engine.choose(_samplings(rows, masks))
         tokens, logprobs = result.tokens.tolist(), result.logprobs.tolist()
         return [
-            _STUCK
-            if place in stuck
-            else Chosen(token=token, logprob=logprob if token >= 0 else NAN, top=_top(result, place, options))
+            _STUCK if place in stuck else Chosen(token, logprob if token >= 0 else NAN, _top(result, place, options))
             for place, (token, logprob, options) in enumerate(zip(tokens, logprobs, rows.sampling, strict=True))
         ]
+
+    def _advance(self, rows: Rows, *, samples: bool) -> bool:
+        """Brings what is prepared to where the rows are now; False where a table has outgrown it."""
+        prepared = self._prepared
+        for place, position in enumerate(rows.start_pos):
+            prepared.tokens[place], prepared.start_pos[place] = rows.tokens[place], position
+            if position % BLOCK == 0:  # the block before may have become another's equal one
+                table = rows.tables[place]
+                if len(table) > prepared.blocks.shape[1]:
+                    return False
+                prepared.blocks[place, : len(table)] = table
+            if samples and rows.histories[place]:
+                prepared.remember(place, rows.histories[place])
+        return True
 
 
 _STUCK = Chosen(token=-1, logprob=NAN, stuck=True)
@@ -191,7 +212,7 @@ class NativeEmbedder:
 
 
 def _batch(rows: Rows, **what: Any) -> native.Batch:
-    width = max(len(table) for table in rows.tables)
+    width = max(len(table) for table in rows.tables) + SPARE
     blocks = np.full((len(rows.tables), width), -1, np.int32)
     for place, table in enumerate(rows.tables):
         blocks[place, : len(table)] = table

@@ -1,13 +1,14 @@
-"""The wire between the server and one worker: frames of JSON over a socket pair that the worker inherits.
+"""The wire between the server and one worker: frames over a socket pair that the worker inherits.
 
-frame    4 bytes little-endian length, then that many bytes of UTF-8 JSON: one object with a string "op".
+frame    4 bytes little-endian length, then that many bytes: UTF-8 JSON, one object with a string "op"; or a step,
+         packed because there is one for every token: a zero byte, what STEP says, entries, the alternatives of all
 server   load (once, first) · vocabulary (once, before the first add with a constraint) · add · embed · cancel · ping;
          the end of the stream ends the worker
-worker   ready or failed (once, in answer to load) · step (one for all that a step brought; "scored" where it scored
-         prompts: log probabilities of their next tokens, null for no number, with alternatives; how many sequences
-         wait for their first rows or, preempted, for their next; how many blocks of the pool are used; how often a
-         sequence was preempted so far) · vector (in answer to embed, and its end) · refused (an add or an embed) ·
-         alive (at once in answer to ping, in mid-step too)
+worker   ready or failed (once, in answer to load) · scored (before the step that scored prompts: log probabilities of
+         their next tokens, null for no number, with alternatives) · step (one for all that a step brought; how many
+         sequences wait for their first rows or, preempted, for their next; how many blocks of the pool are used; how
+         often a sequence was preempted so far) · vector (in answer to embed, and its end) · refused (an add or an
+         embed) · alive (at once in answer to ping, in mid-step too)
 
 A vector is base64 of float32, little-endian: at most 2^20 values, so it fits a frame of its own.
 Token ids and numbers only, except the path in `load`, sentences in `failed` and `refused`, and what constrained answers
@@ -24,7 +25,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from runtime import errors
 from runtime.engine.constraint import Constraint
@@ -34,12 +35,52 @@ from runtime.errors import RuntimeFailure
 MAX_FRAME = 32 << 20  # bytes; a prompt of 2 million tokens fits
 HEADER = struct.Struct("<I")
 
+STEP = struct.Struct("<BIIQI")  # 0, StepFrame's numbers, how many entries follow
+ENTRY = struct.Struct("<QiBBdIQQ")
+ALTERNATIVE = struct.Struct("<id")
+NO_TOKEN = -1
+ENDS = ("", "stop", "length", "error", "stuck")  # what an entry's `end` stands for; 0: the sequence goes on
+
 Message = dict[str, Any]
-OUT_FIELDS = 8  # of one entry of step["out"]: id, token, logprob, top, finish, cached, queue_ns, age_ns
+Entry = tuple[int, int, int, int, float, int, int, int]
+"""id, token or NO_TOKEN, end, how many of StepFrame.top are its own, logprob, cached, queue_ns, age_ns (link.Token)."""
+
+
+class StepFrame(NamedTuple):
+    """What one step brought. `top`: the alternatives of all entries, in their order."""
+
+    waiting: int
+    used: int
+    preempted: int
+    out: list[Entry]
+    top: list[tuple[int, float]]
 
 
 class ProtocolError(RuntimeFailure):
     """Never leaves the engine's modules."""
+
+
+def encode_step(step: StepFrame) -> bytes:
+    body = STEP.pack(0, step.waiting, step.used, step.preempted, len(step.out))
+    body += b"".join([ENTRY.pack(*entry) for entry in step.out])
+    body += b"".join([ALTERNATIVE.pack(*pair) for pair in step.top])
+    return HEADER.pack(len(body)) + body
+
+
+def decode_step(body: bytes) -> StepFrame:
+    """Raises ProtocolError for a body that is not as long as it says."""
+    try:
+        _, waiting, used, preempted, count = STEP.unpack_from(body)
+        border = STEP.size + count * ENTRY.size
+        if border > len(body):
+            raise ProtocolError("a step of another length than it says")
+        out = [ENTRY.unpack_from(body, at) for at in range(STEP.size, border, ENTRY.size)]
+        top = list(ALTERNATIVE.iter_unpack(body[border:]))
+    except struct.error as error:
+        raise ProtocolError("a step of another length than it says") from error
+    if len(top) != sum([entry[3] for entry in out]):
+        raise ProtocolError("a step of another length than it says")
+    return StepFrame(waiting, used, preempted, out, top)
 
 
 def encode(message: Message) -> bytes:
@@ -49,7 +90,9 @@ def encode(message: Message) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def decode(body: bytes | bytearray) -> Message:
+def decode(body: bytes) -> Message | StepFrame:
+    if body[:1] == b"\0":
+        return decode_step(body)
     try:
         message = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -65,7 +108,7 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterable[Message]:
+    def feed(self, data: bytes | memoryview) -> Iterable[Message | StepFrame]:
         """Raises ProtocolError for a frame over the limit before its body is kept."""
         self._buffer += data
         while len(self._buffer) >= HEADER.size:

@@ -29,8 +29,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from runtime.engine.blocks import BLOCK, BlockPool, blocks_for
 from runtime.engine.line import Line
@@ -40,11 +40,15 @@ from runtime.errors import ContextExceeded, RequestRefused
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Rows of one sequence in a step: tokens[start : start + count]. `output`: the last row chooses a token."""
+    """Rows of one sequence in a step: tokens[start : start + count]. `output`: the last row chooses a token. True until
+    `commit`, and again with the step that `again` gives."""
 
     sequence: Sequence
-    start: int
     count: int
+
+    @property
+    def start(self) -> int:
+        return self.sequence.computed
 
     @property
     def scores(self) -> range:
@@ -59,29 +63,22 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What the engine shall compute. `admitted`: sequences that left the waiting line for the first time."""
+    """What the engine shall compute. `admitted`: sequences that left the waiting line for the first time. `rows`: how
+    many in all; `prompt_rows`: of sequences that do not decode."""
 
     parts: tuple[Part, ...]
     admitted: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(part.count for part in self.parts)
-
-    @property
-    def prompt_rows(self) -> int:
-        """Rows of sequences that do not decode; before `commit`, which changes who does."""
-        return sum(part.count for part in self.parts if not part.sequence.decoding)
+    rows: int
+    prompt_rows: int
 
     @property
     def outputs(self) -> tuple[Part, ...]:
         return tuple(part for part in self.parts if part.output)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class Chosen(NamedTuple):
     """The engine's answer for one output: the token, its log probability, the alternatives asked for. `stuck`: nothing
-    could be chosen, because it cannot be told what the constraint allows."""
+    could be chosen, because it cannot be told what the constraint allows. A tuple because there are so many."""
 
     token: int
     logprob: float
@@ -96,8 +93,7 @@ class Vector:
     values: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a step did to a sequence. `scores`: of the next tokens of a prompt that is scored, in an outcome of their
     own; else `chosen` is None only for a prompt computed with max_tokens 0."""
 
@@ -108,19 +104,25 @@ class Outcome:
 
 
 class Scheduler:
-    def __init__(self, pool: BlockPool, *, n_ctx: int, max_seqs: int, max_rows: int, whole: bool = False) -> None:
+    def __init__(
+        self, pool: BlockPool, *, n_ctx: int, max_seqs: int, max_rows: int, max_outputs: int = 0, whole: bool = False
+    ) -> None:
+        """`max_outputs`: as in Opened."""
         assert blocks_for(n_ctx) <= pool.n_blocks, "one full context must fit the pool"
         assert max_rows >= max_seqs >= 1, "every sequence needs a row to decode"
+        assert not max_outputs or max_outputs >= max_seqs, "every sequence needs an output"
         assert not whole or max_rows >= n_ctx, "every whole text needs its rows in one step"
         self.pool = pool
         self.whole = whole
         self.n_ctx = n_ctx
         self.max_seqs = max_seqs
         self.max_rows = max_rows
+        self.max_outputs = max_outputs or max_seqs
         self.preemptions = 0
         self._running: list[Sequence] = []  # by arrival
         self._waiting = Line()
         self._steps = 0
+        self._steady: Step | None = None  # the last step, where all that run decoded in it and still do
         self._fed: dict[str, int] = {}  # client -> the step in which a prompt of its last had rows, or it came
 
     @property
@@ -173,7 +175,24 @@ class Scheduler:
             assert self.idle, "there is work and nothing was scheduled"
             return None
         self._remember(parts)
-        return Step(parts=tuple(parts.values()), admitted=tuple(admitted))
+        step = _step(parts, admitted)
+        self._steady = None if step.prompt_rows or len(parts) < len(self._running) else step
+        return step
+
+    def again(self) -> Step | None:
+        """What `schedule` would give, where that is the last step once more, each sequence a token further: all decode,
+        and nobody has come or gone. Else None."""
+        step = None if self._waiting else self._steady
+        if step is not None:
+            for part in step.parts:
+                sequence = part.sequence
+                if sequence.computed == len(sequence.table) * BLOCK:
+                    block = self.pool.take()
+                    if block is None:
+                        return None
+                    sequence.table.append(block)
+            self._steps += 1
+        return step
 
     def commit(self, step: Step, chosen: Seq[Chosen | Vector]) -> list[Outcome]:
         """Takes the engine's answers, in the order of step.outputs, and retires the sequences that ended."""
@@ -181,22 +200,24 @@ class Scheduler:
         outcomes = []
         for part in step.parts:
             sequence, output = part.sequence, part.output
-            if scores := tuple(_score(next(answers), sequence.tokens[at + 1]) for at in part.scores):
+            if sequence.score and part.scores:
+                scores = tuple(_score(next(answers), sequence.tokens[at + 1]) for at in part.scores)
                 sequence.scored += len(scores)
-                outcomes.append(Outcome(sequence=sequence, chosen=None, finish=None, scores=scores))
+                outcomes.append(Outcome(sequence, None, None, scores))
             sequence.computed += part.count
-            self._publish(sequence)
+            if len(sequence.keys) < sequence.computed // BLOCK:
+                self._publish(sequence)
             if output:
                 answer = next(answers)
                 if isinstance(answer, Vector):
-                    outcomes.append(Outcome(sequence=sequence, chosen=answer, finish="stop"))
+                    outcomes.append(Outcome(sequence, answer, "stop"))
                     continue
                 sequence.tokens.append(answer.token)
                 if sequence.matcher is not None and answer.token >= 0 and answer.token not in sequence.ends:
                     sequence.matcher.advance(answer.token)
-                outcomes.append(Outcome(sequence=sequence, chosen=answer, finish=self._finish(sequence, answer.token)))
+                outcomes.append(Outcome(sequence, answer, self._finish(sequence, answer.token)))
             elif sequence.remaining == 0:
-                outcomes.append(Outcome(sequence=sequence, chosen=None, finish="length"))
+                outcomes.append(Outcome(sequence, None, "length"))
         for outcome in outcomes:
             if outcome.finish:
                 self._retire(outcome.sequence)
@@ -237,15 +258,15 @@ class Scheduler:
             elif not self._preempt_younger(sequence, parts):
                 count = len(sequence.table) * BLOCK - sequence.computed
         if count > 0:
-            parts[sequence] = Part(sequence=sequence, start=sequence.computed, count=count)
+            parts[sequence] = Part(sequence=sequence, count=count)
         elif sequence.decoding:  # it may take from nobody, and holds what others may need
             self._preempt(sequence, parts)
 
     def _scorable(self, parts: dict[Sequence, Part]) -> int:
         """Rows of a scored prompt that may have outputs: one, and those that no sequence needs, whoever is admitted."""
-        sequences = len(self._running) + len(self._waiting)
+        sequences = min(len(self._running) + len(self._waiting), self.max_seqs)
         given = sum(max(0, len(part.scores) + part.output - 1) for part in parts.values())
-        return 1 + max(0, self.max_seqs - sequences - given)
+        return 1 + max(0, self.max_outputs - sequences - given)
 
     def _remember(self, parts: dict[Sequence, Part]) -> None:
         """Whose turn it was: the first prompt's client, and who had a block's rows or all it needed; a few rows that
@@ -356,6 +377,7 @@ class Scheduler:
         self.preemptions += 1
 
     def _retire(self, sequence: Sequence) -> None:
+        self._steady = None
         self._running.remove(sequence)
         self._empty(sequence)
 
@@ -369,11 +391,16 @@ class Scheduler:
 def _score(answer: Chosen | Vector, token: int) -> Chosen:
     """Of the token that does come next; where not even a bias made the engine choose it, there is no number."""
     assert isinstance(answer, Chosen), "a model that gives vectors scores nothing"
-    return answer if answer.token == token else replace(answer, logprob=math.nan)
+    return answer if answer.token == token else answer._replace(logprob=math.nan)
 
 
 def _arrival(sequence: Sequence) -> int:
     return sequence.arrival
+
+
+def _step(parts: dict[Sequence, Part], admitted: list[int]) -> Step:
+    prompt = sum(part.count for part in parts.values() if not part.sequence.decoding)
+    return Step(parts=tuple(parts.values()), admitted=tuple(admitted), rows=_rows(parts), prompt_rows=prompt)
 
 
 def _rows(parts: dict[Sequence, Part]) -> int:

@@ -1,9 +1,9 @@
 """Starts the process of a worker, and keeps one ready for the first model.
 
 An interpreter with its libraries takes as long to start as the server does. A spare worker, started before the server
-imports anything of its own, does so on another core meanwhile. It knows no model and holds no file: it is confined and
-waits for `load`. Imports little, for that reason. No shell, a fixed argument list, no standard input; standard output
-goes where standard error goes.
+imports anything of its own, does so on another core meanwhile. It is confined, holds no file and waits for `load`; it
+may be told that before there is a server to hear how it went. Imports little, for that reason. No shell, a fixed
+argument list, no standard input; standard output goes where standard error goes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ COMMAND = (sys.executable, "-m", "runtime.engine.worker")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spawned:
-    """A worker's process, and our end of its socket."""
+    """A worker's process, and our end of its socket. `begun`: the load that it was told already, as it was sent."""
 
     process: subprocess.Popen[bytes]
     socket: socket.socket
+    begun: bytes = b""
 
 
 def spawn(command: Sequence[str] = COMMAND) -> Spawned:
@@ -50,26 +51,39 @@ def spawn(command: Sequence[str] = COMMAND) -> Spawned:
 class Spare:
     """One worker ahead. Where it cannot be started, there is none: the load that needs one says why."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
         self._spawned: Spawned | None = None
         with contextlib.suppress(OSError):
-            self._spawned = spawn()
+            self._spawned = spawn(command)
 
-    def take(self) -> Spawned | None:
-        """The spare worker, once; None where it has gone."""
+    def begin(self, load: bytes) -> None:
+        """Lets it load before the server is there to hear how it went: who takes it hears that. `load`: a frame that
+        the socket holds whole."""
+        if self._spawned is not None and not self._spawned.begun:
+            with contextlib.suppress(OSError):  # it has gone: `take` sees that
+                self._spawned.socket.sendall(load)
+                self._spawned = replace(self._spawned, begun=load)
+
+    def take(self, load: bytes) -> Spawned | None:
+        """The spare worker for this load, once; None where it has gone, or has begun with another."""
         spawned, self._spawned = self._spawned, None
-        if spawned is not None and spawned.process.poll() is not None:
-            spawned.socket.close()
+        if spawned is None:
             return None
-        return spawned
+        if spawned.begun in (b"", load) and spawned.process.poll() is None:
+            return spawned
+        _end(spawned)
+        return None
 
     def close(self) -> None:
-        """It ends with its socket."""
-        spawned = self.take()
-        if spawned is not None:
-            spawned.socket.close()
-            spawned.process.kill()
-            spawned.process.wait()
+        if self._spawned is not None:
+            _end(self._spawned)
+            self._spawned = None
+
+
+def _end(spawned: Spawned) -> None:
+    spawned.socket.close()
+    spawned.process.kill()
+    spawned.process.wait()
 
 
 def _has_fd(stream: Any) -> bool:

@@ -28,16 +28,21 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.confine import Confinement, confine, die_with_parent
 from manifests.errors import ManifestsError
-from runtime.engine.batch import Opened, rows_of
+from runtime.engine.batch import Opened, Rows, rows_of
 from runtime.engine.blocks import BlockPool
 from runtime.engine.link import READ, Load
 from runtime.engine.pace import Pace
 from runtime.engine.protocol import (
+    ENDS,
+    NO_TOKEN,
+    Entry,
     Frames,
     Message,
     ProtocolError,
+    StepFrame,
     constraint_from_json,
     encode,
+    encode_step,
     error_to_json,
     sampling_from_json,
 )
@@ -53,7 +58,6 @@ if TYPE_CHECKING:
 
 FAULT = 70
 AHEAD = 2  # grammars compiled for sequences that wait for a place in the batch
-_NO_TOP: tuple[tuple[int, float], ...] = ()
 
 
 Opener = Callable[[Load], Opened]
@@ -117,14 +121,16 @@ class Loop:
     def __init__(self, opened: Opened, inbox: Inbox, send: Callable[[bytes], None]) -> None:
         pool = BlockPool(opened.n_blocks)
         self.scheduler = Scheduler(
-            pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows, whole=opened.whole
-        )
+            pool, n_ctx=opened.n_ctx, max_seqs=opened.max_seqs, max_rows=opened.max_rows,
+            max_outputs=opened.max_outputs, whole=opened.whole,
+        )  # fmt: skip
         self._embeds = opened.vector > 0
         self._runner = opened.runner
         self._vocab = opened.vocab
         self._threads = int(opened.facts.get("threads", 1))
         self._grammars: GrammarLine | None = None  # until the vocabulary is known
         self._pace = Pace(max_rows=opened.max_rows)
+        self._rows: Rows  # of the last step
         self._inbox = inbox
         self._send = send
         self._arrivals = 0
@@ -135,44 +141,59 @@ class Loop:
     def turn(self) -> None:
         """Takes all control messages (waits for one when there is nothing to do), then computes one step."""
         self._control()
-        step = self.scheduler.schedule(self._pace.rows(*self.scheduler.counts))
-        if step is None:  # all that was left has been cancelled
-            self.scheduler.check()
-            return
-        now, prompt = time.monotonic_ns(), step.prompt_rows
+        step = self.scheduler.again()
+        if step is not None:
+            self._rows.advance(step)
+        else:
+            step = self.scheduler.schedule(self._pace.rows(*self.scheduler.counts))
+            if step is None:  # all that was left has been cancelled
+                self.scheduler.check()
+                return
+            self._rows = rows_of(step)
+        now = time.monotonic_ns()
         for id in step.admitted:
             self._queued[id] = now - self._arrived[id]
-        chosen = self._runner.run(rows_of(step))
+        chosen = self._runner.run(self._rows)
         done = time.monotonic_ns()
-        self._pace.took(step.rows, prompt, done - now)
+        self._pace.took(step.rows, step.prompt_rows, done - now)
         outcomes = self.scheduler.commit(step, chosen)
-        scored = [self._scored(outcome) for outcome in outcomes if outcome.scores]
-        for outcome in outcomes:
-            if isinstance(outcome.chosen, Vector):
-                self._send(encode(self._vector(outcome, outcome.chosen, done)))
-        plain = [one for one in outcomes if not (one.scores or isinstance(one.chosen, Vector))]
-        self._tell([self._entry(outcome, done) for outcome in plain], scored)
+        self._report(outcomes, done)
         if self.scheduler.idle:
             self.scheduler.check()
 
-    def _tell(self, out: list[list[Any]], scored: list[list[Any]] | None = None) -> None:
-        """One frame, where there is news."""
+    def _report(self, outcomes: list[Outcome], done: int) -> None:
+        """Of a step that ended at `done`. Scores and vectors have frames of their own."""
+        scored: list[list[Any]] = []
+        out: list[Entry] = []
+        top: list[tuple[int, float]] = []
+        for outcome in outcomes:
+            if outcome.scores:
+                scored.append(self._scored(outcome))
+            elif isinstance(outcome.chosen, Vector):
+                self._send(encode(self._vector(outcome, outcome.chosen, done)))
+            else:
+                out.append(self._entry(outcome, outcome.chosen, done, top))
+        if scored:
+            self._send(encode({"op": "scored", "out": scored}))
+        self._tell(out, top, news=bool(out or scored))
+
+    def _tell(self, out: list[Entry], top: list[tuple[int, float]], *, news: bool) -> None:
+        """One frame, where there is news: of who waits, too."""
         _, waiting = self.scheduler.counts
         waiting += self._grammars.waiting if self._grammars else 0
-        if out or scored or waiting != self._said:
+        if news or waiting != self._said:
             self._said = waiting
-            pool = {"used": self.scheduler.pool.n_used, "preempted": self.scheduler.preemptions}
-            told = {"scored": scored} if scored else {}
-            self._send(encode({"op": "step", "out": out, "waiting": waiting, **told, **pool}))
+            used, preempted = self.scheduler.pool.n_used, self.scheduler.preemptions
+            self._send(encode_step(StepFrame(waiting, used, preempted, out, top)))
 
     def _control(self) -> None:
         while True:
-            if self.scheduler.idle:
-                self._tell([])  # those who waited may all have been cancelled
-            try:
-                arrived, message = self._inbox.get(block=self.scheduler.idle)
-            except queue.Empty:
+            idle = self.scheduler.idle
+            if idle:
+                self._tell([], [], news=False)  # those who waited may all have been cancelled
+            elif self._inbox.empty():
                 return
+            arrived, message = self._inbox.get()
             self._handle(message, arrived)
 
     def _handle(self, message: Message, arrived: int) -> None:
@@ -247,7 +268,7 @@ class Loop:
         )
 
     def _scored(self, outcome: Outcome) -> list[Any]:
-        """One line of a frame's "scored". A number that is none is told as null: the server ends the answer."""
+        """One line of a frame of scores. A number that is none is told as null: the server ends the answer."""
         told = [[one.logprob if math.isfinite(one.logprob) else None, one.top] for one in outcome.scores]
         return [outcome.sequence.id, told]
 
@@ -264,23 +285,22 @@ class Loop:
         self._forget(id)
         return told
 
-    def _entry(self, outcome: Outcome, done: int) -> list[Any]:
-        """One line of the frame of a step that ended at `done`; see protocol.OUT_FIELDS. A log probability that is no
-        number ends the sequence."""
-        sequence, chosen = outcome.sequence, outcome.chosen
-        assert isinstance(chosen, Chosen | None)
-        finish: str | None = outcome.finish
-        token: int | None = None
-        logprob, top = 0.0, _NO_TOP
+    def _entry(self, outcome: Outcome, chosen: Chosen | None, done: int, top: list[tuple[int, float]]) -> Entry:
+        """One entry of the frame of a step that ended at `done`; its alternatives go to `top`. A log probability that
+        is no number ends the sequence."""
+        sequence = outcome.sequence
+        end: str = outcome.finish or ""
+        token, logprob, count = NO_TOKEN, 0.0, 0
         if chosen is not None and math.isfinite(chosen.logprob):
-            token, logprob, top = chosen.token, chosen.logprob, chosen.top
+            token, logprob, count = chosen.token, chosen.logprob, len(chosen.top)
+            top += chosen.top
         elif chosen is not None:
             self.scheduler.cancel(sequence.id)
-            finish = "stuck" if chosen.stuck else "error"
+            end = "stuck" if chosen.stuck else "error"
         queued, age = self._queued[sequence.id], done - self._arrived[sequence.id]
-        if finish:
+        if end:
             self._forget(sequence.id)
-        return [sequence.id, token, logprob, top, finish, sequence.n_cached, queued, age]
+        return (sequence.id, token, ENDS.index(end), count, logprob, sequence.n_cached, queued, age)
 
     def _forget(self, id: int) -> None:
         self._arrived.pop(id, None)
@@ -301,6 +321,8 @@ def _read(wire: socket.socket, inbox: Inbox, send: Callable[[bytes], None]) -> N
     try:
         while data := wire.recv(READ):
             for message in frames.feed(data):
+                if isinstance(message, StepFrame):
+                    raise ProtocolError("a step from the server")
                 if message["op"] == "ping":
                     send(encode({"op": "alive"}))
                 else:

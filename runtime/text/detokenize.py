@@ -19,11 +19,18 @@ class StreamDecoder:
         self._special = special
         self._shown = shown
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._broken = False  # a character has begun
 
     def push(self, index: int) -> str:
         """Text that is certain after this token; empty while a character is incomplete."""
-        return self._utf8.decode(self._tokenizer.piece(index, special=self._special or index in self._shown))
+        special = self._special or index in self._shown
+        if not (special or self._broken) and (whole := self._tokenizer.whole(index)) is not None:
+            return whole
+        text = self._utf8.decode(self._tokenizer.piece(index, special=special))
+        self._broken = self._utf8.getstate() != (b"", 0)
+        return text
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for an unfinished character."""
+        self._broken = False
         return self._utf8.decode(b"", True)

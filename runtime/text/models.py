@@ -101,8 +101,10 @@ def word_piece(metadata: Mapping[str, object], vocab: Vocab) -> Tokenizer:
 
 
 def _mergeable(vocab: Vocab) -> dict[str, int]:
-    kinds = vocab.types
-    return {text: index for text, index in vocab.ids.items() if kinds[index] not in (CONTROL, UNKNOWN)}
+    table = dict(vocab.ids)
+    for index in [index for index, kind in enumerate(vocab.types) if kind in (CONTROL, UNKNOWN)]:
+        del table[vocab.tokens[index]]
+    return table
 
 
 def _fallback(vocab: Vocab) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class StopFilter:
         """Text that may be shown now. After `matched` is set, always empty."""
         if self.matched is not None:
             return ""
-        if not self._stops:
+        if not self._held and self._heads.isdisjoint(text):  # nearly every token
             return text
         buffer = self._held + text
         match = self._first(buffer)
@@ -46,7 +46,7 @@ class StopFilter:
 
     def _pending(self, buffer: str) -> int:
         """Length of the longest end of `buffer` that begins a stop string."""
-        if self._heads.isdisjoint(buffer[-self._longest :]):  # nearly every token
+        if self._heads.isdisjoint(buffer[-self._longest :]):
             return 0
         for length in range(min(self._longest, len(buffer)), 0, -1):
             tail = buffer[len(buffer) - length :]

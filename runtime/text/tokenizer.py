@@ -8,6 +8,7 @@ own mistake (IndexError).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -44,6 +45,7 @@ class Tokenizer:
         self._merge = merge
         self._style = style
         self._bytes: dict[int, bytes] = {}  # of tokens that were asked for: every answer asks for each of its own
+        self._whole: dict[int, str | None] = {}
         framing = [index for index, kind in enumerate(vocab.types) if kind in (CONTROL, UNKNOWN)]
         always = [index for index, kind in enumerate(vocab.types) if kind == USER_DEFINED]
         self._always = SpecialTexts({vocab.tokens[index]: index for index in always})
@@ -174,6 +176,17 @@ class Tokenizer:
     def piece(self, index: int, *, special: bool = False) -> bytes:
         """`token_bytes`, but nothing for a control token unless `special`."""
         return b"" if self.is_control(index) and not special else self.token_bytes(index)
+
+    def whole(self, index: int) -> str | None:
+        """`piece` as text, where it is whole characters."""
+        try:
+            return self._whole[index]
+        except KeyError:
+            text: str | None = None
+            with contextlib.suppress(UnicodeDecodeError):
+                text = self.piece(index).decode()
+            self._whole[index] = text
+            return text
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """Text of `ids`; broken UTF-8 becomes U+FFFD. special: control tokens appear by name, else not at all."""

@@ -26,7 +26,8 @@ from runtime.address import Address
 from runtime.api.app import create_app
 from runtime.engine.link import Link
 from runtime.manager import Manager
-from runtime.serving import Http, Lend, bind
+from runtime.serving import Http, Lend
+from runtime.starting import bind
 from scripts.benchmarks.server import NAME, Server
 from scripts.benchmarks.tool import Tool
 from scripts.benchmarks.turns import Comparison, compare, summary

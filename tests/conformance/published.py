@@ -1,9 +1,9 @@
 """Live answers held strictly against the descriptions that Ollama and OpenAI publish.
 
 Those files are their makers' and are not kept here: `scripts/conformance --ollama-openapi FILE --openai-openapi FILE`
-reads them. What is kept, in published.json, are facts taken from them: for each probe the fields that answers have,
-their types, and which must be there. "Strictly" means: types, formats, enumerations and required fields hold, and of
-Ollama's description, which requires nothing, every field is there but those of CONDITIONAL.
+reads them. What is kept, in published.json, are facts taken from them by such a run, where all was met: for each probe
+the fields that answers have, their types, and which must be there. "Strictly" means: types, formats, enumerations and
+required fields hold, and of Ollama's description, which requires none, every field is there but those of CONDITIONAL.
 """
 
 from __future__ import annotations

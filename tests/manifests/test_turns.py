@@ -11,7 +11,7 @@ import pytest
 from manifests.create import CreateRequest, create
 from manifests.create_request import request_from_modelfile
 from manifests.digest import Digest
-from manifests.modelfile import Modelfile
+from manifests.modelfile import Command, Modelfile, render_command
 from manifests.name import ModelName
 from manifests.store import Store
 from manifests.turns import FAMILIES, recognised
@@ -46,6 +46,12 @@ def test_a_stop_string_is_what_the_family_writes_around_a_turn(family: Any) -> N
     written = "\n" + "".join(side for around in (family.system, family.user, family.assistant) for side in around)
     written += family.answer
     assert [one for one in family.stops if one not in written and one != "<|begin_of_text|>"] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda one: one.name)
+def test_a_modelfile_holds_the_stops(family: Any) -> None:
+    lines = [render_command(Command(name="parameter", key="stop", value=stop)) for stop in family.stops]
+    assert Modelfile.parse("\n".join(["FROM x", *lines]).encode()).parameters == {"stop": list(family.stops)}
 
 
 OTHERS = {

@@ -58,7 +58,10 @@ def vector_of(tokens: Sequence[int]) -> bytes:
 class FakeEngine:
     """A Runner. `nan_at`: a token whose log probability comes out as not-a-number."""
 
-    def __init__(self, *, n_blocks: int, max_rows: int, max_seqs: int, vocab: int = VOCAB, nan_at: int = -1) -> None:
+    def __init__(
+        self, *, n_blocks: int, max_rows: int, max_seqs: int, max_outputs: int = 0, vocab: int = VOCAB, nan_at: int = -1
+    ) -> None:
+        self.max_outputs = max_outputs or max_seqs
         self.n_blocks, self.max_rows, self.max_seqs, self.vocab, self.nan_at = (
             n_blocks,
             max_rows,
@@ -115,7 +118,7 @@ class FakeEngine:
             and all(a < b for a, b in pairwise(rows.row_start))
             and all(a < b for a, b in pairwise(rows.out_rows))
             and all(0 <= row < len(rows.tokens) for row in rows.out_rows)
-            and len(rows.out_rows) <= self.max_seqs
+            and len(rows.out_rows) <= self.max_outputs
             and len(rows.sampling) == len(rows.out_rows) == len(rows.histories)
             and all(0 <= token < self.vocab for token in rows.tokens)
         )

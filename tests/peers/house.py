@@ -11,7 +11,15 @@ from pathlib import Path
 from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.link import Load
 from runtime.engine.native_runner import open_native
-from runtime.engine.protocol import Frames, Message, constraint_to_json, sampling_to_json
+from runtime.engine.protocol import (
+    ENDS,
+    NO_TOKEN,
+    Frames,
+    Message,
+    StepFrame,
+    constraint_to_json,
+    sampling_to_json,
+)
 from runtime.engine.sampling import Sampling
 from runtime.engine.worker import Inbox, Loop
 from runtime.loaded import read_text_side, vocabulary_of
@@ -75,19 +83,19 @@ class House:
 
     def said(self, frame: bytes) -> None:
         for message in Frames().feed(frame):
-            if message["op"] == "refused":
+            if not isinstance(message, StepFrame):
+                assert message["op"] == "refused"
                 self.open.remove(message["id"])
                 self.ended[message["id"]] = message["error"]
                 if not self.open:
                     raise NothingLeft
                 continue
-            assert message["op"] == "step"
-            for id, token, logprob, _, finish, *_ in message["out"]:
-                if token is not None:
+            for id, token, end, _, logprob, *_ in message.out:
+                if token != NO_TOKEN:
                     self.out[id].append((token, logprob))
-                if finish is not None:
+                if end:
                     self.open.remove(id)
-                    self.ended[id] = finish
+                    self.ended[id] = ENDS[end]
 
     def add(self, id: int, ask: Ask) -> None:
         self.out[id] = []

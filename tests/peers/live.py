@@ -14,7 +14,8 @@ from manifests.store import Store
 from runtime.address import Address
 from runtime.api.app import create_app
 from runtime.manager import Manager
-from runtime.serving import Http, Lend, bind
+from runtime.serving import Http, Lend
+from runtime.starting import bind
 from tests.peers.scripted import Script, scripted_manager
 
 

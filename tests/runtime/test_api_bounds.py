@@ -87,10 +87,8 @@ def test_calls_count_as_messages_do(tools: Store) -> None:
         assert asked(tools, path, body_of(path, messages=said)) == (400, TOO_LONG.format(MAX_MESSAGES + 1))
 
 
-TOOLED = (
-    "{{ range .Messages }}{{ .Content }}{{ range .ToolCalls }}{{ .Function.Name }}{{ end }}{{ end }}"
-    "{{ if .Tools }}!{{ end }}"
-)
+TOOLED = "{{ range .Messages }}{{ .Content }}{{ range .ToolCalls }}{{ .Function.Name }}{{ end }}{{ end }}"
+TOOLED += "{{ if .Tools }}!{{ end }}"
 
 
 @pytest.fixture(scope="module")

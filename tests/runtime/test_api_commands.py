@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,13 +26,13 @@ from manifests.home import own_version
 from manifests.store import Store
 from native.library import KV_TYPES
 from runtime import told as settings
-from runtime.address import parse_address
+from runtime.address import Address, parse_address
 from runtime.api.state import Settings
 from runtime.chat.asking import form_of
 from runtime.client import Client
 from runtime.commands_serve import serve as serve_verb
 from runtime.errors import AddressRefused, RequestRefused, ServerRefused, ServerUnreachable
-from runtime.serving import bind
+from runtime.starting import bind
 from runtime.told import MAX_QUEUE, Range, number_setting, resolve, seconds_setting
 from tests.peers.live import Live, live
 from tests.peers.scripted import Script, small_store
@@ -125,15 +125,37 @@ def test_a_server_that_is_not_there_is_exit_code_4() -> None:
         client.get("/api/tags")
 
 
+@contextlib.contextmanager
+def answering(answer: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]) -> Iterator[Address]:
+    """A server that gives `answer`'s status and body to every request."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            status, body = answer(self)
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield parse_address(f"127.0.0.1:{server.server_port}/under")
+        server.shutdown()
+
+
 def test_the_client_passes_the_servers_sentence_on() -> None:
     answers = {
-        "/e": httpx.Response(404, json={"error": "model 'x' not found", "hint": "pull it"}),
-        "/h": httpx.Response(502, text="<html>"),
-        "/j": httpx.Response(200, text="[1]"),
-        "/s": httpx.Response(200, text='{"a":1}\n{"error":"broke"}\n'),
+        "/under/e": (404, b'{"error": "model \'x\' not found", "hint": "pull it"}'),
+        "/under/h": (502, b"<html>"),
+        "/under/j": (200, b"[1]"),
+        "/under/s": (200, b'{"a":1}\n{"error":"broke"}\n'),
     }
-    transport = httpx.MockTransport(lambda request: answers[request.url.path])
-    with Client(parse_address("h"), transport=transport) as client:
+    with answering(lambda request: answers[request.path]) as address, Client(address) as client:
         with pytest.raises(ServerRefused, match="model 'x' not found") as caught:
             client.post("/e", {})
         assert (caught.value.http_status, caught.value.hint) == (404, "pull it")
@@ -314,12 +336,39 @@ def test_a_connection_that_fails_says_the_next_step(server: Live, stranger: str)
     assert broken.returncode == 4 and "hint: if the server speaks TLS: SEALIFT_HOST=https://127" in broken.stderr
 
 
+def test_an_answer_that_breaks_off_is_no_end() -> None:
+    """A chunk that is cut, and a connection that ends between chunks: the lines before it, then the failure."""
+    head = b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n{"a":1}\n\r\n'
+    for end in (b'40\r\n{"b"', b""):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def breaking(listener: socket.socket = listener, end: bytes = end) -> None:
+                with listener.accept()[0] as connection:
+                    connection.recv(1 << 16)
+                    connection.sendall(head + end)
+
+            thread = threading.Thread(target=breaking)
+            thread.start()
+            found, address = [], parse_address(f"127.0.0.1:{listener.getsockname()[1]}")
+            with Client(address) as client, pytest.raises(ServerUnreachable, match="broke"):
+                for line in client.stream("/api/chat", {}):
+                    found.append(line)
+            thread.join()
+        assert found == [{"a": 1}]
+
+
+def test_a_key_that_no_header_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEALIFT_API_KEY", "a\r\nX: b")
+    with pytest.raises(RequestRefused, match="SEALIFT_API_KEY"):
+        Client(parse_address("h"))
+
+
 def test_keys_are_sent_as_a_bearer() -> None:
     seen: list[str | None] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
         seen.append(request.headers.get("authorization"))
-        return httpx.Response(200, json={})
+        return 200, b"{}"
 
     for named, sent in (
         ({}, None),
@@ -331,7 +380,7 @@ def test_keys_are_sent_as_a_bearer() -> None:
                 patch.delenv(name, raising=False)
             for name, value in named.items():
                 patch.setenv(name, value)
-            with Client(parse_address("h"), transport=httpx.MockTransport(answer)) as client:
+            with answering(answer) as address, Client(address) as client:
                 client.get("/api/ps")
         assert seen[-1] == sent
 

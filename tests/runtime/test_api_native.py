@@ -10,11 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from manifests.create import CreateRequest, create
 from manifests.name import ModelName
 from manifests.store import Store
+from runtime.api import native
 from runtime.api.app import create_app
+from runtime.api.gojson import dump
 from runtime.api.state import Settings
 from runtime.engine.constraint import Constraint
 from runtime.errors import OutOfMemory, ServerBusy
@@ -181,6 +185,16 @@ def test_generate_streams_pieces_and_one_last_line_with_figures(store: Store) ->
     assert last["context"][: len(request.prompt)] == list(request.prompt)
     assert len(last["context"]) == last["prompt_eval_count"] + last["eval_count"]
     assert found[0]["created_at"].endswith("Z") and "T" in found[0]["created_at"]
+
+
+@pytest.mark.parametrize("shape", [native.generate_shape, native.chat_shape])
+@given(st.text(), st.text(min_size=1))
+def test_a_prepared_line_is_what_the_whole_chunk_is_as_json(shape: native.Shape, asked: str, text: str) -> None:
+    reply = native.Reply(asked=asked, shape=shape, logprobs=False, top=0, context=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "now_utc", lambda: "2026-01-02T03:04:05.678Z")
+        chunk = {"model": asked, "created_at": native.now_utc(), **shape(text, "", ()), "done": False}
+        assert native._text_line(reply)(text) == dump(chunk) + b"\n"
 
 
 def test_streamed_or_not_the_answer_is_the_same(store: Store) -> None:

@@ -33,7 +33,7 @@ from runtime.access.register import fingerprint, make, remove
 from runtime.address import parse_address
 from runtime.client import Client
 from runtime.errors import RequestRefused, ServerUnreachable
-from runtime.serving import keys_of
+from runtime.starting import keys_of
 from runtime.tls import TlsFiles, client_context, server_context
 from runtime.told import resolve
 from tests.peers.scripted import small_store
@@ -295,6 +295,10 @@ def test_how_open_a_server_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for wrong in unknown:
         with pytest.raises(RequestRefused, match="unknown"):
             resolve(local, **wrong)
+    assert resolve(local).log_level == "info"
+    for told, level in (("1", "debug"), ("2", "debug"), ("false", "info")):
+        monkeypatch.setenv("OLLAMA_DEBUG", told)
+        assert (resolve(local).log_level, resolve(local, log_level="error").log_level) == (level, "error")
 
 
 def test_a_read_only_server_makes_no_pack_either(store: Store) -> None:

@@ -6,6 +6,9 @@ import asyncio
 import hashlib
 import json
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from manifests.errors import NotFound
 from manifests.manifest import Descriptor
 from manifests.name import ModelName
 from manifests.store import Store
+from runtime.api import names
 from runtime.api.app import create_app
 from runtime.api.state import OLLAMA_API, Settings
 from tests.peers.scripted import Script, scripted_manager, small_store
@@ -498,3 +502,37 @@ def test_a_manifest_that_changes_is_seen_at_once(tmp_path: Path) -> None:
     assert store.manifest(demo) is first
     store.manifest_path(demo).write_bytes(store.manifest_path(tuned).read_bytes())
     assert store.manifest(demo).digest == store.manifest(tuned).digest != first.digest
+
+
+def test_a_card_that_many_ask_for_at_once_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    box, demo, read = runtime.card.CardBox(store), ModelName.parse("demo"), []
+    gate = threading.Barrier(8)
+
+    def reading(*given: Any) -> Any:
+        read.append(threading.get_ident())
+        time.sleep(0.02)  # the others are asking by now
+        return read_card(*given)
+
+    def ask(_: int) -> Any:
+        gate.wait()
+        return box.card(demo)
+
+    read_card = runtime.card.read_card
+    monkeypatch.setattr("runtime.card.read_card", reading)
+    with ThreadPoolExecutor(8) as asking:
+        cards = list(asking.map(ask, range(8)))
+    assert len(read) == 1 and all(card is cards[0] for card in cards)
+
+
+def test_a_card_at_hand_is_never_that_of_a_model_that_has_gone_or_changed(tmp_path: Path) -> None:
+    store, name = small_store(tmp_path), ModelName.parse("demo")
+    box = runtime.card.CardBox(store)
+    assert names.known(box, "demo") is None, "nothing was read yet"
+    found = names.find(box, "demo")
+    assert names.known(box, " demo ") == found and names.known(box, "registry.ollama.ai/library/demo:latest") == found
+    assert names.known(box, "DEMO") is None and names.known(box, "gone") is None and names.known(box, "../x") is None
+    create(store, name, CreateRequest(from_model=name, system="Other"))
+    assert names.known(box, "demo") is None
+    assert names.find(box, "demo") == names.known(box, "demo") != found
+    store.remove(name)
+    assert names.known(box, "demo") is None

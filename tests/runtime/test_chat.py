@@ -139,7 +139,6 @@ WORDS = [
     ("/save b@d", "error: The model name 'b@d' is invalid"),
     ("/show nonsense", "Unknown command '/show nonsense'. Type /? for help"),
     ("/show system", "No system message was specified for this model."),
-    ("/show parameters", "Model defined parameters:\n  No additional parameters were specified for this model.\n"),
     ("/set nonsense", "Unknown command '/set nonsense'. Type /? for help"),
     ("/set think loudly", "Unknown think level 'loudly'. Use high, medium, low or max."),
     ("/set system", HELP_SET),
@@ -156,6 +155,17 @@ def test_commands_answer(session: Session, line: str, last: str) -> None:
     handle(session, line)
     assert said(session)[-1] == last
     assert session.model == "demo"
+
+
+def test_parameters_are_shown_as_the_server_tells_them(session: Session) -> None:
+    told = "Model defined parameters:\n"
+    stops = [f'  {"stop":<30} "<|im_{end}|>"\n' for end in ("start", "end")]
+    handle(session, "/show parameters")
+    assert said(session)[-1] == told + "".join(stops)
+    session.client.post("/api/create", {"model": "bare", "from": "demo", "parameters": {"stop": []}, "stream": False})
+    session.model = "bare"
+    handle(session, "/show parameters")
+    assert said(session)[-1] == told + "  No additional parameters were specified for this model.\n"
 
 
 def test_show_list_help_load_and_save(session: Session, server: Live) -> None:
@@ -231,7 +241,7 @@ def test_saving_keeps_what_the_model_began_with(session: Session, capsys: pytest
     assert said(session)[-1] == "Created new model 'grown'"
     shown = session.client.post("/api/show", {"model": "grown"})
     assert shown["messages"] == [*begins, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": TEXT}]
-    assert shown["parameters"].split() == ["temperature", "1"], "a number without a fraction, as Go writes it"
+    assert shown["parameters"].splitlines()[-1].split() == ["temperature", "1"]  # no fraction, as in Go
     opening(begins, wordwrap=True)
     assert capsys.readouterr().out == ">>> Who?\nI, a bot.\n\n"
 

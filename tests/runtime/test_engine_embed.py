@@ -147,8 +147,9 @@ class Scripted:
     def __init__(self, real: Any, frame: bytes) -> None:
         self._real, self._frame = real, frame
 
-    def recv(self, size: int) -> bytes:
-        return self._frame
+    def recv_into(self, buffer: memoryview) -> int:
+        buffer[: len(self._frame)] = self._frame
+        return len(self._frame)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)

@@ -5,28 +5,35 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
 import sys
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.engine.link import DIED, NOT_NUMBERS, Ended, Link, Load, Token
+from runtime.engine.link import DIED, NOT_NUMBERS, Ended, Link, Load, Token, load_frame
 from runtime.engine.protocol import (
+    ENDS,
+    ENTRY,
     HEADER,
     MAX_FRAME,
-    OUT_FIELDS,
+    NO_TOKEN,
+    STEP,
     Frames,
     ProtocolError,
+    StepFrame,
     encode,
+    encode_step,
     sampling_from_json,
     sampling_to_json,
 )
 from runtime.engine.sampling import Sampling
+from runtime.engine.spawn import Spare
 from runtime.errors import (
     ContextExceeded,
     ModelRefused,
@@ -67,7 +74,7 @@ def test_frames_do_not_depend_on_how_the_stream_is_cut(messages: list[dict[str, 
     stream = b"".join(encode(message) for message in messages)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     frames = Frames()
-    found: list[dict[str, object]] = []
+    found: list[object] = []
     for low, high in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         found += frames.feed(stream[low:high])
     assert found == messages
@@ -82,6 +89,41 @@ def test_frames_that_are_no_messages_are_refused(body: bytes) -> None:
 def test_a_frame_over_the_limit_is_refused_before_its_body_is_kept() -> None:
     with pytest.raises(ProtocolError, match="allowed"):
         list(Frames().feed(HEADER.pack(MAX_FRAME + 1)))
+
+
+def whole(bits: int) -> st.SearchStrategy[int]:
+    return st.integers(0, (1 << bits) - 1)
+
+
+ALTERNATIVES = st.lists(st.tuples(st.integers(0, 1 << 30), st.floats(allow_nan=False)), max_size=3)
+NUMBERED = st.tuples(
+    whole(64), st.integers(NO_TOKEN, 1 << 30), st.integers(0, len(ENDS) - 1), ALTERNATIVES,
+    st.floats(allow_nan=False), whole(32), whole(64), whole(64),
+)  # fmt: skip
+
+
+@given(whole(32), whole(32), whole(64), st.lists(NUMBERED, max_size=4))
+def test_a_step_crosses_the_wire_unchanged(waiting: int, used: int, preempted: int, entries: list[Any]) -> None:
+    out = [(*entry[:3], len(entry[3]), *entry[4:]) for entry in entries]
+    step = StepFrame(waiting, used, preempted, out, [pair for entry in entries for pair in entry[3]])
+    assert list(Frames().feed(encode_step(step))) == [step]
+
+
+STEPS = encode_step(StepFrame(0, 1, 2, [(1, 5, 0, 1, -0.5, 0, 3, 4), (2, 6, 1, 0, -0.5, 0, 3, 4)], [(7, -1.0)]))
+
+
+@pytest.mark.parametrize("size", [*range(1, len(STEPS) - HEADER.size), len(STEPS) - HEADER.size + 1])
+def test_a_step_of_another_length_than_it_says_is_refused(size: int) -> None:
+    body = (STEPS[HEADER.size :] + b"\0")[:size]
+    with pytest.raises(ProtocolError, match="length"):
+        list(Frames().feed(HEADER.pack(size) + body))
+
+
+def test_a_step_that_says_it_has_more_alternatives_is_refused() -> None:
+    body = bytearray(STEPS[HEADER.size :])
+    body[STEP.size + 13] += 1  # of the first entry: after its id, token and end
+    with pytest.raises(ProtocolError, match="length"):
+        list(Frames().feed(HEADER.pack(len(body)) + body))
 
 
 def test_sampling_crosses_the_wire_unchanged() -> None:
@@ -254,25 +296,31 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-ENTRY = st.tuples(st.integers(0, 1), *[JSON] * (OUT_FIELDS - 1)).map(list)
+READY = {
+    "op": "ready", "n_ctx": 64, "vocab": 9, "vector": 0, "threads": 1, "n_blocks": 2, "weight_bytes": 1, "kv_bytes": 1,
+    "scratch_bytes": 1, "isa": "fake", "pack": "absent", "load_ns": 1, "confined": [], "unconfined": [],
+}  # fmt: skip
 SCORED = st.tuples(st.integers(0, 1), st.lists(st.tuples(st.floats() | JSON, JSON).map(list), max_size=3)).map(list)
-NUMBERS = st.integers() | JSON
 HOSTILE = st.fixed_dictionaries(
-    {
-        "op": st.sampled_from(["step", "ready", "failed", "refused", "load", ""]),
-        **{name: NUMBERS for name in ("waiting", "used", "preempted")},
-    },
+    {"op": st.sampled_from(["scored", "ready", "failed", "refused", "load", "vector", ""])},
     optional={
-        "out": st.lists(ENTRY | JSON, max_size=3) | JSON,
-        "scored": st.lists(SCORED | JSON, max_size=3) | JSON,
-        **{name: JSON for name in ("id", "kind", "error", "hint")},
+        "out": st.lists(SCORED | JSON, max_size=3) | JSON,
+        **{name: JSON for name in ("id", "kind", "error", "hint", "values")},
     },
+).map(encode)
+WRONG = st.tuples(
+    whole(1), st.integers(-(1 << 31), (1 << 31) - 1) | st.integers(-2, 9), st.integers(0, len(ENDS)), st.just(0),
+    st.floats(), whole(32), whole(64), whole(64),
+)  # fmt: skip
+HOSTILE_STEP = st.builds(StepFrame, whole(32), whole(32), whole(64), st.lists(WRONG, max_size=3), st.just([])).map(
+    encode_step
 )
+BROKEN = st.binary(max_size=2 * STEP.size + ENTRY.size).map(lambda body: HEADER.pack(len(body) + 1) + b"\0" + body)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(HOSTILE, min_size=1, max_size=4))
-def test_a_worker_that_says_anything_costs_only_itself(messages: list[dict[str, object]]) -> None:
+@given(st.booleans(), st.lists(HOSTILE | HOSTILE_STEP | BROKEN, min_size=1, max_size=4))
+def test_a_worker_that_says_anything_costs_only_itself(ready: bool, frames: list[bytes]) -> None:
     """No exception reaches the loop; what is not as described ends the worker; every stream has at most one end."""
 
     class Process:
@@ -290,7 +338,7 @@ def test_a_worker_that_says_anything_costs_only_itself(messages: list[dict[str, 
         link._send({"op": "load"})
         streams = [link.submit([1], Sampling(seed=0), max_tokens=1)[1] for _ in range(2)]
         with theirs:
-            theirs.sendall(b"".join(map(encode, messages)))
+            theirs.sendall(encode(READY) * ready + b"".join(frames))
         await asyncio.wait_for(link.dead.wait(), WAIT)
         if link._loaded.done():
             link._loaded.exception()
@@ -308,13 +356,13 @@ def test_the_worker_hears_of_a_cancel() -> None:
     async def run() -> None:
         link = await start("slow", n_ctx=4096)
         heard: list[int] = []
-        deliver = link._deliver
+        deliver = link._step
 
-        def spy(entry: list[int]) -> None:
-            heard.append(entry[0])
-            deliver(entry)
+        def spy(step: StepFrame) -> None:
+            heard.extend(entry[0] for entry in step.out)
+            deliver(step)
 
-        link._deliver = spy  # type: ignore[method-assign]
+        link._step = spy  # type: ignore[method-assign]
         try:
             cancelled, stream = link.submit([1], Sampling(seed=0), max_tokens=4000)
             await asyncio.wait_for(stream.take(), WAIT)
@@ -402,3 +450,50 @@ def test_exactly_one_end_for_every_stream(seed: int) -> None:
         await link.close()
 
     asyncio.run(run())
+
+
+# -- a worker ahead
+
+
+@pytest.mark.parametrize("behaviour", ["plain", "refuse"])
+def test_a_spare_worker_loads_before_anybody_listens(behaviour: str) -> None:
+    load = Load(path=f"/nowhere/{behaviour}", n_ctx=64)
+    spare = Spare(COMMAND)
+    spare.begin(load_frame(load))
+    spawned = spare.take(load_frame(load))
+    assert spawned is not None and spare.take(load_frame(load)) is None, "it is taken once"
+    said = select.select([spawned.socket], [], [], WAIT)[0]
+
+    async def main() -> None:
+        link = await asyncio.wait_for(Link.start(load, COMMAND, spawned), WAIT)
+        assert link.pid == spawned.process.pid and link.ready.n_ctx == 64
+        _, stream = link.submit([1, 2, 3], Sampling(seed=1), max_tokens=2)
+        tokens, end = await collect(stream)
+        assert [token.id for token in tokens] == answer([1, 2, 3], 1, 2) and end.reason == "length"
+        await link.close()
+
+    assert said, "it told how the load went"
+    if behaviour == "refuse":
+        with pytest.raises(ModelRefused, match="nobody can run"):
+            asyncio.run(main())
+        assert spawned.process.poll() is not None
+    else:
+        asyncio.run(main())
+
+
+def test_a_spare_worker_that_has_begun_is_not_taken_for_another_load() -> None:
+    spare = Spare(COMMAND)
+    process = spare._spawned.process if spare._spawned else None
+    spare.begin(load_frame(Load(path="/nowhere/hang")))
+    assert spare.take(load_frame(Load(path="/nowhere/plain"))) is None
+    assert process is not None and process.poll() is not None, "and is not left behind"
+
+
+def test_a_spare_worker_that_has_gone_is_not_taken() -> None:
+    spare = Spare(COMMAND)
+    assert spare._spawned is not None
+    spare._spawned.process.kill()
+    spare._spawned.process.wait()
+    spare.begin(load_frame(Load(path="/nowhere/plain")))
+    assert spare.take(load_frame(Load(path="/nowhere/plain"))) is None
+    Spare(COMMAND).close()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from runtime.answer import Answer
 from runtime.engine.batch import Opened, Rows
 from runtime.engine.link import DIED, Ended, Item, Link, Load, Score, Token
-from runtime.engine.protocol import Frames, sampling_to_json
+from runtime.engine.protocol import Entry, Frames, StepFrame, sampling_to_json
 from runtime.engine.scheduler import Chosen
 from runtime.engine.worker import Inbox, Loop
 from runtime.errors import ContextExceeded, RequestRefused, WorkerDied
@@ -45,6 +45,10 @@ class FakeTokenizer:
 
     def piece(self, index: int, *, special: bool = False) -> bytes:
         return self.letters[index % len(self.letters) :][:1]
+
+    def whole(self, index: int) -> str | None:
+        letter = self.piece(index)
+        return letter.decode() if letter < b"\x80" else None
 
     def control(self, text: str) -> int | None:
         return None
@@ -118,7 +122,7 @@ def test_times_are_when_the_worker_computed_and_not_when_we_read() -> None:
 def test_the_time_in_line_begins_when_a_request_comes_and_is_not_the_prompts() -> None:
     """The second one comes while the first one's step is being computed: it waits for that step to end."""
     inbox: Inbox = queue.SimpleQueue()
-    entries: list[list[Any]] = []
+    entries: list[Entry] = []
 
     def add(id: int) -> None:
         message = {"op": "add", "id": id, "tokens": [id], "max_tokens": 1, "ends": [], "client": ""}
@@ -132,7 +136,8 @@ def test_the_time_in_line_begins_when_a_request_comes_and_is_not_the_prompts() -
 
     def said(frame: bytes) -> None:
         for message in Frames().feed(frame):
-            entries.extend(message["out"])
+            assert isinstance(message, StepFrame)
+            entries.extend(message.out)
 
     engine = Meanwhile(n_blocks=4, max_rows=16, max_seqs=2)
     opened = Opened(runner=engine, n_ctx=64, n_blocks=4, vocab=VOCAB, max_seqs=2, max_rows=16, facts={})
@@ -153,7 +158,8 @@ def test_the_worker_says_how_many_wait_in_its_line_and_when_they_are_cancelled()
 
     def said(frame: bytes) -> None:
         for message in Frames().feed(frame):
-            frames.append(([entry[0] for entry in message["out"]], message["waiting"]))
+            assert isinstance(message, StepFrame)
+            frames.append(([entry[0] for entry in message.out], message.waiting))
 
     engine = FakeEngine(n_blocks=2, max_rows=32, max_seqs=4)
     loop = Loop(

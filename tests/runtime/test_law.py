@@ -4,6 +4,7 @@ the real model, through the engine alone and through scheduler, prefix cache and
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from manifests.gguf import Gguf
 from native.engine import Engine
 from native.library import isa_names
+from runtime.engine.scheduler import Scheduler, Step
 from runtime.models.load import load
 from tests.peers.company import Guest, Stage
 from tests.peers.house import House, alone, asks
@@ -81,3 +83,23 @@ def test_the_real_model_behind_the_scheduler(max_rows: int, parallel: int, threa
     assert house.come(wanted, threads) == expected
     assert house.loop.scheduler.preemptions > 0 or parallel > 1, "the pool was meant to be too small"
     assert house.come(wanted[:2], threads + 1) == expected[:2]  # warm
+
+
+def test_steps_given_again_are_steps_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of up to 160 tokens, past the table's spare blocks, half of them with penalties, which look back."""
+    path = make_model(tmp_path / "m.gguf", "llama")
+    wanted = [replace(ask, count=2 * ask.count + 20) for ask in asks(3, 4)]
+    assert {ask.sampling.penalises for ask in wanted} == {True, False}
+    again = House(path).come(wanted, 5)
+    repeated = 0
+    schedule = Scheduler.schedule
+
+    def anew(scheduler: Scheduler, rows: int | None = None) -> Step | None:
+        nonlocal repeated
+        repeated += scheduler._steady is not None
+        return schedule(scheduler, rows)
+
+    monkeypatch.setattr(Scheduler, "again", lambda scheduler: None)
+    monkeypatch.setattr(Scheduler, "schedule", anew)
+    assert House(path).come(wanted, 5) == again
+    assert repeated > 100

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.engine.batch import rows_of
+from runtime.engine.batch import Rows, rows_of
 from runtime.engine.blocks import BLOCK, BlockPool, blocks_for
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Scheduler
@@ -29,6 +29,8 @@ class House:
         self.finished: dict[int, str] = {}
         self.sequences: dict[int, Sequence] = {}
         self.order: list[int] = []  # ids as they were admitted
+        self.rows: Rows  # of the last step
+        self.repeated = 0  # steps that were the last one again
 
     def add(
         self, id: int, prompt: Iterable[int], max_tokens: int = 8, *, client: str = "", seed: int = 0,
@@ -44,11 +46,19 @@ class House:
         return sequence
 
     def step(self, rows: int | None = None) -> bool:
-        step = self.scheduler.schedule(rows)
+        step = self.scheduler.again()
         if step is None:
-            return False
+            step = self.scheduler.schedule(rows)
+            if step is None:
+                return False
+            self.rows = rows_of(step)
+        else:
+            self.rows.advance(step)
+            self.repeated += 1
+            assert not step.admitted and self.rows == rows_of(step)
+            assert self.scheduler.counts == (len(step.parts), 0) and step.rows == len(step.parts)
         self.order += step.admitted
-        chosen = self.engine.run(rows_of(step))
+        chosen = self.engine.run(self.rows)
         assert len(chosen) == len(step.outputs)
         for outcome in self.scheduler.commit(step, chosen):
             id = outcome.sequence.id
@@ -269,6 +279,23 @@ def test_cancel_returns_every_block() -> None:
     assert not house.scheduler.cancel(0)
     assert house.scheduler.idle and house.pool.n_used == 0
     house.scheduler.check()
+
+
+def test_while_nobody_comes_or_goes_the_last_step_is_given_again() -> None:
+    """Two answers of 70 tokens pass block borders; the third client's coming and the first one's end are two breaks."""
+    house = House(n_ctx=200)
+    house.add(0, prompt_of(5), 70)
+    house.add(1, prompt_of(9, start=1), 80)
+    house.step()
+    house.step()
+    for _ in range(60):
+        house.step()
+    assert house.repeated == 60
+    house.add(2, prompt_of(40, start=2), 1)
+    assert house.scheduler.again() is None
+    house.drain()
+    assert [house.out[id] for id in range(2)] == [answer(prompt_of(5), 0, 70), answer(prompt_of(9, start=1), 0, 80)]
+    assert house.scheduler.again() is None and house.pool.n_used == 0
 
 
 def test_the_fake_engine_notices_a_wrong_table() -> None:

@@ -36,10 +36,12 @@ def sequences(draw: st.DrawFn) -> list[Sequence]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(sequences(), st.integers(4, 64))
-def test_every_token_but_the_first_is_scored_once_and_as_it_is_alone(asked: list[Sequence], rows: int) -> None:
-    scheduler = Scheduler(BlockPool(N_BLOCKS), n_ctx=N_CTX, max_seqs=MAX_SEQS, max_rows=64)
-    engine = FakeEngine(n_blocks=N_BLOCKS, max_rows=64, max_seqs=MAX_SEQS)  # checks that outputs have their places
+@given(sequences(), st.integers(4, 64), st.sampled_from([0, 4, 5, 20, 64]))
+def test_every_token_but_the_first_is_scored_once_and_as_it_is_alone(
+    asked: list[Sequence], rows: int, outputs: int
+) -> None:
+    scheduler = Scheduler(BlockPool(N_BLOCKS), n_ctx=N_CTX, max_seqs=MAX_SEQS, max_rows=64, max_outputs=outputs)
+    engine = FakeEngine(n_blocks=N_BLOCKS, max_rows=64, max_seqs=MAX_SEQS, max_outputs=outputs)  # checks their places
     scores: dict[int, list[float]] = defaultdict(list)
     chosen: dict[int, list[int]] = defaultdict(list)
     prompts = {sequence.id: list(sequence.tokens) for sequence in asked}
@@ -60,3 +62,19 @@ def test_every_token_but_the_first_is_scored_once_and_as_it_is_alone(asked: list
         assert scores[sequence.id] == (expected if sequence.score else [])
         room = min(sequence.max_tokens, N_CTX - len(prompt))
         assert chosen[sequence.id] == answer(prompt, sequence.id, room)
+
+
+def test_a_prompt_that_is_scored_alone_has_all_outputs_of_a_step() -> None:
+    scheduler = Scheduler(BlockPool(N_BLOCKS), n_ctx=N_CTX, max_seqs=MAX_SEQS, max_rows=64, max_outputs=40)
+    tokens = list(range(100))
+    scheduler.add(
+        Sequence(
+            id=0, client="", arrival=0, tokens=tokens, n_prompt=100, max_tokens=0, sampling=Sampling(seed=0),
+            ends=frozenset(), score=True,
+        )
+    )  # fmt: skip
+    engine, rows = FakeEngine(n_blocks=N_BLOCKS, max_rows=64, max_seqs=MAX_SEQS, max_outputs=40), []
+    while (step := scheduler.schedule()) is not None:
+        rows.append(step.rows)
+        scheduler.commit(step, engine.run(rows_of(step)))
+    assert rows == [32, 32, 36]

@@ -29,6 +29,7 @@ SETTINGS = {
     "RAG_EMBEDDING_MODEL": f"{EMBEDDER}:latest",
     "DEFAULT_MODEL_METADATA": '{"capabilities": {"builtin_tools": false}}',
     "WEBUI_SECRET_KEY": "for one test",
+    "TASK_MODEL_PARAMS": json.dumps(DRAWN),  # titles and queries: a small model does not come to an end by itself
 }
 
 
