@@ -62,7 +62,7 @@ def bench(subject: Subject, *, threads: int, quick: bool, tell: Tell) -> dict[st
         todo += [decode(work, n) for n in (SEQUENCES[::3] if quick else SEQUENCES)]
         found, left_out = play(todo, QUICK_S if quick else BUDGET_S, tell)
         tell("every op")
-        ops = [op for name in ("prefill", "decode") for op in op_rows(work, subject, name, best)]
+        spent = {name: op_seconds(work, subject, name) for name in ("prefill", "decode")}
         best = better(best, measure_limits(threads))
         info = work.engine.info
         matrices = products(subject.plan, subject.weights)
@@ -81,7 +81,7 @@ def bench(subject: Subject, *, threads: int, quick: bool, tell: Tell) -> dict[st
                 "resident_bytes": resident(),
             },
             "rows": [{**row, **speed(row, matrices, best)} for row in found],
-            "ops": ops,
+            "ops": [op for name, seconds in spent.items() for op in summed(subject, seconds, name, best)],
             "left_out": left_out,
         }
 
@@ -176,23 +176,21 @@ def least_seconds(product: Product, best: Limits) -> float:
     return product.operations / limit if limit else 0.0
 
 
-def op_rows(work: Work, subject: Subject, name: str, best: Limits) -> list[dict[str, Any]]:
-    """Of one prompt of MAX_ROWS tokens, or STEPS steps of one sequence: time by kind of op, and by matrix."""
-    rows = min(MAX_ROWS, subject.spec.context)
+def op_seconds(work: Work, subject: Subject, name: str) -> npt.NDArray[np.float64]:
+    """[ops] of one prompt of MAX_ROWS tokens, or of STEPS steps of one sequence."""
     work.prefill(PROMPT)
     before = work.engine.op_times()
     if name == "prefill":
-        work.prefill(rows)
+        work.prefill(min(MAX_ROWS, subject.spec.context))
     else:
         work.steps(PROMPT, STEPS, 1)
-    spent = (work.engine.op_times() - before) / 1e9
-    return summed(subject, spent, name, best, rows)
+    spent: npt.NDArray[np.float64] = (work.engine.op_times() - before) / 1e9
+    return spent
 
 
-def summed(
-    subject: Subject, spent: npt.NDArray[np.float64], name: str, best: Limits, rows: int
-) -> list[dict[str, Any]]:
-    """`spent`: seconds of each op; `rows`: of the prompt."""
+def summed(subject: Subject, spent: npt.NDArray[np.float64], name: str, best: Limits) -> list[dict[str, Any]]:
+    """What op_seconds found, by kind of op and by matrix."""
+    rows = min(MAX_ROWS, subject.spec.context)
     linear = {one.op: one for one in products(subject.plan, subject.weights)}
     groups: dict[str, list[int]] = {}
     for op, kind in enumerate(subject.plan.ops):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def subject(model: Path) -> Subject:
 @pytest.fixture(scope="module")
 def result(subject: Subject) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "measure_limits", lambda threads: LIMITS)
+        turns = iter([replace(LIMITS, read_bytes=3e8, integer_ops=2e11), LIMITS])  # a neighbour is busy at the first
+        patch.setattr(bench, "measure_limits", lambda threads: next(turns))
         return bench.bench(subject, threads=1, quick=True, tell=lambda what: None)
 
 
@@ -66,6 +68,15 @@ def test_rates_and_shares_follow_from_each_other(result: dict[str, Any], subject
             size = sum(one.weight.buffer.nbytes for one in matrices)
             assert row["bytes_per_s"] == pytest.approx(rate["median"] * size / row["sequences"])
             assert row["share"] == pytest.approx(row["bytes_per_s"] / 1e9)
+
+
+def test_ops_have_the_limits_of_the_rows(result: dict[str, Any]) -> None:
+    shares = {"prefill": ("operations_per_s", 1e12), "decode": ("bytes_per_s", 1e9)}
+    found = [
+        (row["share"], row[shares[row["work"]][0]] / shares[row["work"]][1]) for row in result["ops"] if "share" in row
+    ]
+    assert len(found) > 10
+    assert [share for share, _ in found] == pytest.approx([expected for _, expected in found])
 
 
 def test_every_op_is_in_the_table_once(result: dict[str, Any], subject: Subject) -> None:
