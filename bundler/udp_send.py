@@ -34,8 +34,8 @@ from bundler.send import Listed, Outgoing, listed, outgoing
 K = 96  # data symbols of a block: coding costs time in proportion to the parity symbols, not to their share
 GROUP = 32  # blocks that share a burst: 320 packets in a row may be lost at 10 %
 BEAT = 1.0  # seconds between heartbeats
-HEAD_EVERY = 2.0  # seconds, and at most a fiftieth of the rate, between two copies of the head; at first fewer:
-HEAD_FIRST = 0.1
+HEAD_EVERY = 2.0  # seconds, and at most a fiftieth of the rate, between two copies of the head
+LIST_FIRST = 0.1  # seconds, doubled each time, between the first copies of a packing list: nothing is taken without it
 LAST_BEATS = 10
 SEGMENTS = 40  # datagrams given to the kernel at once, at most, and at most so many bytes:
 SEGMENT_BYTES = 60_000
@@ -137,7 +137,7 @@ class _Sender:
         self._batch = int(max(1, min(SEGMENTS, SEGMENT_BYTES // length, rate * SLICE / 8 / length)))
         self._turn = self.sequence = self.bytes = 0
         self._beat = self._head = float("-inf")
-        self._every = HEAD_FIRST
+        self._every = LIST_FIRST if isinstance(bundle, Listed) else HEAD_EVERY
         self._checks: dict[str, Future[None] | None] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
