@@ -14,6 +14,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +69,8 @@ def sliced(
 def _child(
     bench: Bench, begin: Begin[Bench], case: Callable[[Bench, int], str], cases: Iterable[int], out: Any
 ) -> None:
+    for pool in [one for one in gc.get_objects() if isinstance(one, ThreadPoolExecutor)]:
+        pool.__init__(pool._max_workers)  # type: ignore[misc]  # it counts on threads that only the parent has
     gc.freeze()  # what the parent left is not ended here, where its threads are not
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # an arena of each thread reserves 64 MB
     begin(bench)
