@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from manifests.home import own_version
 from native import limits
+from native.engine import BLOCK
 from native.limits import Limits
 from native.weight import TYPES
 from runtime.engine import resources
 from runtime.measure.machine import describe, resident
 from runtime.measure.subject import Subject
-from runtime.measure.work import ARITHMETIC, MAX_ROWS, Product, Work, kind_of, products
+from runtime.measure.work import ARITHMETIC, MAX_ROWS, Attention, Product, Work, attentions, kind_of, products
 
 FORMAT = 1
 LENGTHS = (32, 128, 512, 2048)  # tokens of a prompt
@@ -76,12 +77,16 @@ def bench(subject: Subject, *, threads: int, quick: bool, tell: Tell) -> dict[st
             "load_seconds": loaded,
             "memory": {
                 "weight_bytes": info.weight_bytes,
-                "bytes_per_token": info.bytes_per_block // 32,
+                "bytes_per_token": info.bytes_per_block // BLOCK,
                 "scratch_bytes": info.scratch_bytes,
                 "resident_bytes": resident(),
             },
             "rows": [{**row, **speed(row, matrices, best)} for row in found],
-            "ops": [op for name, seconds in spent.items() for op in summed(subject, seconds, name, best)],
+            "ops": [
+                op
+                for name, seconds in spent.items()
+                for op in summed(subject, seconds, name, best, info.bytes_per_block / BLOCK)
+            ],
             "left_out": left_out,
         }
 
@@ -188,32 +193,44 @@ def op_seconds(work: Work, subject: Subject, name: str) -> npt.NDArray[np.float6
     return spent
 
 
-def summed(subject: Subject, spent: npt.NDArray[np.float64], name: str, best: Limits) -> list[dict[str, Any]]:
-    """What op_seconds found, by kind of op and by matrix."""
+def summed(
+    subject: Subject, spent: npt.NDArray[np.float64], name: str, best: Limits, bytes_per_token: float
+) -> list[dict[str, Any]]:
+    """What op_seconds found, by kind of op and by matrix. `bytes_per_token`: keys and values of all layers."""
     rows = min(MAX_ROWS, subject.spec.context)
     linear = {one.op: one for one in products(subject.plan, subject.weights)}
+    attend = {one.op: one for one in attentions(subject.plan, bytes_per_token)}
     groups: dict[str, list[int]] = {}
     for op, kind in enumerate(subject.plan.ops):
         groups.setdefault(matrix(linear[op]) if op in linear else kind.NAME, []).append(op)
     found = []
     for label, members in groups.items():
         seconds = float(spent[members].sum())
-        row: dict[str, Any] = {
-            "work": name,
-            "op": label,
-            "seconds": seconds,
-            "time_share": seconds / float(spent.sum()),
-        }
-        own = [linear[op] for op in members if op in linear]
-        if own and seconds and name == "prefill":
-            times = [(one, 1 if one.last_only else rows) for one in own]
-            row["operations_per_s"] = sum(one.operations * n for one, n in times) / seconds
-            row["share"] = sum(least_seconds(one, best) * n for one, n in times) / seconds
-        elif own and seconds:
-            row["bytes_per_s"] = STEPS * sum(one.weight.buffer.nbytes for one in own) / seconds
-            row["share"] = row["bytes_per_s"] / best.read_bytes
+        row = {"work": name, "op": label, "seconds": seconds, "time_share": seconds / float(spent.sum())}
+        if seconds and members[0] in linear:
+            row |= linear_speed([linear[op] for op in members], seconds, name, best, rows)
+        elif seconds and members[0] in attend:
+            row |= attend_speed([attend[op] for op in members], seconds, name, best, rows)
         found.append(row)
     return sorted(found, key=lambda row: -float(row["seconds"]))
+
+
+def linear_speed(own: list[Product], seconds: float, name: str, best: Limits, rows: int) -> dict[str, Any]:
+    if name == "prefill":
+        times = [(one, 1 if one.last_only else rows) for one in own]
+        rate = sum(one.operations * n for one, n in times) / seconds
+        return {"operations_per_s": rate, "share": sum(least_seconds(one, best) * n for one, n in times) / seconds}
+    rate = STEPS * sum(one.weight.buffer.nbytes for one in own) / seconds
+    return {"bytes_per_s": rate, "share": rate / best.read_bytes}
+
+
+def attend_speed(own: list[Attention], seconds: float, name: str, best: Limits, rows: int) -> dict[str, Any]:
+    """The limits are float32's arithmetic and reading from memory; short contexts lie in caches and may beat that."""
+    if name == "prefill":
+        rate = sum(one.operations * one.seen(range(rows)) for one in own) / seconds
+        return {"operations_per_s": rate} | ({"share": rate / best.float_ops} if best.float_ops else {})
+    rate = sum(one.bytes * one.seen(range(PROMPT, PROMPT + STEPS)) for one in own) / seconds
+    return {"bytes_per_s": rate, "share": rate / best.read_bytes}
 
 
 def matrix(product: Product) -> str:

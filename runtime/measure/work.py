@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from native.engine import BLOCK, Batch, Sampling
-from native.ops import Linear, Pick
+from native.ops import Attend, Linear, Pick
 from native.plan import Plan
 from native.weight import TYPES, Weight
 from runtime.measure.subject import Subject
@@ -108,6 +108,33 @@ def products(plan: Plan, weights: Mapping[str, Weight]) -> list[Product]:
         for n, op in enumerate(plan.ops)
         if isinstance(op, Linear)
     ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attention:
+    """One attend op: its place in the plan, and what one position that a token looks at costs."""
+
+    op: int
+    window: int
+    operations: int  # a multiplication and an addition for q . k, and for the sum over v
+    bytes: float  # of one key and one value, as they are kept
+
+    def seen(self, positions: range) -> int:
+        """Positions that the tokens at `positions` look at, all together; each looks at itself too."""
+        return sum(min(at + 1, self.window or at + 1) for at in positions)
+
+
+def attentions(plan: Plan, bytes_per_token: float) -> list[Attention]:
+    """`bytes_per_token`: keys and values of all layers."""
+    found = [(place, op) for place, op in enumerate(plan.ops) if isinstance(op, Attend)]
+    width = sum(op.kv_heads * op.head_dim for _, op in found)
+    return [
+        Attention(
+            op=place, window=op.window, operations=4 * op.heads * op.head_dim,
+            bytes=bytes_per_token * op.kv_heads * op.head_dim / width,
+        )
+        for place, op in found
+    ]  # fmt: skip
 
 
 def costs(plan: Plan, weights: Mapping[str, Weight]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from runtime.errors import OutOfMemory, RequestRefused
 from runtime.measure import bench, table
 from runtime.measure.bench import Row
 from runtime.measure.subject import Subject, find
-from runtime.measure.work import products
+from runtime.measure.work import attentions, products
 from tests.peers.model_maker import Size, make_model
 
 ROOT = Path(__file__).parents[2]
@@ -71,12 +71,29 @@ def test_rates_and_shares_follow_from_each_other(result: dict[str, Any], subject
 
 
 def test_ops_have_the_limits_of_the_rows(result: dict[str, Any]) -> None:
-    shares = {"prefill": ("operations_per_s", 1e12), "decode": ("bytes_per_s", 1e9)}
-    found = [
-        (row["share"], row[shares[row["work"]][0]] / shares[row["work"]][1]) for row in result["ops"] if "share" in row
-    ]
+    prefill, decode = ("operations_per_s", {"attend": 1e11}, 1e12), ("bytes_per_s", {}, 1e9)
+    found = []
+    for row in result["ops"]:
+        rate, limits, usual = prefill if row["work"] == "prefill" else decode
+        if "share" in row:
+            found.append((row["share"], row[rate] / limits.get(row["op"], usual)))
+    assert {row["op"] for row in result["ops"] if "share" not in row}.isdisjoint({"attend", "ffn_down Q8_0"})
     assert len(found) > 10
     assert [share for share, _ in found] == pytest.approx([expected for _, expected in found])
+
+
+def test_attention_is_counted_by_what_it_looks_at(result: dict[str, Any], subject: Subject) -> None:
+    one = attentions(subject.plan, result["memory"]["bytes_per_token"])[0]
+    assert sum(each.bytes for each in attentions(subject.plan, 6.0)) == pytest.approx(6)
+    assert [one.seen(range(4)), replace(one, window=2).seen(range(4)), one.seen(range(32, 34))] == [10, 7, 67]
+    spec = subject.spec.layers[0].attention
+    pairs = sum(range(1, 513)) * spec.heads * spec.head_dim * len(subject.spec.layers)
+    row = next(row for row in result["ops"] if (row["work"], row["op"]) == ("prefill", "attend"))
+    assert row["operations_per_s"] * row["seconds"] == pytest.approx(4 * pairs)
+    row = next(row for row in result["ops"] if (row["work"], row["op"]) == ("decode", "attend"))
+    assert row["bytes_per_s"] * row["seconds"] == pytest.approx(
+        sum(range(33, 65)) * result["memory"]["bytes_per_token"]
+    )
 
 
 def test_every_op_is_in_the_table_once(result: dict[str, Any], subject: Subject) -> None:
