@@ -198,8 +198,11 @@ ODDITIES: tuple[dict[str, Any], ...] = (
 )
 
 
-def test_nothing_stays_of_what_was_refused_or_answered(pattern: Store, told: Told) -> None:
+def test_nothing_stays_of_what_was_refused_or_answered(
+    pattern: Store, told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
     """The same bodies again: as many objects afterwards as before, once what may be remembered is."""
+    caplog.set_level(logging.WARNING, logger="sealift.request")  # pytest keeps every record that is let through
 
     async def main() -> list[int]:
         counts = []
