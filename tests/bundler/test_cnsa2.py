@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bundler import importer, layout
+from bundler import delta_since, importer, layout
+from bundler.errors import BaseWanting
+from bundler.export import export
 from bundler.importer import import_bundle
 from bundler.policy import Policy
 from bundler.verify import verify
@@ -71,6 +74,25 @@ def test_a_blob_that_the_store_has_is_hashed_by_sha512_before_it_is_used(
     monkeypatch.setenv("SEALIFT_HOME", str(gap.root / "home"))
     report = import_bundle(gap.medium, gap.far, trusting(ALICE), policy=STRICT, seen=gap.seen)
     assert report.reused == len(weights), "its real hash is right"
+
+
+def test_what_a_delta_leaves_to_the_store_is_hashed_by_sha512_too(gap: Gap) -> None:
+    gap.export(by=[ALICE])
+    import_bundle(gap.medium, gap.far, trusting(ALICE), seen=gap.seen)
+    since = delta_since.other_side(str(gap.medium), trusting(ALICE), [ALICE])
+    name = put_model(gap.near, "second", small_gguf(gap.root / "weights.gguf", seed=2).read_bytes())
+    out = gap.root / "delta"
+    export(gap.near, [*gap.near.names(), name], out, [ALICE], seen=gap.exported, since=since)
+
+    def lie(document: dict[str, Any]) -> None:
+        held = next(one for one in document["predicate"]["blobs"] if not one["layout"] and "built" not in one)
+        held["sha512"] = "0" * 128
+
+    assert verify(out, trusting(ALICE), policy=STRICT, seen=gap.seen, store=gap.far).complete
+    forge(out, lie, by=[ALICE])
+    assert verify(out, trusting(ALICE), seen=gap.seen, store=gap.far).complete, "the default rests on SHA-256 there"
+    with pytest.raises(BaseWanting, match="is damaged"):
+        verify(out, trusting(ALICE), policy=STRICT, seen=gap.seen, store=gap.far)
 
 
 def test_another_verifier_than_ours_is_not_checked(gap: Gap) -> None:
