@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import gguf
@@ -33,7 +33,7 @@ LEAF = 4096
 VOLUME = 128 << 10  # bytes; the statement with room for signatures takes about 50 KiB of it
 
 
-_signer = lru_cache(maxsize=8)(generate)
+_signer = cache(generate)
 
 
 def signer(name: str = "alice") -> Signer:
