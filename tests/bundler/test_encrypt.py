@@ -57,17 +57,6 @@ def options(sealing: Sealing | None, *, volume_size: int = SIZE) -> Options:
     )
 
 
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    path = tmp_path_factory.mktemp("identity") / "enclave.identity"
-    return path, seal.generate(path)
-
-
-@pytest.fixture(scope="module")
-def keys(identity: tuple[Path, str]) -> Keys:
-    return seal.load_keys(identity[0])
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["hidden", "readable"])
 def made(request: pytest.FixtureRequest, identity: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Gap:
     """The same bundle twice: in clear in `plain`, and encrypted."""

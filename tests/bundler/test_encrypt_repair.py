@@ -8,8 +8,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +38,7 @@ from bundler.seal import Keys, Sealing
 from bundler.send import send
 from bundler.verify import verify
 from tests.bundler.test_encrypt import SECRETS
-from tests.bundler.test_repair import cut, drop, lengthen, sprinkle, swap_for_folder, zero
+from tests.bundler.test_repair import cut, drop, killed_at, lengthen, sprinkle, swap_for_folder, zero
 from tests.peers.bundles import LEAF, Gap, signer, tree, trusting
 from tests.peers.forgery import flip
 
@@ -53,17 +51,6 @@ ROOT = Path(__file__).parents[2]
 def options(sealing: Sealing | None, parity: str = "2") -> Options:
     return Options(volume_size=SIZE, leaf_size=LEAF, label="unheard-of-label", channel="unseen/channel", parity=parity,
                    sealing=sealing)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    path = tmp_path_factory.mktemp("identity") / "enclave.identity"
-    return path, seal.generate(path)
-
-
-@pytest.fixture(scope="module")
-def keys(identity: tuple[Path, str]) -> Keys:
-    return seal.load_keys(identity[0])
 
 
 def export(root: Path, recipient: str, *, hidden: bool, seed: int = 1, locked: bytes = b"") -> Gap:
@@ -250,36 +237,17 @@ def test_another_folder_gets_only_what_was_damaged(made: Gap, gap: Gap, keys: Ke
 
 
 def test_kill_9_and_again(hidden: Gap, keys: Keys) -> None:
-    program = """
-import os, signal, sys
-from dataclasses import replace
-from pathlib import Path
-from bundler import repair
-stop, count = int(sys.argv[2]), 0
-def counted(real):
-    def call(*words, **more):
-        global count
-        count += 1
-        if count == stop:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*words, **more)
-    return call
-repair._write_all = counted(repair._write_all)
-Path.replace = counted(Path.replace)
-repair.repair(Path(sys.argv[1]), Path(sys.argv[1]))
-"""
     names = [path.name for path in files(hidden.medium)]
     good = {path.name: path.read_bytes() for path in hidden.medium.glob("*.v*")}
+    ends: list[int] = []
     for stop in (20, 37, 1000):
         flip(hidden.medium / names[1], 7000)
         (hidden.medium / names[2]).unlink()
-        done = subprocess.run([sys.executable, "-c", program, str(hidden.medium), str(stop)], cwd=ROOT,
-                              capture_output=True, timeout=60)  # fmt: skip
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        ends.append(killed_at(stop, hidden.medium))
         assert (hidden.medium / names[3]).read_bytes() == good[names[3]]
         repair(hidden.medium, hidden.medium)
         assert {path.name: path.read_bytes() for path in hidden.medium.glob("*.v*")} == good
-    assert done.returncode == 0 and check(hidden, keys)
+    assert ends[-1] == 0 and -signal.SIGKILL in ends and check(hidden, keys)
 
 
 def test_an_interrupted_export_makes_parity_of_what_it_wrote(identity: tuple[Path, str], keys: Keys, tmp_path: Path,

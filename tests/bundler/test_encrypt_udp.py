@@ -36,17 +36,6 @@ ENOUGH = 64 << 20  # bytes
 SECRET = b"age-encryption.org/v1\n-> scrypt, of an identity"
 
 
-@pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    path = tmp_path_factory.mktemp("identity") / "enclave.identity"
-    return path, seal.generate(path)
-
-
-@pytest.fixture(scope="module")
-def keys(identity: tuple[Path, str]) -> Keys:
-    return seal.load_keys(identity[0])
-
-
 def exported(root: Path, sealing: Sealing, parity: str | None = "1") -> Gap:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEALIFT_HOME", str(root / "home"))

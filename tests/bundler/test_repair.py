@@ -323,9 +323,7 @@ def test_another_folder_gets_only_what_was_damaged(made: Gap, gap: Gap) -> None:
     assert set(report.written) == {out / lost.name, out / hurt.name}
 
 
-def test_kill_9_at_any_moment(made: Gap, gap: Gap) -> None:
-    """Between any two writes and between the renames: what was whole stays whole, and running it again finishes."""
-    program = """
+KILLED = """
 import os, signal, sys
 from pathlib import Path
 from bundler import repair
@@ -342,21 +340,30 @@ repair._write_all = counted(repair._write_all)
 Path.replace = counted(Path.replace)
 repair.repair(Path(sys.argv[1]), Path(sys.argv[1]))
 """
+
+
+def killed_at(stop: int, folder: Path) -> int:
+    """A repair of the folder in place, killed at its write or renaming number `stop`; its exit code."""
+    words = [sys.executable, "-c", KILLED, str(folder), str(stop)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+def test_kill_9_at_any_moment(made: Gap, gap: Gap) -> None:
+    """Between any two writes and between the renames: what was whole stays whole, and running it again finishes."""
     good = {path.name: path.read_bytes() for path in volumes(made.medium)}
     killed = 0
     for stop in (1, 2, 9, 20, 33, 34, 35, 36, 37, 1000):
         flip(volumes(gap.medium)[1], 70_000)
         (gap.medium / volumes(made.medium)[2].name).unlink()
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(gap.medium), str(stop)], cwd=ROOT, capture_output=True
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        killed += done.returncode != 0
+        done = killed_at(stop, gap.medium)
+        killed += done != 0
         for name in (volumes(made.medium)[0].name, volumes(made.medium)[3].name):
             assert (gap.medium / name).read_bytes() == good[name]
         mend(gap)
         assert whole(made, gap)
-    assert killed >= 5 and done.returncode == 0
+    assert killed >= 5 and done == 0
 
 
 def test_a_full_medium_leaves_what_was_there(gap: Gap, monkeypatch: pytest.MonkeyPatch) -> None:
