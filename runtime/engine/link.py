@@ -247,6 +247,7 @@ class Link:
         self._waiting = min(step.waiting, len(self._streams))
         self._used = step.used
         self.preemptions = max(self.preemptions, min(step.preempted, 1 << 53))
+        self._known(step.top)
         at = 0
         for id, token, end, count, logprob, cached, queue_ns, age_ns in step.out:
             top = tuple(step.top[at : at + count]) if count else ()
@@ -263,6 +264,10 @@ class Link:
                 failure = _failure(reason)
                 reason = "error" if failure else reason
                 self._end(id, Ended(reason=reason, cached=cached, queue_ns=queue_ns, age_ns=age_ns, failure=failure))
+
+    def _known(self, alternatives: Seq[tuple[int, float]]) -> None:
+        if any(not 0 <= token < self._vocab for token, _ in alternatives):
+            raise ProtocolError("an alternative outside the model's vocabulary")
 
     def _handle(self, message: Message) -> None:
         op = message["op"]
@@ -309,6 +314,7 @@ class Link:
             return
         for logprob, top in scores:
             pairs = tuple((int(other), float(value)) for other, value in top)
+            self._known(pairs)
             stream.put(Score(math.nan if logprob is None else float(logprob), pairs))
 
     def _deliver_vector(self, message: Message) -> None:

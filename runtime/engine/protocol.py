@@ -45,7 +45,7 @@ ENDS = ("", "stop", "length", "error", "stuck")  # what an entry's `end` stands 
 
 Message = dict[str, Any]
 Entry = tuple[int, int, int, int, float, int, int, int]
-"""id, token or NO_TOKEN, end, how many of StepFrame.top are its own, logprob, cached, queue_ns, age_ns (link.Token)."""
+"""id, token or NO_TOKEN, end, how many of StepFrame.top are its own; logprob, cached, queue_ns, age_ns as in Token."""
 
 
 class StepFrame(NamedTuple):

@@ -13,7 +13,7 @@ import sys
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtime.engine.link import DIED, NOT_NUMBERS, Link, Load, load_frame
@@ -34,7 +34,7 @@ from runtime.engine.protocol import (
 )
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import Spare
-from runtime.engine.stream import Ended, Token
+from runtime.engine.stream import Ended, Score, Token
 from runtime.errors import (
     ContextExceeded,
     ModelRefused,
@@ -310,17 +310,24 @@ HOSTILE = st.fixed_dictionaries(
     },
 ).map(encode)
 WRONG = st.tuples(
-    whole(1), st.integers(-(1 << 31), (1 << 31) - 1) | st.integers(-2, 9), st.integers(0, len(ENDS)), st.just(0),
+    whole(1), st.integers(-(1 << 31), (1 << 31) - 1) | st.integers(-2, 9), st.integers(0, len(ENDS)), st.integers(0, 2),
     st.floats(), whole(32), whole(64), whole(64),
 )  # fmt: skip
-HOSTILE_STEP = st.builds(StepFrame, whole(32), whole(32), whole(64), st.lists(WRONG, max_size=3), st.just([])).map(
-    encode_step
-)
+TOP = st.tuples(st.integers(-(1 << 31), (1 << 31) - 1) | st.integers(-1, 9), st.floats())
+HOSTILE_STEP = st.builds(
+    lambda waiting, used, preempted, out, top: encode_step(
+        StepFrame(waiting, used, preempted, out, top[: sum(entry[3] for entry in out)])
+    ),
+    whole(32), whole(32), whole(64), st.lists(WRONG, max_size=3),
+    st.lists(TOP, min_size=6, max_size=6),
+)  # fmt: skip
 BROKEN = st.binary(max_size=2 * STEP.size + ENTRY.size).map(lambda body: HEADER.pack(len(body) + 1) + b"\0" + body)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.booleans(), st.lists(HOSTILE | HOSTILE_STEP | BROKEN, min_size=1, max_size=4))
+@example(True, [encode_step(StepFrame(0, 0, 0, [(0, 5, 0, 1, -0.5, 0, 0, 0)], [(9, -1.0)]))])
+@example(True, [encode({"op": "scored", "out": [[id, [[-0.5, [[9, -1.0]]]]] for id in (0, 1)]})])
 def test_a_worker_that_says_anything_costs_only_itself(ready: bool, frames: list[bytes]) -> None:
     """No exception reaches the loop; what is not as described ends the worker; every stream has at most one end."""
 
@@ -346,7 +353,11 @@ def test_a_worker_that_says_anything_costs_only_itself(ready: bool, frames: list
         assert not faults
         assert 0 <= link.waiting <= len(streams), "a line that turns others away with 503"
         for stream in streams:
-            assert [isinstance(item, Ended) for item in await stream.take()].count(True) == 1
+            items = await stream.take()
+            assert [isinstance(item, Ended) for item in items].count(True) == 1
+            ids = [id for one in items if isinstance(one, Token | Score) for id, _ in one.top]
+            ids += [one.id for one in items if isinstance(one, Token)]
+            assert all(0 <= id < 9 for id in ids)
 
     asyncio.run(run())
 
