@@ -44,8 +44,8 @@ from runtime.events import Event, Finish, TokenInfo
 from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling
 from runtime.options import Options
 from runtime.parting import parted
+from runtime.text.message import Think
 from runtime.text.prompt import Prompt
-from runtime.text.renderers import Think
 
 MAX_TOP = 20  # alternatives for one token (contract, 2.3)
 
@@ -254,8 +254,9 @@ def ended(finish: Finish) -> Finish:
 # -- fields shared by both APIs
 
 
-def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
-    """Blocks on disk. 400 for no name, 404 with the name as the client wrote it."""
+def find_model(server: Server, asked: str, *, spoken: bool = False) -> tuple[ModelName, ModelCard]:
+    """Blocks on disk. 400 for no name, 404 with the name as the client wrote it. `spoken`: what its template can do
+    will be asked, which takes longer than all the rest."""
     try:
         name, card = names.find(server.box, asked)
     except NotFound as error:
@@ -264,14 +265,16 @@ def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
             raise RuntimeFailure(str(error), hint=error.hint) from None  # the model is there, a blob of it is not
         raise ModelNotFound(f"model '{asked}' not found", hint=error.hint, param="model") from None
     note_model(name.short, card.manifest.digest.hex)
+    if spoken:
+        _ = card.capabilities
     return name, card
 
 
-async def model_of(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
+async def model_of(server: Server, asked: str, *, spoken: bool = True) -> tuple[ModelName, ModelCard]:
     """As `find_model`, without blocking. A card at hand needs no thread: to wait for one takes longer than to look."""
     known = names.known(server.box, asked)
-    if known is None:
-        return await asyncio.to_thread(find_model, server, asked)
+    if known is None or (spoken and not known[1].judged):
+        return await asyncio.to_thread(find_model, server, asked, spoken=spoken)
     note_model(known[0].short, known[1].manifest.digest.hex)
     return known
 
@@ -292,9 +295,9 @@ def keep_alive_of(body: Body) -> float | None:
 
 def refuse_incapable(name: ModelName, card: ModelCard, verb: str, asked: str, *, wanted: Mapping[str, bool]) -> None:
     """`wanted`: capability to whether the request needs it. All that are missing are named."""
-    if "completion" not in card.capabilities:
+    if not card.can("completion"):
         raise CapabilityMissing(f'"{asked}" does not support {verb}')
-    missing = [capability for capability, needed in wanted.items() if needed and capability not in card.capabilities]
+    missing = [capability for capability, needed in wanted.items() if needed and not card.can(capability)]
     if missing:
         text = "\n".join(f"{name.full} does not support {capability}" for capability in missing)
         raise CapabilityMissing(text, param=missing[0])
@@ -319,7 +322,7 @@ def think_of(value: Any, asked: str, card: ModelCard) -> Think:
     """A model that can think does, unless it is told otherwise. Refuses a bad value, and a wish to think where the
     model cannot."""
     expected = 'must be "high", "medium", "low", "max", true, or false'
-    thinks = "thinking" in card.capabilities
+    thinks = card.can("thinking")
     if value is None:
         return True if thinks else None
     if isinstance(value, str) and value not in THINK_LEVELS:

@@ -129,7 +129,7 @@ async def _ask(request: Request, body: Body, texts: tuple[Text, ...], *, empty: 
     if not asked:
         raise RequestRefused(empty, http_status=status)
     name, card = await _model(server, asked)
-    if "embedding" not in card.capabilities:
+    if not card.can("embedding"):
         hint = "it answers with text; an embedding model's file says how its vectors are made (pooling_type)"
         raise CapabilityMissing(f'"{asked}" does not support embeddings', hint=hint)
     return Texts(
@@ -147,7 +147,7 @@ async def _ask(request: Request, body: Body, texts: tuple[Text, ...], *, empty: 
 
 async def _model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     try:
-        return await model_of(server, asked)
+        return await model_of(server, asked, spoken=False)
     except ModelNotFound as error:
         raise ModelNotFound(f'model "{asked}" not found, try pulling it first', hint=error.hint) from None
 

@@ -71,8 +71,8 @@ async def generate(request: Request) -> Response:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model '' not found", http_status=404)
-    name, card = await model_of(server, asked)
     prompt, raw = body.text("prompt"), body.flag("raw")
+    name, card = await model_of(server, asked, spoken=not raw)
     context = body.array("context", int, "int", most=prompts.MAX_IDS)
     seconds = keep_alive_of(body)
     if not prompt and seconds == 0:
@@ -81,7 +81,8 @@ async def generate(request: Request) -> Response:
         raise RequestRefused("raw mode does not support template, system, or context")
     suffix, images = body.text("suffix"), body.array("images", str, "api.ImageData")
     refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(suffix), "vision": bool(images)})
-    think, form, top = think_of(body.raw("think"), asked, card), _form(body), top_logprobs_of(body)
+    think = None if raw and not body.has("think") else think_of(body.raw("think"), asked, card)
+    form, top = _form(body), top_logprobs_of(body)
     body.flag("shift")  # its type alone: nothing is ever shifted
     question = prompts.Completion(
         prompt=prompt,

@@ -53,7 +53,9 @@ def understood(store: Store, asked: dict[str, Any], *capabilities: str) -> Chat:
     server = Server(store=store, box=CardBox(store), manager=manager, transfers=None, settings=Settings())
     name, card = find_model(server, "demo")
     body: Body = read_object(dump(ASK | asked), "MessagesRequest")
-    return chat_of(body, name, replace(card, capabilities=(*card.capabilities, *capabilities)))
+    more = replace(card)
+    vars(more)["capabilities"] = (*card.capabilities, *capabilities)  # as if its template had been judged so
+    return chat_of(body, name, more)
 
 
 def blocks(*content: Any, role: str = "user") -> dict[str, Any]:
