@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from manifests.name import ModelName
-from runtime.api.asking import client_of, keep_alive_of, model_of, source_of
+from runtime.api.asking import client_of, keep_alive_of, model_of, wanted
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import watching
 from runtime.api.openai.wire import OPENAI
@@ -161,7 +161,7 @@ async def _found(server: Server, ask: Texts) -> AsyncIterator[Found]:
     of a request are one prompt."""
     started = time.monotonic_ns()
     watched = watching(server.metrics, ask.name.short, ask.card.manifest.digest.hex)
-    async with watched as watch, server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
+    async with watched as watch, server.manager.use(wanted(server, ask), keep_alive=ask.keep_alive) as model:
         load_ns = time.monotonic_ns() - started
         ids = await asyncio.get_running_loop().run_in_executor(_THREADS, _encode, model, ask)
         watch.at(model)

@@ -27,9 +27,9 @@ from runtime.api.asking import (
     question_of,
     refuse_incapable,
     running,
-    source_of,
     think_of,
     top_logprobs_of,
+    wanted,
 )
 from runtime.api.durations import now_utc
 from runtime.api.gojson import Body, dump
@@ -181,7 +181,7 @@ def _unload(server: Server, asked: str, content: str, shape: Shape) -> Response:
 
 async def _rendered(server: Server, ask: Ask, asked: str) -> Chunks:
     """The prompt and nothing else: what a template made of a question."""
-    async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
+    async with server.manager.use(wanted(server, ask), keep_alive=ask.keep_alive) as model:
         prompt = (await question_of(ask, model)).prompt
         facts = {"rendered_template": prompt.text, "image_count": 0}
         yield dump({"model": asked, "created_at": now_utc(), "response": "", "done": False, "_debug_info": facts})
@@ -189,7 +189,7 @@ async def _rendered(server: Server, ask: Ask, asked: str) -> Chunks:
 
 async def _load(server: Server, ask: Ask, asked: str, shape: Shape) -> Response:
     async def chunks() -> Chunks:
-        async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive):
+        async with server.manager.use(wanted(server, ask), keep_alive=ask.keep_alive):
             yield dump(_envelope(asked, shape("", "", ())) | {"done": True, "done_reason": "load"})
 
     return Answer(chunks(), media_type=JSON, whole=True)

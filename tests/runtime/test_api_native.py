@@ -19,9 +19,9 @@ from manifests.store import Store
 from runtime.api import native
 from runtime.api.app import create_app
 from runtime.api.gojson import dump
-from runtime.api.state import Settings
 from runtime.engine.constraint import Constraint
 from runtime.errors import OutOfMemory, ServerBusy
+from runtime.told import Settings
 from tests.peers.scripted import Script, scripted_manager, small_store
 
 Test = Callable[[httpx.AsyncClient], Awaitable[Any]]
