@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.openapi.forms import (
+from runtime.api.description.forms import (
     ANY,
     COUNT,
     EVENTS,
@@ -23,7 +23,7 @@ from scripts.openapi.forms import (
     takes,
     wants,
 )
-from scripts.openapi.native import ASKED, INPUT, MODEL, STRUCTURED, TOOLS
+from runtime.api.description.native import ASKED, INPUT, MODEL, STRUCTURED, TOOLS
 
 USAGE = has(
     {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT,

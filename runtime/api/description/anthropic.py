@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.openapi.forms import (
+from runtime.api.description.forms import (
     ANY,
     COUNT,
     EVENTS,
@@ -23,8 +23,8 @@ from scripts.openapi.forms import (
     takes,
     wants,
 )
-from scripts.openapi.native import MODEL
-from scripts.openapi.openai import PART
+from runtime.api.description.native import MODEL
+from runtime.api.description.openai import PART
 
 CLAUDE_USAGE = has(dict.fromkeys(
     ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"), COUNT
