@@ -5,6 +5,7 @@ Refuses an address that is not one (contract, 7.3).
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from manifests.home import setting
@@ -65,3 +66,12 @@ def _split_port(authority: str) -> tuple[str, str | None]:
 
 def configured_address() -> Address:
     return parse_address(setting("HOST"))
+
+
+def is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

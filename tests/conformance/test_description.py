@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from runtime.api.app import ROUTES, create_app
 from runtime.api.description import document
-from runtime.api.state import Settings
+from runtime.told import Settings
 from scripts.openapi_page import page
 from tests.conformance import published
 from tests.conformance.described import Description
