@@ -16,11 +16,10 @@ from __future__ import annotations
 import json
 import re
 import threading
+from array import array
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from llguidance import regex_to_lark
 
 from runtime.engine import guidance
@@ -28,8 +27,6 @@ from runtime.engine.constraint import NAMES, Constraint
 from runtime.engine.grammar_schema import ANY_OBJECT
 from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused
-
-Mask = npt.NDArray[np.uint32]
 
 AFTER_GAP = r"[ \r\n\t]{0,4}"  # between the end of the free text and JSON
 STACK = 64 << 20  # bytes of a compiling thread: llguidance follows a chain of rules by recursion
@@ -45,7 +42,7 @@ class Matcher:
 
     def __init__(self, parser: guidance.Parser, n_vocab: int, masks: ThreadPoolExecutor) -> None:
         self._parser = parser
-        self._words: Mask = np.zeros((n_vocab + 31) // 32, np.uint32)
+        self._words = array("I", (0,)) * ((n_vocab + 31) // 32)
         self._masks = masks
         self._next: Future[bool] | None = None  # None: made already
         self._certain = self._fill()
@@ -60,7 +57,7 @@ class Matcher:
         if self._certain and not self.complete:
             self._next = self._masks.submit(self._fill)
 
-    def mask(self) -> Mask | None:
+    def mask(self) -> array[int] | None:
         """Which tokens may come next, [(vocabulary + 31) / 32] with a bit for each; an end-of-generation token where
         the answer may end. Waits until it is made. None: it cannot be told within the limits."""
         if self._next is not None:
@@ -69,7 +66,7 @@ class Matcher:
 
     def _fill(self) -> bool:
         """False on any error, and where no token may come, not even an end."""
-        return self._parser.fill(self._words) and bool(self._words.any())
+        return self._parser.fill(self._words) and any(self._words)
 
 
 class Grammars:

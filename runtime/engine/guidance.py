@@ -18,8 +18,6 @@ from ctypes import POINTER, byref, c_bool, c_char_p, c_int32, c_size_t, c_uint32
 from typing import Any
 
 import llguidance
-import numpy as np
-import numpy.typing as npt
 
 MAX_ERROR = 4096  # bytes of a message
 SPARE = 512  # bytes behind our form of ConstraintInit, for fields that a later version adds: it has no size of its own
@@ -133,10 +131,11 @@ class Parser:
         said: bytes | None = _lib.llg_matcher_get_error(self._handle)
         return None if said is None else said.decode("utf-8", "replace")
 
-    def fill(self, words: npt.NDArray[np.uint32]) -> bool:
-        """words [(vocabulary + 31) / 32]: a bit for each token that may come next."""
-        assert words.flags.c_contiguous and words.flags.writeable
-        done: int = _lib.llg_matcher_compute_mask_into(self._handle, words.ctypes.data, words.nbytes)
+    def fill(self, words: array[int]) -> bool:
+        """words [(vocabulary + 31) / 32] of uint32: a bit for each token that may come next."""
+        assert words.itemsize == sizeof(c_uint32)
+        where, count = words.buffer_info()
+        done: int = _lib.llg_matcher_compute_mask_into(self._handle, where, count * sizeof(c_uint32))
         return done == 0
 
     def consume(self, token: int) -> bool:

@@ -19,7 +19,6 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +26,7 @@ from manifests import canonical
 from native import packing
 from native.ops import Linear
 from native.plan import Plan
+from native.record import record, replace
 from native.weight import Weight
 from runtime.errors import PackUnusable
 
@@ -37,7 +37,7 @@ HASH = 32  # bytes of SHA-256
 SLICE = 16 << 20  # bytes of panels packed at a time, about
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Layout:
     """Where what lies. `places`: matrix to (offset, bytes) of its panels; `end`: where the leaves' hashes begin."""
 
@@ -103,7 +103,7 @@ def _slices(weight: Weight, isa: str) -> Iterator[memoryview]:
         part = packing.rows_of(weight, first, rows)
         panels = room[: packing.packed_bytes(part, isa)]
         packing.pack(part, isa, panels)
-        yield panels.data
+        yield panels
 
 
 class _Leaves:

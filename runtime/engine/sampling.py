@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 
+from native.record import field, record, replace
 from runtime.errors import OptionRefused
 
 MAX_TOP = 20  # alternatives reported for one token (SL_MAX_TOP)
@@ -20,7 +20,7 @@ MAX_BIAS_VALUE = 1000.0  # and by how much
 SEED_BITS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """`temperature` 0 takes the likeliest token. `seed` None: drawn by `seeded`, and reported in Finish.
 

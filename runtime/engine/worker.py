@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.confine import Confinement, confine, die_with_parent
 from manifests.errors import ManifestsError
+from native.record import names
 from runtime.engine.batch import Opened, Rows, rows_of
 from runtime.engine.blocks import BlockPool
 from runtime.engine.pace import Pace
@@ -313,7 +314,7 @@ class Loop:
 def _load_of(message: Message) -> Load:
     if message["op"] != "load":
         raise ProtocolError(f"expected load, got {message['op']}")
-    return Load(**{name: message[name] for name in Load.__dataclass_fields__})
+    return Load(**{name: message[name] for name in names(Load)})
 
 
 def _read(wire: socket.socket, inbox: Inbox, send: Callable[[bytes], None]) -> None:

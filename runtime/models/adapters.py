@@ -8,13 +8,13 @@ share A and cut B by rows. Adapters are added in order; each one sees the base's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from manifests.gguf import Gguf, TensorInfo
 from manifests.lora import Pair, pairs
 from native.errors import PlanError
 from native.ops import Add, Linear, Op
 from native.plan import Plan
+from native.record import replace
 from native.weight import TYPES, Weight
 from runtime.errors import ArchitectureRefused
 from runtime.models.spec import ModelSpec
