@@ -19,7 +19,6 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import BinaryIO
 
 from manifests import canonical
@@ -139,12 +138,12 @@ class _Leaves:
 # -- reading
 
 
-def path_of(prefix: str, isa: str) -> Path:
+def path_of(prefix: str, isa: str) -> str:
     """`prefix`: the path of a blob's packs; those of each instruction set are a file of their own."""
-    return Path(f"{prefix}.{isa}.pack")
+    return f"{prefix}.{isa}.pack"
 
 
-def use(path: Path, layout: Layout, weights: Mapping[str, Weight], isa: str, *, threads: int) -> dict[str, Weight]:
+def use(path: str, layout: Layout, weights: Mapping[str, Weight], isa: str, *, threads: int) -> dict[str, Weight]:
     """The weights with the pack's panels in place of those it holds. Raises PackUnusable; FileNotFoundError where there
     is none."""
     mapped = _map(path, layout.size)
@@ -159,7 +158,7 @@ def use(path: Path, layout: Layout, weights: Mapping[str, Weight], isa: str, *, 
     return {**weights, **packed}
 
 
-def _map(path: Path, size: int) -> mmap.mmap:
+def _map(path: str, size: int) -> mmap.mmap:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
