@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +19,6 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 
 from manifests.store import Store
-from runtime.access.access import Access
 from runtime.api import embedding, native, status_routes, store_routes, tokenizing, transfer_routes
 from runtime.api.anthropic import messages
 from runtime.api.anthropic.messages import ANTHROPIC
@@ -34,6 +33,9 @@ from runtime.card import CardBox
 from runtime.manager import Manager
 from runtime.metrics import Metrics
 from runtime.told import Settings
+
+if TYPE_CHECKING:
+    from runtime.access.access import Access
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
