@@ -113,6 +113,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sl_sha256_begin": (ctypes.c_int, (_p,)),
     "sl_sha256_update": (ctypes.c_int, (_p, _i32, _p, _i64)),
     "sl_sha256_digest": (ctypes.c_int, (_p, _p)),
+    "sl_sha256_pieces": (ctypes.c_int, (_p, _i64, _i64, _p)),
     "sl_linear": (ctypes.c_int, (_p, _i32, _i32, _p, _i32, _p)),
     "sl_dequantize": (ctypes.c_int, (_p, _p)),
     "sl_sample": (ctypes.c_int, (_p, _i32, _p, _i32, _p, _p, _p, _p)),

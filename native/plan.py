@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from native import ops as o
 from native.errors import PlanError
@@ -165,63 +165,74 @@ class PlanBuilder:
 
 
 class _Verifier:
-    """Walks a plan once, keeping the width and the row domain of every slot written so far."""
+    """Walks a plan once, keeping the width and the row domain of every slot written so far. What is wrong is put into
+    words only when it is."""
 
     def __init__(self, plan: Plan, shapes: Shapes) -> None:
         self.plan = plan
         self.shapes = shapes
+        self.tensors = frozenset(plan.tensors)
         self.widths: dict[int, int] = {}
         self.rows: dict[int, str] = {}
         self.layers: list[int] = []
-        self.where = ""
+        self.place = 0  # of the op at hand
 
     def run(self) -> dict[int, int]:
         if not self.plan.ops:
             raise PlanError("the plan has no ops")
         for place, op in enumerate(self.plan.ops):
-            self.where = f"op {place} ({op})"
+            self.place = place
             self._check_numbers(op)
             rows = self._common_rows(op)
             width = self._width(op)
-            self.need(op.out >= 0 and op.out not in self.widths, f"slot %{op.out} is written twice or negative")
+            if op.out < 0 or op.out in self.widths:
+                self._refuse(f"slot %{op.out} is written twice or negative")
             self.widths[op.out], self.rows[op.out] = width, rows
-        self.need(self.rows[self.plan.ops[-1].out] == OUTPUTS, "the logits are not picked: no pick comes before them")
+        if self.rows[self.plan.ops[-1].out] != OUTPUTS:
+            self._refuse("the logits are not picked: no pick comes before them")
         self._check_whole()
         return self.widths
 
-    def need(self, holds: bool, problem: str) -> None:
-        if not holds:
-            raise PlanError(f"{self.where}: {problem}")
+    def _refuse(self, problem: str) -> NoReturn:
+        raise PlanError(f"op {self.place} ({self.plan.ops[self.place]}): {problem}")
 
     def _check_numbers(self, op: Op) -> None:
         for name in op.INTS:
             value = getattr(op, name)
-            self.need(isinstance(value, str) or 0 <= value < 2**31, f"{name} is {value}, expected 0 to 2^31 - 1")
+            if not isinstance(value, str) and not 0 <= value < 2**31:
+                self._refuse(f"{name} is {value}, expected 0 to 2^31 - 1")
         for name in op.FLOATS:
             value = getattr(op, name)
-            self.need(math.isfinite(value), f"{name} is {value}, expected a finite number")
+            if not math.isfinite(value):
+                self._refuse(f"{name} is {value}, expected a finite number")
             zero_is_off = isinstance(op, Attend) and name == "softcap"
-            self.need(value > 0 or (zero_is_off and value == 0), f"{name} is {value}, expected more than 0")
+            if value < 0 or (value == 0 and not zero_is_off):
+                self._refuse(f"{name} is {value}, expected more than 0")
 
     def _common_rows(self, op: Op) -> str:
         """The row domain of the result; all inputs must share theirs."""
-        for slot in op.inputs:
-            self.need(slot in self.widths, f"%{slot} is read before it is written")
-        domains = {self.rows[slot] for slot in op.inputs} or {BATCH}
-        self.need(len(domains) == 1, "mixes batch rows with output rows")
-        domain = domains.pop()
-        if isinstance(op, Rope | Attend | AttendAll | Pick | Pool):
-            self.need(domain == BATCH, f"{op.NAME} needs batch rows, found output rows")
+        domain = BATCH
+        for number, slot in enumerate(op.inputs):
+            if slot not in self.widths:
+                self._refuse(f"%{slot} is read before it is written")
+            if number and self.rows[slot] != domain:
+                self._refuse("mixes batch rows with output rows")
+            domain = self.rows[slot]
+        if domain != BATCH and isinstance(op, Rope | Attend | AttendAll | Pick | Pool):
+            self._refuse(f"{op.NAME} needs batch rows, found output rows")
         return OUTPUTS if isinstance(op, Pick | Pool) else domain
 
     def _shape(self, name: str) -> tuple[int, int]:
-        self.need(name in self.plan.tensors, f"{name} is not among the plan's tensors")
-        self.need(name in self.shapes, f"{name} is not bound to a tensor")
+        if name not in self.tensors:
+            self._refuse(f"{name} is not among the plan's tensors")
+        if name not in self.shapes:
+            self._refuse(f"{name} is not bound to a tensor")
         return self.shapes[name]
 
     def _vector(self, name: str, length: int, meaning: str) -> None:
         shape = self._shape(name)
-        self.need(shape == (1, length), f"{name} is {list(shape)}, expected [1, {length}] ({meaning})")
+        if shape != (1, length):
+            self._refuse(f"{name} is {list(shape)}, expected [1, {length}] ({meaning})")
 
     def _width(self, op: Op) -> int:
         if isinstance(op, Embed | Place):
@@ -241,39 +252,49 @@ class _Verifier:
                 self._vector(name, first, f"width of %{op.x}")
         elif isinstance(op, Glu | Add):
             second = self.widths[op.inputs[1]]
-            self.need(first == second, f"%{op.inputs[0]} is {first} wide, %{op.inputs[1]} is {second}")
-        else:
-            self.need(isinstance(op, Softcap | Pick | Activate | Pool), "not an op of the vocabulary")
-        if isinstance(op, Glu | Activate):
-            self.need(op.act in o.ACTIVATIONS, f"act is none of {', '.join(o.ACTIVATIONS)}")
-        self.need(not isinstance(op, Pool) or op.how in o.POOLINGS, "how is neither mean nor first")
+            if first != second:
+                self._refuse(f"%{op.inputs[0]} is {first} wide, %{op.inputs[1]} is {second}")
+        elif not isinstance(op, Softcap | Pick | Activate | Pool):
+            self._refuse("not an op of the vocabulary")
+        if isinstance(op, Glu | Activate) and op.act not in o.ACTIVATIONS:
+            self._refuse(f"act is none of {', '.join(o.ACTIVATIONS)}")
+        if isinstance(op, Pool) and op.how not in o.POOLINGS:
+            self._refuse("how is neither mean nor first")
         return first
 
     def _divides(self, part: int, width: int, meaning: str) -> None:
-        self.need(part > 0 and width % part == 0, f"{meaning} {part} does not divide the width {width} of its input")
+        if part <= 0 or width % part != 0:
+            self._refuse(f"{meaning} {part} does not divide the width {width} of its input")
 
     def _linear(self, op: Linear, width: int) -> int:
         rows, cols = self._shape(op.weight)
-        self.need(cols == width, f"{op.weight} is [{rows}, {cols}], expected [*, {width}] (width of %{op.x})")
+        if cols != width:
+            self._refuse(f"{op.weight} is [{rows}, {cols}], expected [*, {width}] (width of %{op.x})")
         if op.bias is not None:
             self._vector(op.bias, rows, f"rows of {op.weight}")
         return rows
 
     def _rope(self, op: Rope, width: int) -> None:
         self._divides(op.head_dim, width, "head_dim")
-        even = 0 < op.dims <= op.head_dim and op.dims % 2 == 0
-        self.need(even, f"dims {op.dims} is not an even number of values of a head of {op.head_dim}")
-        self.need(op.pairing in o.PAIRINGS, "pairing is neither adjacent nor halves")
+        if not 0 < op.dims <= op.head_dim or op.dims % 2 != 0:
+            self._refuse(f"dims {op.dims} is not an even number of values of a head of {op.head_dim}")
+        if op.pairing not in o.PAIRINGS:
+            self._refuse("pairing is neither adjacent nor halves")
         if op.factors is not None:
             self._vector(op.factors, op.dims // 2, "dims / 2")
 
     def _attend(self, op: Attend | AttendAll) -> None:
-        self.need(op.kv_heads > 0 and op.heads > 0 and op.head_dim > 0, "heads, kv_heads and head_dim must be positive")
+        if op.kv_heads <= 0 or op.heads <= 0 or op.head_dim <= 0:
+            self._refuse("heads, kv_heads and head_dim must be positive")
         self._divides(op.kv_heads, op.heads, "kv_heads")
-        for slot, meaning in ((op.q, "heads"), (op.k, "kv_heads"), (op.v, "kv_heads")):
-            expected = getattr(op, meaning) * op.head_dim
-            found = self.widths[slot]
-            self.need(found == expected, f"%{slot} is {found} wide, expected {expected} ({meaning} * head_dim)")
+        for slot, heads, meaning in (
+            (op.q, op.heads, "heads"),
+            (op.k, op.kv_heads, "kv_heads"),
+            (op.v, op.kv_heads, "kv_heads"),
+        ):
+            expected, found = heads * op.head_dim, self.widths[slot]
+            if found != expected:
+                self._refuse(f"%{slot} is {found} wide, expected {expected} ({meaning} * head_dim)")
         if isinstance(op, Attend):
             self.layers.append(op.layer)
 
@@ -284,5 +305,5 @@ class _Verifier:
         for name in self.plan.tensors:
             if name not in read:
                 raise PlanError(f"tensor {name} is in the plan and no op reads it")
-        if len(set(self.plan.tensors)) != len(self.plan.tensors):
+        if len(self.tensors) != len(self.plan.tensors):
             raise PlanError("the plan names a tensor twice")

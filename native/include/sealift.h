@@ -191,6 +191,8 @@ int32_t sl_sha256_supported(void); /* 1 if this CPU has the instructions; else t
 int sl_sha256_begin(sl_sha256 *stream);
 int sl_sha256_update(sl_sha256 *const *streams, int32_t n, const void *data, int64_t size); /* [n], all different; n <= SL_MAX_STREAMS */
 int sl_sha256_digest(const sl_sha256 *stream, uint8_t *digest); /* [32], of the bytes so far; the stream may go on */
+/* Of every `piece` bytes of data, the last piece as short as it is: digests [pieces, 32]. Several pieces side by side. */
+int sl_sha256_pieces(const void *data, int64_t size, int64_t piece, uint8_t *digests);
 
 /* For tests and the bench: y[n, rows] = x[n, cols] . weight^T through the packed kernel of one instruction set. */
 int sl_linear(const sl_tensor *weight, int32_t isa, int32_t threads, const float *x, int32_t n, float *y);

@@ -259,6 +259,15 @@ int sl_sha256_digest(const sl_sha256* stream, uint8_t* digest) {
   });
 }
 
+int sl_sha256_pieces(const void* data, int64_t size, int64_t piece, uint8_t* digests) {
+  return guarded([&] {
+    need(size >= 0 && piece >= 1, "sl_sha256_pieces: size must not be negative, piece at least 1");
+    need((data && digests) || size == 0, "sl_sha256_pieces: data and digests must not be null");
+    need_sha256();
+    sealift::sha256_pieces(static_cast<const uint8_t*>(data), size, piece, digests);
+  });
+}
+
 int sl_linear(const sl_tensor* weight, int32_t isa, int32_t threads, const float* x, int32_t n, float* y) {
   return guarded([&] {
     need(weight && x && y && n >= 1 && n <= sealift::kMaxRows,

@@ -40,12 +40,12 @@ bool may_use_amx() {
 #endif
 }
 
-// Needed by each body; the compile flags of its file are the same list (native/CMakeLists.txt).
+// Needed by each body; the compile flags of its file are the same list (native/CMakeLists.txt). Asked once: in a virtual
+// machine each CPUID is a trap, some 25 us.
 bool cpu_has(int isa) {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+  static const bool avx2 = (__builtin_cpu_init(), __builtin_cpu_supports("avx2")) && __builtin_cpu_supports("fma") && cpu_has_f16c();
+  static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512vnni");
   static const bool amx = avx512 && may_use_amx();

@@ -50,6 +50,30 @@ void update_together(sl_sha256* const* streams, int n, const uint8_t* data, int6
   }
 }
 
+// The whole blocks of n pieces, each from its place on: as many at once as have some left.
+void whole_blocks(sl_sha256* streams, int n, const uint8_t* const* begin, const uint8_t* const* end) {
+  const uint8_t* place[kSha256Together] = {};
+  std::copy_n(begin, n, place);
+  for (;;) {
+    uint32_t* states[kSha256Together] = {};
+    const uint8_t* at[kSha256Together] = {};
+    const uint8_t** owner[kSha256Together] = {};
+    int left = 0;
+    int64_t blocks = INT64_MAX;
+    for (int i = 0; i < n; i++) {
+      const int64_t rest = (end[i] - place[i]) / kSha256Block;
+      if (rest == 0) continue;
+      states[left] = streams[i].state;
+      at[left] = place[i];
+      owner[left++] = &place[i];
+      blocks = std::min(blocks, rest);
+    }
+    if (left == 0) return;
+    kSha256Ni(left, states, at, blocks);
+    for (int i = 0; i < left; i++) *owner[i] += blocks * kSha256Block;
+  }
+}
+
 }  // namespace
 
 bool sha256_supported() {
@@ -77,6 +101,28 @@ void sha256_digest(const sl_sha256& stream, uint8_t* digest) {
   sl_sha256* one = &last;
   update_together(&one, 1, padding, 1 + zeros + 8);
   for (int i = 0; i < 32; i++) digest[i] = static_cast<uint8_t>(last.state[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+void sha256_pieces(const uint8_t* data, int64_t size, int64_t piece, uint8_t* digests) {
+  const uint8_t* const all = data + size;
+  while (data < all) {
+    sl_sha256 streams[kSha256Together];
+    const uint8_t *begin[kSha256Together], *end[kSha256Together];
+    int n = 0;
+    for (; n < kSha256Together && data < all; n++) {
+      sha256_begin(streams[n]);
+      begin[n] = data;
+      data += std::min<int64_t>(piece, all - data);
+      end[n] = data;
+    }
+    whole_blocks(streams, n, begin, end);
+    for (int i = 0; i < n; i++, digests += 32) {
+      const int64_t rest = (end[i] - begin[i]) % kSha256Block;
+      streams[i].length = static_cast<uint64_t>(end[i] - begin[i]);
+      std::memcpy(streams[i].rest, end[i] - rest, static_cast<size_t>(rest));
+      sha256_digest(streams[i], digests);
+    }
+  }
 }
 
 }  // namespace sealift

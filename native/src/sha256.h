@@ -1,4 +1,4 @@
-// sha256.h: SHA-256 (FIPS 180-4) of streams that get the same bytes, several side by side. Refuses nothing: abi.cpp does.
+// sha256.h: SHA-256 (FIPS 180-4) of streams that get the same bytes, and of pieces, several side by side. Refuses nothing: abi.cpp does.
 // There is one body, for processors with instructions for it; elsewhere callers use another library (sha256_supported).
 #pragma once
 #include <cstdint>
@@ -18,5 +18,6 @@ bool sha256_supported();
 void sha256_begin(sl_sha256& stream);
 void sha256_update(sl_sha256* const* streams, int n, const uint8_t* data, int64_t size);  // all different
 void sha256_digest(const sl_sha256& stream, uint8_t* digest);                             // [32]
+void sha256_pieces(const uint8_t* data, int64_t size, int64_t piece, uint8_t* digests);   // [pieces, 32]
 
 }  // namespace sealift

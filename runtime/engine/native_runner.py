@@ -15,7 +15,9 @@ from typing import Any
 
 from manifests.gguf import Gguf
 from native import engine as native
+from native import packing
 from native.errors import MemoryShortError, NativeError
+from native.library import ISAS
 from native.plan import Plan
 from native.record import record
 from native.weight import Weight
@@ -79,11 +81,13 @@ def _size(count: int) -> str:
 
 def open_native(load: Load) -> Opened:
     """Raises RuntimeFailure and GgufError."""
+    threads = load.threads or resources.cores()
+    with refusals():
+        pack = _Pack(load, threads)
     gguf = Gguf.open(load.path)
     spec, plan, weights = load_model(gguf)
     adapted, added = adapt(gguf, spec, plan, weights, [Gguf.open(path) for path in load.adapters])
     n_ctx = min(load.n_ctx or DEFAULT_CONTEXT, spec.context)
-    threads = load.threads or resources.cores()
     max_rows = max(load.max_rows, load.max_seqs + SMALLEST, n_ctx if plan.whole else 0)
     seqs = load.max_seqs
     outputs = seqs if plan.whole else max(seqs, min(max_rows, LOGITS // (4 * spec.vocab)))
@@ -96,7 +100,7 @@ def open_native(load: Load) -> Opened:
             load.parallel, resources.memory_available(),
         )  # fmt: skip
         n_blocks = memory.parallel * blocks_for(n_ctx)
-        weights, pack = _packed(load, plan, weights, sizes.isa, threads)
+        weights = pack.use(plan, weights)
         engine = native.Engine(adapted, {**weights, **added}, n_blocks=n_blocks, **config)
     gguf.release()
     info = engine.info
@@ -116,24 +120,40 @@ def open_native(load: Load) -> Opened:
             "kv_bytes": info.kv_bytes,
             "scratch_bytes": info.scratch_bytes,
             "isa": info.isa,
-            "pack": pack,
+            "pack": pack.said,
         },
     )
 
 
-def _packed(
-    load: Load, plan: Plan, weights: dict[str, Weight], isa: str, threads: int
-) -> tuple[dict[str, Weight], str]:
-    """The weights, from their pack where there is a good one, and what to say of it (Ready.pack)."""
-    if not load.packs:
-        return weights, "absent"
-    try:
-        layout = packfile.layout_of(plan, weights, load.blob, isa)
-        return packfile.use(packfile.path_of(load.packs, isa), layout, weights, isa, threads=threads), "used"
-    except FileNotFoundError:
-        return weights, "absent"
-    except PackUnusable as error:
-        return weights, str(error)
+class _Pack:
+    """The weights' pack, if there is one: read from the moment the load begins. `said`: of it (Ready.pack)."""
+
+    def __init__(self, load: Load, threads: int) -> None:
+        self.said = "absent"
+        self._load = load
+        self._isa = packing.best_isa() if load.isa == "best" else load.isa
+        self._reading: packfile.Reading | None = None
+        if not load.packs or self._isa not in ISAS:  # which the engine refuses
+            return
+        try:
+            self._reading = packfile.Reading(packfile.path_of(load.packs, self._isa), threads)
+        except FileNotFoundError:
+            pass
+        except PackUnusable as error:
+            self.said = str(error)
+
+    def use(self, plan: Plan, weights: dict[str, Weight]) -> dict[str, Weight]:
+        """The weights, from their pack where it is good."""
+        if self._reading is None:
+            return weights
+        try:
+            layout = packfile.layout_of(plan, weights, self._load.blob, self._isa)
+            packed = self._reading.use(layout, weights, self._isa)
+        except PackUnusable as error:
+            self.said = str(error)
+            return weights
+        self.said = "used"
+        return packed
 
 
 @contextmanager

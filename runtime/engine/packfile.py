@@ -17,16 +17,18 @@ import hashlib
 import mmap
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import pairwise
 from typing import BinaryIO
 
 from manifests import canonical
-from native import packing
+from native import packing, sha256
 from native.ops import Linear
 from native.plan import Plan
 from native.record import record, replace
 from native.weight import Weight
+from runtime.engine.threads import Threads
 from runtime.errors import PackUnusable
 
 FORMAT = "sealift-pack/1"
@@ -34,6 +36,7 @@ PAGE = 4096  # bytes: the header, and where matrices begin
 LEAF = 4 << 20  # bytes under one hash
 HASH = 32  # bytes of SHA-256
 SLICE = 16 << 20  # bytes of panels packed at a time, about
+AT_ONCE = 24  # leaves hashed between two looks at whether they are still wanted, some 50 ms
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -146,19 +149,65 @@ def path_of(prefix: str, isa: str) -> str:
 def use(path: str, layout: Layout, weights: Mapping[str, Weight], isa: str, *, threads: int) -> dict[str, Weight]:
     """The weights with the pack's panels in place of those it holds. Raises PackUnusable; FileNotFoundError where there
     is none."""
-    mapped = _map(path, layout.size)
-    view = memoryview(mapped)
-    if view[:PAGE] != layout.header:
-        raise PackUnusable("it was made from other weights, or by another build")
-    _check(view, layout, threads)
-    packed = {
-        name: replace(weights[name], buffer=view[start : start + size], packed=isa)
-        for name, (start, size) in layout.places.items()
-    }
-    return {**weights, **packed}
+    return Reading(path, threads).use(layout, weights, isa)
 
 
-def _map(path: str, size: int) -> mmap.mmap:
+class Reading:
+    """A pack from the moment it is found: its leaves are hashed, by threads that need nothing else, while its reader
+    learns what must be in it. Hashing also brings the pages in, which the first step would do otherwise."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        """Raises PackUnusable; FileNotFoundError where there is none."""
+        self._view = _map(path)
+        self._end = _end_of(self._view.nbytes)
+        self._wanted = True
+        leaves = -(-self._end // LEAF)
+        borders = [leaves * number // threads for number in range(threads + 1)]
+        self._threads = Threads(threads, "sealift-pack")
+        self._checks = [self._threads.submit(partial(self._wrong, *pair)) for pair in pairwise(borders)]
+
+    def use(self, layout: Layout, weights: Mapping[str, Weight], isa: str) -> dict[str, Weight]:
+        """The weights with the pack's panels in place of those it holds, once. Raises PackUnusable."""
+        view = self._view
+        self._wanted = view.nbytes == layout.size and view[:PAGE] == layout.header
+        if view.nbytes != layout.size:
+            raise PackUnusable(f"it has {view.nbytes} bytes, expected {layout.size}")
+        if not self._wanted:
+            raise PackUnusable("it was made from other weights, or by another build")
+        wrong = [leaf for check in self._checks if (leaf := check.result()) is not None]
+        if wrong:
+            raise PackUnusable(f"its bytes from {min(wrong) * LEAF} on are damaged")
+        packed = {
+            name: replace(weights[name], buffer=view[start : start + size], packed=isa)
+            for name, (start, size) in layout.places.items()
+        }
+        return {**weights, **packed}
+
+    def _wrong(self, first: int, last: int) -> int | None:
+        """Of leaves first .. last - 1 the first that is not what its hash says. AT_ONCE of them in a call: who comes
+        back from one waits for the interpreter's lock."""
+        while first < last and self._wanted:
+            then = min(first + AT_ONCE, last)
+            found = sha256.pieces(self._view[first * LEAF : min(then * LEAF, self._end)], LEAF)
+            told = self._view[self._end + first * HASH : self._end + then * HASH]
+            if found != told:
+                return first + next(at for at in range(then - first) if _hash_at(found, at) != _hash_at(told, at))
+            first = then
+        return None
+
+
+def _hash_at(hashes: bytes | memoryview, place: int) -> bytes:
+    return bytes(hashes[place * HASH : (place + 1) * HASH])
+
+
+def _end_of(size: int) -> int:
+    """Where the leaves' hashes begin in a pack of this size; 0 where no pack has it."""
+    leaves = -(-size // (LEAF + HASH))
+    end = size - leaves * HASH
+    return end if end > 0 and -(-end // LEAF) == leaves else 0
+
+
+def _map(path: str) -> memoryview:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -169,32 +218,8 @@ def _map(path: str, size: int) -> mmap.mmap:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
             raise PackUnusable("it is not a plain file")
-        if found.st_size != size:
-            raise PackUnusable(f"it has {found.st_size} bytes, expected {size}")
-        return mmap.mmap(file, size, access=mmap.ACCESS_READ)
+        return memoryview(mmap.mmap(file, found.st_size, access=mmap.ACCESS_READ) if found.st_size else b"")
     except OSError as error:
         raise PackUnusable(f"it cannot be mapped: {error.strerror}") from None
     finally:
         os.close(file)
-
-
-def _check(view: memoryview, layout: Layout, threads: int) -> None:
-    """Hashes the leaves, `threads` at a time: it also brings the pages in, which the first step would do otherwise."""
-    wrong: list[int] = []
-
-    def check(first: int) -> None:
-        for leaf in range(first, layout.leaves, threads):
-            body = view[leaf * LEAF : min((leaf + 1) * LEAF, layout.end)]
-            at = layout.end + leaf * HASH
-            if wrong or hashlib.sha256(body).digest() != view[at : at + HASH]:
-                wrong.append(leaf)
-                return
-
-    others = [threading.Thread(target=check, args=(first,)) for first in range(1, threads)]
-    for other in others:
-        other.start()
-    check(0)
-    for other in others:
-        other.join()
-    if wrong:
-        raise PackUnusable(f"its bytes from {min(wrong) * LEAF} on are damaged")

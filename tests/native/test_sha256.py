@@ -112,6 +112,47 @@ def test_nothing_beyond_a_piece_is_read() -> None:
         del first
 
 
+@pytest.mark.parametrize("processor", ["as it is", "without the instructions"])
+@pytest.mark.parametrize("piece", [1, 2, 55, 56, 63, 64, 65, 127, 128, 1000, 4096])
+def test_pieces_are_hashed_as_if_each_were_alone(piece: int, processor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One, several, more than are hashed side by side, with a last one of every kind of length."""
+    if processor != "as it is":
+        monkeypatch.setattr(sha256, "side_by_side", lambda: None)
+    data = bytes(index * index % 251 for index in range(7 * piece))
+    for size in {*range(0, 7 * piece, max(1, piece // 3)), piece, 3 * piece, 3 * piece + 1, 7 * piece}:
+        wanted = b"".join(hashlib.sha256(data[at : min(at + piece, size)]).digest() for at in range(0, size, piece))
+        assert sha256.pieces(memoryview(data)[:size], piece) == wanted
+
+
+@needs
+def test_nothing_beyond_pieces_is_read() -> None:
+    page = mmap.PAGESIZE
+    with mmap.mmap(-1, 2 * page) as mapped:
+        mapped[:page] = data = b"z" * page
+        first = ctypes.c_char.from_buffer(mapped)
+        end = ctypes.addressof(first) + page
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), ctypes.c_size_t(page), 0) == 0
+        for size, piece in ((1, 64), (63, 21), (200, 64), (200, 100), (page, 1000), (page, page), (page, 2 * page)):
+            found = ctypes.create_string_buffer(32 * -(-size // piece))
+            assert library().sl_sha256_pieces(end - size, size, piece, found) == 0
+            pieces = (data[at : min(at + piece, size)] for at in range(0, size, piece))
+            assert found.raw == b"".join(hashlib.sha256(one).digest() for one in pieces)
+        del first
+
+
+@needs
+def test_pieces_refused() -> None:
+    found = ctypes.create_string_buffer(64)
+    for data, size, piece, digests in (
+        (None, 1, 1, found),
+        (b"a", 1, 1, None),
+        (b"a", -1, 1, found),
+        (b"a", 1, 0, found),
+    ):
+        assert library().sl_sha256_pieces(data, size, piece, digests) == 1 and library().sl_last_error()
+    assert sha256.pieces(b"", 64) == b""
+
+
 @needs
 def test_a_length_of_more_than_32_bits() -> None:
     """512 MiB are 2^32 bits."""

@@ -23,7 +23,8 @@ from manifests.errors import NoSpace
 from manifests.gguf import Gguf
 from manifests.name import ModelName
 from manifests.store import Store
-from native import packing
+from native import packing, sha256
+from native.errors import NativeError
 from native.library import isa_names
 from runtime import packs as packs_module
 from runtime.engine import packfile
@@ -102,6 +103,42 @@ def test_every_byte_of_a_pack_counts(model: Path, tmp_path: Path) -> None:
         path.write_bytes(other)
         with pytest.raises(PackUnusable, match=f"{len(other)} bytes, expected {layout.size}"):
             packfile.use(str(path), layout, weights, isa, threads=1)
+
+
+def test_damage_in_any_leaf_is_found_whoever_hashes_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More leaves than are hashed in one call, on fewer and on more threads than there are leaves."""
+    monkeypatch.setattr(packfile, "LEAF", 5 << 10)
+    monkeypatch.setattr(packfile, "AT_ONCE", 4)
+    isa = packing.best_isa()
+    path = packed(model, tmp_path, isa)
+    _, plan, weights = load(Gguf.open(model))
+    layout = packfile.layout_of(plan, weights, BLOB, isa)
+    good = path.read_bytes()
+    assert layout.leaves > 8
+    for threads in (1, 2, 7, layout.leaves + 3):
+        packfile.use(str(path), layout, weights, isa, threads=threads)
+        for leaf in range(1, layout.leaves):  # the first one has the header
+            place = leaf * packfile.LEAF + 7
+            path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+            with pytest.raises(PackUnusable, match=f"from {leaf * packfile.LEAF} on are damaged"):
+                packfile.use(str(path), layout, weights, isa, threads=threads)
+        path.write_bytes(good)
+
+
+def test_what_could_not_be_hashed_is_not_used(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isa = packing.best_isa()
+    path = packed(model, tmp_path, isa)
+    _, plan, weights = load(Gguf.open(model))
+    layout = packfile.layout_of(plan, weights, BLOB, isa)
+
+    def fails(*_: Any) -> bytes:
+        raise NativeError("broken")
+
+    monkeypatch.setattr(sha256, "pieces", fails)
+    with pytest.raises(NativeError):
+        packfile.use(str(path), layout, weights, isa, threads=2)
 
 
 def test_a_foreign_pack_is_not_used_and_the_model_runs(model: Path, tmp_path: Path) -> None:
