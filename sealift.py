@@ -80,10 +80,10 @@ def build(verb: str = "") -> typer.Typer:
         ),
     ) -> None:
         if show_version:
-            from manifests.home import own_version
+            from manifests.home import VERSION
 
-            print(f"sealift version is {own_version()}", flush=True)
-            importlib.import_module("runtime.commands_ask").compare_server(own_version(), say)
+            print(f"sealift version is {VERSION}", flush=True)
+            importlib.import_module("runtime.commands_ask").compare_server(VERSION, say)
             raise typer.Exit
 
     groups: dict[str, typer.Typer] = {}

@@ -18,7 +18,7 @@ from bundler.channels import Channels
 from bundler.errors import BadRequest
 from bundler.seal import Sealing
 from manifests.digest import Digest
-from manifests.home import own_version
+from manifests.home import VERSION
 from manifests.leaves import ENTRY, LEAF_SIZE
 from manifests.statement import (
     LEAVES_TYPE,
@@ -71,7 +71,7 @@ def _empty(load: Load, options: Options, seen: Channels, now: datetime) -> State
         previous=tuple(item for item in last.ids if item.sequence < sequence)[-MAX_PREVIOUS:] if last else (),
         created=format_time(now),
         expires=options.expires,
-        tool=f"sealift {own_version()}",
+        tool=f"sealift {VERSION}",
         models=load.models,
         blobs=(),
         volumes=(),

@@ -32,7 +32,7 @@ from manifests import canonical
 from manifests.digest import Digest
 from manifests.errors import DigestMismatch, FieldError, ManifestsError, NotFound
 from manifests.fields import Fields
-from manifests.home import own_version
+from manifests.home import VERSION
 from manifests.leaves import ENTRY, LEAF, LEAF_SIZE, MAX_LEAVES, LeafList, content_cuts, leaf_lengths
 from manifests.manifest import MAX_BLOB
 from manifests.name import ModelName
@@ -156,7 +156,7 @@ def take(store: Store, seen: Channels, now: datetime, progress: Progress | None 
     reached = [Reached(channel=name, sequence=last.sequence, id=last.id) for name, last in sorted(seen.load().items())]
     inventory = Inventory(
         time=format_time(now),
-        tool=f"sealift {own_version()}",
+        tool=f"sealift {VERSION}",
         models=tuple(sorted(models, key=lambda item: item[0].full)),
         blobs=blobs,
         channels=tuple(reached),

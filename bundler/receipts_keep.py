@@ -41,7 +41,7 @@ from bundler.writing import write_file
 from manifests.digest import Digest
 from manifests.errors import DigestMismatch, FieldError, GgufError, ManifestError, ManifestsError, StatementError
 from manifests.gate import Finding
-from manifests.home import home, own_version
+from manifests.home import VERSION, home
 from manifests.statement import PAYLOAD_TYPE, format_time
 from manifests.store import Store, sync_folder
 from signing import envelope as dsse
@@ -280,4 +280,4 @@ def _now() -> str:
 
 
 def _tool() -> str:
-    return f"sealift {own_version()}"
+    return f"sealift {VERSION}"

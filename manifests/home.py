@@ -1,4 +1,4 @@
-"""Where things lie on this host, and the settings read from the environment.
+"""Where things lie on this host, and the settings read from the environment; which sealift this is.
 
 Every `SEALIFT_X` falls back to `OLLAMA_X`, so that a host set up for Ollama needs no change (DESIGN 4).
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+
+VERSION = "0.1.0"  # the project's: pyproject.toml reads it here
 
 
 def setting(name: str, default: str = "") -> str:
@@ -28,13 +30,3 @@ def models_dir() -> Path:
     """The store: `SEALIFT_MODELS`, `OLLAMA_MODELS`, or `models` in the home."""
     own = setting("MODELS")
     return Path(own).expanduser() if own else home() / "models"
-
-
-def own_version() -> str:
-    """sealift's version; `0+checkout` where it runs without being installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("sealift")
-    except PackageNotFoundError:
-        return "0+checkout"

@@ -9,23 +9,25 @@ has no place for tools is not listed with `tools`, whatever its config says.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from manifests.digest import Digest
 from manifests.errors import ManifestsError, ModelfileError
 from manifests.fields import parse_json
 from manifests.gguf import Gguf, count_text
+from manifests.gguf_values import PassStrings
 from manifests.home import setting
 from manifests.manifest import Descriptor, Manifest
 from manifests.modelfile import Command, render_command
 from manifests.name import ModelName
 from manifests.store import Store
+from native.errors import NativeError
 from native.record import record
 from runtime.errors import ModelRefused
 from runtime.text.errors import TemplateError, TextError
@@ -85,7 +87,7 @@ class ModelCard:
     gguf: GgufFacts | None
     purposes: frozenset[str]
 
-    @cached_property
+    @functools.cached_property
     def capabilities(self) -> tuple[str, ...]:
         """Rules of the contract, 3.4, cut to SERVED. What a template must carry is told by the template that is used,
         whatever the config lists."""
@@ -326,7 +328,7 @@ def _message(value: Any) -> tuple[str, str]:
 
 
 def _facts(store: Store, layer: Descriptor) -> GgufFacts:
-    gguf = Gguf.open(store.blob_path(layer.digest), arrays=False)
+    gguf = Gguf.open(store.blob_path(layer.digest), arrays=False, pass_strings=_fast())
     default, for_tools = (gguf.metadata.get(f"tokenizer.chat_template{name}") for name in ("", ".tool_use"))
     return GgufFacts(
         architecture=gguf.architecture,
@@ -337,6 +339,19 @@ def _facts(store: Store, layer: Descriptor) -> GgufFacts:
         file_type=gguf.file_type,
         tensors=tuple(TensorFacts(name=t.name, type=t.type.name, shape=t.shape) for t in gguf.tensors.values()),
     )
+
+
+@functools.cache
+def _fast() -> PassStrings | None:
+    """The engine's library's, where there is one: models are listed without, too."""
+    from native.library import library
+    from native.tokenizer import pass_strings
+
+    try:
+        library()
+    except NativeError:
+        return None
+    return pass_strings
 
 
 def _purposes(config: Mapping[str, Any], gguf: GgufFacts | None) -> frozenset[str]:

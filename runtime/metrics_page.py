@@ -19,7 +19,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from manifests.home import own_version
+from manifests.home import VERSION
 from runtime.manager import Manager
 from runtime.metrics import Figures, Histogram, Metrics
 
@@ -71,7 +71,7 @@ class _Page:
         self._metrics, self._manager = metrics, manager
 
     def collect(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("sealift_build", "What answers.", value={"version": own_version()})
+        yield InfoMetricFamily("sealift_build", "What answers.", value={"version": VERSION})
         yield from self._counted()
         yield from self._now()
         yield from self._http()

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sealift.serving")
 
 GRACE_S = 3  # seconds an open connection may take to finish after a signal
+AT_LEISURE_S = 1  # after a load
 HEAD_S = 60  # seconds a new connection has for its first request's head
 KEEP_OPEN_S = 75  # seconds an idle connection is kept; longer than common clients' and proxies' 60
 
@@ -101,6 +102,8 @@ async def _serve(
     try:
         await _Server(config, manager, packs, again).serve(sockets=[listener])
     finally:
+        for one in loading:
+            one.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
         if spans is not None:
             await asyncio.to_thread(spans.close)
@@ -113,15 +116,16 @@ def _spans(told: Serve) -> Spans:
 
 
 async def _load(manager: Manager, source: ModelSource, card: ModelCard) -> None:
-    """As the first request for it would, its template parsed meanwhile. The server stays where it cannot be: others may
-    be loaded."""
-    parsing = asyncio.ensure_future(asyncio.to_thread(getattr, card, "capabilities"))
+    """As the first request for it would. The server stays where it cannot be: others may be loaded. Its template is
+    parsed when nobody is in a hurry any more; whoever needs it at once parses it."""
     try:
         async with manager.use(source):
             log.info("%s is loaded", source.name)
     except RuntimeFailure as error:
         log.error("%s could not be loaded: %s", source.name, error)
-    await parsing
+        return
+    await asyncio.sleep(AT_LEISURE_S)
+    await asyncio.to_thread(getattr, card, "capabilities")
 
 
 def _say_how_open(told: Serve, access: Access | None, say: Callable[[str], None]) -> None:

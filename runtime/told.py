@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from manifests.home import own_version, setting
+from manifests.home import VERSION, setting
 from native.record import record, replace
 from runtime.address import Address, is_loopback
 from runtime.api.durations import SECOND, keep_alive_setting
@@ -142,7 +142,7 @@ def resolve(
         parallel=number_setting(PARALLEL, parallel),
         batch_rows=number_setting(BATCH_ROWS, batch_rows),
         kv_type=kv_type_setting(kv_cache_type),
-        version=own_version(),
+        version=VERSION,
         read_only=read_only,
         log_text=log_text,
     )

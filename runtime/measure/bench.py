@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.home import own_version
+from manifests.home import VERSION
 from native import limits
 from native.engine import BLOCK
 from native.limits import Limits
@@ -69,7 +69,7 @@ def bench(subject: Subject, *, threads: int, quick: bool, tell: Tell) -> dict[st
         matrices = products(subject.plan, subject.weights)
         return {
             "format": FORMAT,
-            "sealift": own_version(),
+            "sealift": VERSION,
             "machine": describe(threads),
             "model": facts(subject),
             "isa": info.isa,

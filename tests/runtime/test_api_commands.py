@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.home import own_version
+from manifests.home import VERSION
 from manifests.store import Store
 from native.library import KV_TYPES
 from runtime import told as settings
@@ -304,7 +304,7 @@ def stranger() -> Iterator[str]:
 
 
 def test_version_tells_what_the_server_is(server: Live, store: Store, stranger: str) -> None:
-    own = own_version()
+    own = VERSION
 
     def told(host: str) -> str:
         done = sealift("--version", host=host)
