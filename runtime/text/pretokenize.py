@@ -7,12 +7,12 @@ A name that is not here is refused: a wrong cut gives wrong tokens without any v
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from native.record import record
 from runtime.text.errors import TokenizerError
 
 
-class PreRule(NamedTuple):
+@record(frozen=True, kw_only=True, slots=True)
+class PreRule:
     patterns: tuple[str, ...]
     byte_level: bool = True  # False: SentencePiece spelling, spaces become U+2581 and bytes fall back to <0xXX>
     ignore_merges: bool = False  # a word that is a token is taken whole
