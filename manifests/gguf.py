@@ -192,7 +192,8 @@ def _read_tensor(reader: Reader, index: int) -> TensorInfo:
     dimensions: int = reader.number("I", f"tensor {name}: dimensions")
     if not 1 <= dimensions <= limits.MAX_DIMENSIONS:
         raise GgufError(f"tensor {name}: found {dimensions} dimensions, expected 1 to {limits.MAX_DIMENSIONS}")
-    shape = tuple(reader.number("Q", f"tensor {name}: shape") for _ in range(dimensions))
+    what = f"tensor {name}: shape"
+    shape = tuple([reader.number("Q", what) for _ in range(dimensions)])
     values = _checked_product(name, shape)
     number: int = reader.number("I", f"tensor {name}: type")
     try:

@@ -28,6 +28,7 @@ _SCALARS = {
     ValueType.I64: "q",
     ValueType.F64: "d",
 }
+_LAYOUTS = {code: struct.Struct("<" + code) for code in _SCALARS.values()}
 
 
 # Given bytes and a count: how many of so many strings, each a u64 length and its UTF-8, are whole at the start of these
@@ -90,7 +91,7 @@ class Reader:
         return bytes(self.buffer[start : start + length])
 
     def number(self, code: str, what: str) -> Any:
-        layout = struct.Struct("<" + code)
+        layout = _LAYOUTS[code]
         return layout.unpack_from(self.buffer, self.skip(layout.size, what))[0]
 
     def count(self, what: str, most: int, least_bytes: int) -> int:

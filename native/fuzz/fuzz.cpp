@@ -256,23 +256,24 @@ void encode(Bytes& bytes, const sl_tokenizer* tokenizer, int n_tokens) {
 }
 
 void fuzz_tokenizer(Bytes& bytes) {
-  const int n = bytes.from(1, 40);
+  const int listed = bytes.from(1, 40);
   const auto given = [](const std::vector<uint8_t>& from) {
     auto exact = std::make_unique<Exact<uint8_t>>(from.size());
     if (!from.empty()) std::memcpy(exact->data(), from.data(), from.size());
     return exact;
   };
-  const auto texts = given(strings(bytes, n, false));
+  const auto texts = given(strings(bytes, listed, false));
   int64_t passed = -1, end = -1;
   checked(sl_strings(texts->data(), static_cast<int64_t>(texts->size()), bytes.odd(), &passed, &end));
   need(passed >= 0 && end >= 8 * passed && end <= static_cast<int64_t>(texts->size()), "strings that are not there");
   sl_tokenizer* tokenizer = nullptr;
   int32_t row = 0;
-  const int32_t claimed = bytes.one_in(20) ? bytes.odd() : n;
-  const int status = sl_tokenizer_create(texts->data(), static_cast<int64_t>(texts->size()), claimed, bytes.from(0, 30), &row,
-                                         &tokenizer);
+  const int32_t n = bytes.one_in(20) ? bytes.odd() : listed;
+  const int status =
+      sl_tokenizer_create(texts->data(), static_cast<int64_t>(texts->size()), n, bytes.from(0, 30), &row, &tokenizer);
   checked(status);
-  need((status == SL_OK) == (tokenizer != nullptr) && row < n, "a tokenizer with a refusal, or none without");
+  need((status == SL_OK) == (tokenizer != nullptr), "a tokenizer with a refusal, or none without");
+  need(row >= SL_NONE && (row < n || row == SL_NONE), "a row that is none");
   if (status != SL_OK) return;
   Exact<uint8_t> mergeable(static_cast<size_t>(n));
   Exact<float> scores(static_cast<size_t>(n));

@@ -1,7 +1,5 @@
 #include "gguf_strings.h"
 
-#include <cstring>
-
 namespace sealift {
 namespace {
 
@@ -30,12 +28,7 @@ size_t sound_bytes(std::string_view text) {
   return size;
 }
 
-bool eight_ascii(std::string_view text) {
-  uint64_t word;
-  if (text.size() < sizeof word) return false;
-  std::memcpy(&word, text.data(), sizeof word);
-  return (word & 0x8080808080808080) == 0;
-}
+bool is_ascii(std::string_view eight) { return (up_to_eight(eight) & 0x8080808080808080) == 0; }
 
 }  // namespace
 
@@ -56,7 +49,8 @@ int64_t character_bytes(std::string_view text) {
 
 bool is_utf8(std::string_view text) {
   while (!text.empty()) {
-    const size_t size = eight_ascii(text) ? 8 : sound_bytes(text);
+    const std::string_view next = text.substr(0, 8);
+    const size_t size = is_ascii(next) ? next.size() : sound_bytes(text);
     if (size == 0) return false;
     text.remove_prefix(size);
   }

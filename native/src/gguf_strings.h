@@ -1,6 +1,7 @@
 // The strings of a GGUF as they lie in the file: each a u64 length and its bytes, one behind the other.
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
 namespace sealift {
@@ -16,6 +17,22 @@ class Strings {
  private:
   const char *at_, *end_;
 };
+
+template <class Word>
+uint64_t load(const char* data) {
+  Word word;
+  std::memcpy(&word, data, sizeof word);
+  return word;
+}
+
+// Bytes, at most eight, as a number: different for different ones of the same size. Some are read twice.
+inline uint64_t up_to_eight(std::string_view text) {
+  const char* const data = text.data();
+  const size_t size = text.size();
+  if (size >= 4) return load<uint32_t>(data) << 32 | load<uint32_t>(data + size - 4);
+  if (size >= 2) return load<uint16_t>(data) << 16 | load<uint16_t>(data + size - 2);
+  return size == 1 ? load<uint8_t>(data) : 0;
+}
 
 // Bytes of the character at the front of a text that is not empty, 1 where it is none: RFC 3629, section 4.
 int64_t character_bytes(std::string_view text);

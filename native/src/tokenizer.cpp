@@ -27,29 +27,30 @@ uint64_t mixed(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-template <class Word>
-uint64_t load(const char* data) {
-  Word word;
-  std::memcpy(&word, data, sizeof word);
-  return word;
-}
-
-// At most eight bytes as a number, different for different bytes of the same size: what is read twice does no harm.
-uint64_t up_to_eight(const char* data, size_t size) {
-  if (size >= 4) return load<uint32_t>(data) << 32 | load<uint32_t>(data + size - 4);
-  if (size >= 2) return load<uint16_t>(data) << 16 | load<uint16_t>(data + size - 2);
-  return size == 1 ? load<uint8_t>(data) : 0;
-}
-
 bool same(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
   if (a.size() > 8) return std::memcmp(a.data(), b.data(), a.size()) == 0;
-  return up_to_eight(a.data(), a.size()) == up_to_eight(b.data(), b.size());
+  return up_to_eight(a) == up_to_eight(b);
 }
 
-int64_t characters(std::string_view text) {
-  return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
+// Whether a text is two others, one behind the other.
+bool same(std::string_view whole, std::string_view left, std::string_view right) {
+  return whole.size() == left.size() + right.size() && same(whole.substr(0, left.size()), left) &&
+         same(whole.substr(left.size()), right);
 }
+
+// A slot of Tokens: 0, or an id and one, below bits of the hash.
+constexpr uint32_t kIds = (1 << 22) - 1;
+static_assert(kMaxTokens < kIds);
+
+uint32_t slot_of(uint64_t hash, int32_t id) {
+  return (static_cast<uint32_t>(hash >> 32) & ~kIds) | (static_cast<uint32_t>(id) + 1);
+}
+int32_t id_of(uint32_t slot) { return static_cast<int32_t>(slot & kIds) - 1; }
+
+bool begins_character(char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }  // in UTF-8
+
+int64_t characters(std::string_view text) { return std::count_if(text.begin(), text.end(), begins_character); }
 
 void check_table(const void* texts, int64_t size, int64_t n, int64_t most) {
   if (n < 0 || n > most) refuse("tokenizer: too many strings");
@@ -82,7 +83,7 @@ Tokens::Tokens(const void* texts, int64_t size, int32_t n, int32_t most_characte
     : secret_(secret()), factor_(secret() | 1) {
   check_table(texts, size, n, kMaxTokens);
   if (n < 1) refuse("tokenizer: no tokens");
-  slots_.resize(std::bit_ceil(2 * static_cast<size_t>(n)), {0, SL_NONE});
+  slots_.resize(std::bit_ceil(2 * static_cast<size_t>(n)));
   texts_.reserve(static_cast<size_t>(size - 8 * int64_t{n}));
   ends_.reserve(static_cast<size_t>(n));
   Strings strings(texts, size);
@@ -105,7 +106,7 @@ uint64_t Tokens::hash(std::string_view text) const {
     state = mixed(state ^ load<uint64_t>(text.data()), factor_);
     text.remove_prefix(8);
   }
-  return mixed(state ^ up_to_eight(text.data(), text.size()), factor_);
+  return mixed(state ^ up_to_eight(text), factor_);
 }
 
 std::string_view Tokens::text(int32_t id) const {
@@ -114,27 +115,34 @@ std::string_view Tokens::text(int32_t id) const {
   return {texts_.data() + begin, ends_[at] - begin};
 }
 
+// Where the text is, or would be.
+size_t Tokens::slot(std::string_view text, uint64_t hash) const {
+  const size_t mask = slots_.size() - 1;
+  const uint32_t tag = slot_of(hash, -1);
+  size_t at = hash & mask;
+  while (slots_[at] != 0 && ((slots_[at] & ~kIds) != tag || !same(this->text(id_of(slots_[at])), text))) at = (at + 1) & mask;
+  return at;
+}
+
 bool Tokens::insert(std::string_view text, int32_t id) {
   const uint64_t hash = this->hash(text);
-  const auto tag = static_cast<uint32_t>(hash >> 32);
-  size_t at = hash & (slots_.size() - 1);
-  for (; slots_[at].id != SL_NONE; at = (at + 1) & (slots_.size() - 1))
-    if (slots_[at].tag == tag && same(this->text(slots_[at].id), text)) return false;
-  slots_[at] = {tag, id};
+  uint32_t& found = slots_[slot(text, hash)];
+  if (found != 0) return false;
+  found = slot_of(hash, id);
   return true;
 }
 
-int32_t Tokens::find(std::string_view text) const {
-  const uint64_t hash = this->hash(text);
-  const auto tag = static_cast<uint32_t>(hash >> 32);
-  for (size_t at = hash & (slots_.size() - 1); slots_[at].id != SL_NONE; at = (at + 1) & (slots_.size() - 1))
-    if (slots_[at].tag == tag && same(this->text(slots_[at].id), text)) return slots_[at].id;
-  return SL_NONE;
-}
+int32_t Tokens::find(std::string_view text) const { return id_of(slots_[slot(text, hash(text))]); }
 
-Merges::Merges(int64_t most)
-    : factor_(secret() | 1), slots_(std::bit_ceil(2 * static_cast<size_t>(most) + 2), {kNoPair, 0, 0}) {
+// In a loop of its own: the processor waits for many slots at a time.
+Merges::Merges(const std::vector<Join>& joins)
+    : factor_(secret() | 1), slots_(std::bit_ceil(2 * joins.size() + 2), {kNoPair, 0, 0}) {
   shift_ = 64 - std::countr_zero(slots_.size());
+  int32_t rank = 0;
+  for (const Join& join : joins) {
+    const uint64_t pair = pair_of(join.left, join.right);
+    slots_[slot(pair)] = {pair, rank++, join.whole};
+  }
 }
 
 size_t Merges::slot(uint64_t pair) const {
@@ -143,24 +151,17 @@ size_t Merges::slot(uint64_t pair) const {
   return at;
 }
 
-void Merges::put(int32_t left, int32_t right, int32_t rank, int32_t id) {
-  const uint64_t pair = pair_of(left, right);
-  slots_[slot(pair)] = {pair, rank, id};
-}
-
 const Merge* Merges::find(int32_t left, int32_t right) const {
   const Merge& found = slots_[slot(pair_of(left, right))];
   return found.pair == kNoPair ? nullptr : &found;
 }
 
-int32_t Tokenizer::find(std::string_view text) const {
-  const int32_t id = tokens_.find(text);
+int32_t Tokenizer::mergeable(int32_t id) const {
   return id == SL_NONE || !mergeable_[static_cast<size_t>(id)] ? SL_NONE : id;
 }
 
-int32_t Tokenizer::needed(std::string_view text) const {
-  const int32_t id = find(text);
-  if (id == SL_NONE) refuse("a merge takes or makes a text without a token");
+int32_t Tokenizer::needed(int32_t id) const {
+  if (mergeable(id) == SL_NONE) refuse("a merge takes or makes a text without a token");
   return id;
 }
 
@@ -177,7 +178,8 @@ void Tokenizer::words(const uint8_t* mergeable, const int32_t* bytes, int32_t fl
 void Tokenizer::merges(const void* texts, int64_t size, int32_t n, int32_t& row) {
   if (bytes_.empty()) refuse("tokenizer: how words begin was not said");
   check_table(texts, size, n, kMaxMerges);
-  Merges made(n);
+  std::vector<Join> joins;
+  joins.reserve(static_cast<size_t>(n));
   Strings strings(texts, size);
   std::string both;
   int32_t guess = 0;  // most tables list merges in the order of the tokens they make
@@ -185,15 +187,14 @@ void Tokenizer::merges(const void* texts, int64_t size, int32_t n, int32_t& row)
     const std::string_view merge = next(strings);
     const size_t cut = blank(merge);
     const std::string_view left = merge.substr(0, cut), right = merge.substr(cut + 1);
-    both.assign(left).append(right);
-    const bool guessed = guess < tokens_.size() && mergeable_[static_cast<size_t>(guess)] && same(tokens_.text(guess), both);
-    const int32_t whole = guessed ? guess : needed(both);
-    made.put(needed(left), needed(right), row, whole);
+    const bool guessed = guess < tokens_.size() && same(tokens_.text(guess), left, right);
+    const int32_t whole = needed(guessed ? guess : tokens_.find(both.assign(left).append(right)));
+    joins.push_back({needed(tokens_.find(left)), needed(tokens_.find(right)), whole});
     guess = whole + 1;
   }
   row = SL_NONE;
   if (strings.left() != 0) refuse("tokenizer: there are bytes behind the last merge");
-  merges_ = std::move(made);
+  merges_ = Merges(joins);
 }
 
 void Tokenizer::scores(const float* scores, const uint8_t* parts) {
@@ -213,23 +214,17 @@ void Tokenizer::scores(const float* scores, const uint8_t* parts) {
     const int32_t id = tokens_.find(text);
     return id == SL_NONE || !parts[id] ? SL_NONE : id;
   };
-  struct Split {
-    int32_t left, right, whole;
-  };
-  std::vector<Split> splits;
+  std::vector<Join> joins;
   for (const int32_t whole : order) {
     const std::string_view text = tokens_.text(whole);
-    for (auto cut = static_cast<size_t>(character_bytes(text)); cut < text.size();
-         cut += static_cast<size_t>(character_bytes(text.substr(cut)))) {
+    for (size_t cut = 1; cut < text.size(); cut++) {
+      if (!begins_character(text[cut])) continue;
       const int32_t left = part(text.substr(0, cut)), right = left == SL_NONE ? SL_NONE : part(text.substr(cut));
-      if (right != SL_NONE) splits.push_back({left, right, whole});
+      if (right != SL_NONE) joins.push_back({left, right, whole});
     }
   }
-  if (static_cast<int64_t>(splits.size()) > kMaxMerges) refuse("the tokens are made of one another in too many ways");
-  Merges made(static_cast<int64_t>(splits.size()));
-  for (size_t rank = 0; rank < splits.size(); rank++)
-    made.put(splits[rank].left, splits[rank].right, static_cast<int32_t>(rank), splits[rank].whole);
-  merges_ = std::move(made);
+  if (static_cast<int64_t>(joins.size()) > kMaxMerges) refuse("the tokens are made of one another in too many ways");
+  merges_ = Merges(joins);
 }
 
 int64_t Tokenizer::begin_word(std::string_view word, int32_t* ids) const {
@@ -238,7 +233,7 @@ int64_t Tokenizer::begin_word(std::string_view word, int32_t* ids) const {
     const std::string_view first = word.substr(0, flags_ & SL_CHARACTERS ? static_cast<size_t>(character_bytes(word)) : 1);
     word.remove_prefix(first.size());
     if (flags_ & SL_CHARACTERS) {
-      const int32_t id = find(first);
+      const int32_t id = mergeable(tokens_.find(first));
       if (id != SL_NONE) {
         ids[n++] = id;
         continue;
@@ -258,7 +253,7 @@ int64_t Tokenizer::encode_word(std::string_view word, int32_t* ids, std::string&
   if (flags_ & SL_WHOLE_WORDS) {
     spelled.clear();
     for (int64_t i = 0; i < n; i++) spelled += tokens_.text(ids[i]);
-    const int32_t id = find(spelled);
+    const int32_t id = mergeable(tokens_.find(spelled));
     if (id != SL_NONE) {
       ids[0] = id;
       return 1;

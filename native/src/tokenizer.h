@@ -14,7 +14,7 @@
 
 namespace sealift {
 
-constexpr int64_t kMaxTokens = int64_t{1} << 22, kMaxMerges = int64_t{1} << 23;
+constexpr int64_t kMaxTokens = int64_t{1} << 21, kMaxMerges = int64_t{1} << 23;
 constexpr int64_t kMaxTexts = int64_t{1} << 30;  // bytes of all strings of a table, and of a text to encode
 constexpr int64_t kMaxSplits = int64_t{1} << 27;  // squares of the tokens' bytes; a vocabulary of 262k needs 2^24
 
@@ -29,17 +29,19 @@ class Tokens {
   const uint32_t* ends() const { return ends_.data(); }      // [size()] where each ends
 
  private:
-  struct Slot {
-    uint32_t tag;
-    int32_t id;  // SL_NONE: empty
-  };
   uint64_t hash(std::string_view text) const;
+  size_t slot(std::string_view text, uint64_t hash) const;
   bool insert(std::string_view text, int32_t id);
 
   const uint64_t secret_, factor_;
   std::vector<char> texts_;
   std::vector<uint32_t> ends_;
-  std::vector<Slot> slots_;  // [a power of two, at least twice size()]
+  std::vector<uint32_t> slots_;  // [a power of two, at least twice size()]
+};
+
+// The ids of two neighbours, and of what they become.
+struct Join {
+  int32_t left, right, whole;
 };
 
 struct Merge {
@@ -50,9 +52,8 @@ struct Merge {
 // What pairs of ids become.
 class Merges {
  public:
-  Merges() : Merges(0) {}
-  explicit Merges(int64_t most);
-  void put(int32_t left, int32_t right, int32_t rank, int32_t id);
+  Merges() : Merges(std::vector<Join>()) {}
+  explicit Merges(const std::vector<Join>& joins);       // best first; of twins the last counts
   const Merge* find(int32_t left, int32_t right) const;  // nullptr: they do not merge
 
  private:
@@ -82,8 +83,8 @@ class Tokenizer {
   int64_t encode(std::string_view text, const int32_t* words, int64_t n, int32_t* ids) const;
 
  private:
-  int32_t find(std::string_view text) const;  // SL_NONE: no mergeable token has it
-  int32_t needed(std::string_view text) const;
+  int32_t mergeable(int32_t id) const;  // SL_NONE: text may not become it, or it is none
+  int32_t needed(int32_t id) const;     // refuses those
   int64_t begin_word(std::string_view word, int32_t* ids) const;
   int64_t encode_word(std::string_view word, int32_t* ids, std::string& spelled) const;
 

@@ -117,7 +117,7 @@ def test_threads_share_a_tokenizer() -> None:
 
 REFUSED: dict[str, tuple[Callable[[], object], str, int | None]] = {
     "none": (lambda: Tokens(b"", 0, most=9), "no tokens", None),
-    "too many": (lambda: Tokens(b"", (1 << 22) + 1, most=9), "too many strings", None),
+    "too many": (lambda: Tokens(b"", (1 << 21) + 1, most=9), "too many strings", None),
     "negative": (lambda: Tokens(b"", -1, most=9), "too many strings", None),
     "short": (lambda: Tokens(packed([b"a"]), 2, most=9), "do not fit", None),
     "twins": (lambda: Tokens(packed([b"a", b"b", b"a"]), 3, most=9), "the same text", 2),
@@ -175,6 +175,14 @@ def test_scores_that_are_no_numbers_or_too_much_work_are_refused() -> None:
         tokens.scores(array("f", [float("nan")] * 9), b"\1" * 9)
     with pytest.raises(InputError, match="too long to derive"):
         tokens.scores(array("f", [0.0] * 9), b"\1" * 9)
+
+
+def test_an_empty_token_is_part_of_nothing() -> None:
+    texts = [*BYTES, b"", b"ab"]
+    tokens = Tokens(packed(texts), len(texts), most=9)
+    tokens.words(b"\1" * 258, STARTS)
+    tokens.scores(array("f", [0.0] * 258), b"\1" * 258)
+    assert tokens.find(b"") == 256 and tokens.encode(b"abab", array("i", [3, 1])) == [257, 97, 98]
 
 
 def test_null_is_refused_everywhere() -> None:
