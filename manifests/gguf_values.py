@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from manifests import gguf_limits as limits
@@ -29,14 +30,45 @@ _SCALARS = {
 }
 
 
+# Given bytes and a count: how many of so many strings, each a u64 length and its UTF-8, are whole at the start of these
+# bytes, and where the last one ends.
+PassStrings = Callable[[bytes, int], tuple[int, int]]
+WINDOW = 1 << 18  # bytes given at a time
+
+
+class RawArray:
+    """An array that passed every check and was not decoded: `count` elements, as `data` has them in the file."""
+
+    __slots__ = ("count", "data", "kind")
+
+    def __init__(self, kind: ValueType, count: int, data: memoryview) -> None:
+        self.kind = kind
+        self.count = count
+        self.data = data
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.tolist())
+
+    def tolist(self) -> list[Any]:
+        if self.kind is ValueType.STRING:
+            return _read_strings(Reader(bytes(self.data)), "", self.count)
+        if self.kind is ValueType.BOOL:
+            return [byte == 1 for byte in self.data]
+        return list(struct.unpack(f"<{self.count}{_SCALARS[self.kind]}", self.data))
+
+
 class Reader:
     """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first."""
 
-    __slots__ = ("array_values", "arrays", "buffer", "end", "kinds", "position", "size")
+    __slots__ = ("array_values", "arrays", "buffer", "end", "kinds", "pass_strings", "position", "size")
 
-    def __init__(self, buffer: Buffer, *, arrays: bool = True) -> None:
+    def __init__(self, buffer: Buffer, *, arrays: bool = True, pass_strings: PassStrings | None = None) -> None:
         self.buffer = buffer
         self.arrays = arrays  # whether their elements are wanted
+        self.pass_strings = pass_strings  # how to go past those that are not
         self.size = len(buffer)
         self.end = min(self.size, limits.MAX_METADATA_BYTES)
         self.position = 0
@@ -103,7 +135,7 @@ def read_value(reader: Reader, key: str) -> Any:
     return reader.number(_SCALARS[kind], key)
 
 
-def _read_array(reader: Reader, key: str) -> list[Any] | None:
+def _read_array(reader: Reader, key: str) -> list[Any] | RawArray:
     kind = reader.kinds[key] = _value_type(reader, f"{key}[]")
     if kind is ValueType.ARRAY:
         raise GgufError(f"{key}: an array of arrays is not allowed")
@@ -112,23 +144,43 @@ def _read_array(reader: Reader, key: str) -> list[Any] | None:
     reader.array_values += count
     if reader.array_values > limits.MAX_ARRAY_VALUES:
         raise GgufError(f"{key}: all arrays together hold more than {limits.MAX_ARRAY_VALUES} values")
+    start = reader.position
     if kind is ValueType.STRING:
-        passed = not reader.arrays and count and _pass_strings(reader, count)
-        strings = None if passed else _read_strings(reader, key, count)
-        return strings if reader.arrays or not count else None
-    if kind is ValueType.BOOL:
-        raw = reader.take(count, key)
-        if raw.strip(b"\0\1"):
-            raise GgufError(f"{key}: found a boolean other than 0 and 1")
-        return [byte == 1 for byte in raw] if reader.arrays or not count else None
-    layout = struct.Struct(f"<{count}{_SCALARS[kind]}")
-    start = reader.skip(layout.size, key)
-    return list(layout.unpack_from(reader.buffer, start)) if reader.arrays or not count else None
+        strings = _read_strings(reader, key, count) if reader.arrays or not _passed(reader, count) else []
+        if reader.arrays:
+            return strings
+    else:
+        reader.skip(count * width, key)
+    raw = RawArray(kind, count, memoryview(reader.buffer)[start : reader.position])
+    if kind is ValueType.BOOL and bytes(raw.data).strip(b"\0\1"):
+        raise GgufError(f"{key}: found a boolean other than 0 and 1")
+    return raw.tolist() if reader.arrays or not count else raw
+
+
+def _passed(reader: Reader, count: int) -> bool:
+    """Goes past strings that nobody wants, if they are sound."""
+    if reader.pass_strings is None:
+        return _pass_strings(reader, count)
+    buffer, end, position = reader.buffer, reader.end, reader.position
+    window = WINDOW
+    while count:
+        passed, size = reader.pass_strings(bytes(buffer[position : min(position + window, end)]), count)
+        position += size
+        count -= passed
+        if passed or not count:
+            window = WINDOW
+            continue
+        needed = 8 + int.from_bytes(buffer[position : position + 8], "little")
+        if needed > end - position or needed <= window:  # the next one is not whole, or not UTF-8
+            return False
+        window = needed
+    reader.position = position
+    return True
 
 
 def _pass_strings(reader: Reader, count: int) -> bool:
-    """Goes past strings that nobody wants, if they are sound. A length below 128 is ASCII, so that no character of the
-    string before it can go on in it: what lies between two longer strings is decoded at once."""
+    """As `_passed`, in Python. A length below 128 is ASCII, so that no character of the string before it can go on in
+    it: what lies between two longer strings is decoded at once."""
     buffer, end, position = reader.buffer, reader.end, reader.position
     length_at = struct.Struct("<Q").unpack_from
     undecoded = position

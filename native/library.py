@@ -14,7 +14,7 @@ import os
 import native
 from native import errors
 
-ABI = 3  # SL_ABI
+ABI = 4  # SL_ABI
 BLOCK = 32  # SL_BLOCK: tokens in one key/value block
 MAX_TOP = 20  # SL_MAX_TOP
 NONE = -1  # SL_NONE
@@ -114,6 +114,15 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sl_sha256_update": (ctypes.c_int, (_p, _i32, _p, _i64)),
     "sl_sha256_digest": (ctypes.c_int, (_p, _p)),
     "sl_sha256_pieces": (ctypes.c_int, (_p, _i64, _i64, _p)),
+    "sl_strings": (ctypes.c_int, (_p, _i64, _i64, _p, _p)),
+    "sl_tokenizer_create": (ctypes.c_int, (_p, _i64, _i32, _i32, _p, _p)),
+    "sl_tokenizer_free": (None, (_p,)),
+    "sl_tokenizer_texts": (ctypes.c_int, (_p, _p, _p)),
+    "sl_tokenizer_find": (ctypes.c_int, (_p, _p, _i64, _p)),
+    "sl_tokenizer_words": (ctypes.c_int, (_p, _p, _p, _i32)),
+    "sl_tokenizer_merges": (ctypes.c_int, (_p, _p, _i64, _i32, _p)),
+    "sl_tokenizer_scores": (ctypes.c_int, (_p, _p, _p)),
+    "sl_tokenizer_encode": (ctypes.c_int, (_p, _p, _i64, _p, _i64, _p, _p)),
     "sl_linear": (ctypes.c_int, (_p, _i32, _i32, _p, _i32, _p)),
     "sl_dequantize": (ctypes.c_int, (_p, _p)),
     "sl_sample": (ctypes.c_int, (_p, _i32, _p, _i32, _p, _p, _p, _p)),

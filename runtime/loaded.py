@@ -25,6 +25,7 @@ from typing import Any
 
 from manifests.gguf import Gguf
 from native.record import record
+from native.tokenizer import pass_strings
 from runtime.answer import Answer, Events, GenerateRequest, Opening, definite
 from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.link import Link
@@ -244,6 +245,6 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Sp
 
 def read_text_side(path: Path) -> tuple[Tokenizer, int]:
     """The tokenizer, and the context the model was trained for (0: not said). Reads the file's head only."""
-    gguf = Gguf.open(path)
+    gguf = Gguf.open(path, arrays=False, pass_strings=pass_strings)
     trained: Any = gguf.metadata.get(f"{gguf.architecture}.context_length", 0)
     return Tokenizer.from_gguf(gguf.metadata), int(trained)

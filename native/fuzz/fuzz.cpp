@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "input.h"
@@ -214,6 +215,85 @@ void fuzz_linear(Bytes& bytes) {
   checked(sl_dequantize(t, values.data()));
 }
 
+// Strings over few characters, so that texts meet; some of the bytes are spoiled.
+std::vector<uint8_t> strings(Bytes& bytes, int n, bool merges) {
+  constexpr const char* kParts[] = {"a", "b", "c", "ab", "\xc3\xa9", "\xf0\x9f\xa6\x99", "<0x61>", ""};
+  std::vector<uint8_t> packed;
+  for (int i = 0; i < n; i++) {
+    std::string text;
+    for (int parts = bytes.below(4); parts >= 0; parts--) text += bytes.of(kParts);
+    if (merges && !bytes.one_in(20)) text = text + " " + bytes.of(kParts);
+    const uint64_t length = bytes.one_in(300) ? bytes.bits() : text.size();
+    for (int shift = 0; shift < 64; shift += 8) packed.push_back(static_cast<uint8_t>(length >> shift));
+    packed.insert(packed.end(), text.begin(), text.end());
+  }
+  if (!packed.empty() && bytes.one_in(9)) packed[static_cast<size_t>(bytes.below(static_cast<int>(packed.size())))] = bytes.byte();
+  return packed;
+}
+
+void encode(Bytes& bytes, const sl_tokenizer* tokenizer, int n_tokens) {
+  Exact<char> text(static_cast<size_t>(bytes.below(bytes.one_in(9) ? 2000 : 80)));
+  constexpr char kBytes[] = {'a', 'b', 'c', '\xc3', '\xa9', '\xf0', '\x9f', '\xa6', '\x99'};
+  for (size_t i = 0; i < text.size(); i++) text[i] = bytes.of(kBytes);
+  const bool one = bytes.one_in(2);  // a word of all
+  Exact<int32_t> words(one ? 1 : static_cast<size_t>(bytes.below(20)));
+  for (size_t i = 0; i < words.size(); i++) words[i] = bytes.one_in(20) ? bytes.odd() : bytes.below(9);
+  if (one && bytes.one_in(2)) {
+    int64_t characters = 0;
+    for (size_t i = 0; i < text.size(); i++) characters += (static_cast<uint8_t>(text[i]) & 0xC0) != 0x80;
+    words[0] = static_cast<int32_t>(characters);
+  }
+  Exact<int32_t> ids(text.size());
+  int64_t count = -1;
+  const auto size = static_cast<int64_t>(text.size());
+  const int status = sl_tokenizer_encode(tokenizer, text.data(), size, words.data(), static_cast<int64_t>(words.size()),
+                                         ids.data(), &count);
+  checked(status);
+  if (status != SL_OK) return;
+  need(count >= 0 && count <= size && (count > 0) == (size > 0), "more ids than bytes, or none");
+  for (int64_t i = 0; i < count; i++)
+    need(ids[static_cast<size_t>(i)] >= 0 && ids[static_cast<size_t>(i)] < n_tokens, "an id that is no token");
+}
+
+void fuzz_tokenizer(Bytes& bytes) {
+  const int n = bytes.from(1, 40);
+  const auto given = [](const std::vector<uint8_t>& from) {
+    auto exact = std::make_unique<Exact<uint8_t>>(from.size());
+    if (!from.empty()) std::memcpy(exact->data(), from.data(), from.size());
+    return exact;
+  };
+  const auto texts = given(strings(bytes, n, false));
+  int64_t passed = -1, end = -1;
+  checked(sl_strings(texts->data(), static_cast<int64_t>(texts->size()), bytes.odd(), &passed, &end));
+  need(passed >= 0 && end >= 8 * passed && end <= static_cast<int64_t>(texts->size()), "strings that are not there");
+  sl_tokenizer* tokenizer = nullptr;
+  int32_t row = 0;
+  const int32_t claimed = bytes.one_in(20) ? bytes.odd() : n;
+  const int status = sl_tokenizer_create(texts->data(), static_cast<int64_t>(texts->size()), claimed, bytes.from(0, 30), &row,
+                                         &tokenizer);
+  checked(status);
+  need((status == SL_OK) == (tokenizer != nullptr) && row < n, "a tokenizer with a refusal, or none without");
+  if (status != SL_OK) return;
+  Exact<uint8_t> mergeable(static_cast<size_t>(n));
+  Exact<float> scores(static_cast<size_t>(n));
+  for (size_t i = 0; i < scores.size(); i++) {
+    mergeable[i] = !bytes.one_in(9);
+    scores[i] = bytes.one_in(3) ? bytes.number() : static_cast<float>(bytes.below(5));
+  }
+  Exact<int32_t> starts(256);
+  for (size_t i = 0; i < starts.size(); i++) starts[i] = static_cast<int32_t>(i) % n;
+  if (bytes.one_in(5)) starts[static_cast<size_t>(bytes.byte())] = bytes.odd();
+  for (int rounds = bytes.from(1, 4); rounds > 0; rounds--) {
+    if (!bytes.one_in(9)) checked(sl_tokenizer_words(tokenizer, mergeable.data(), starts.data(), bytes.from(-1, 5)));
+    const int n_merges = bytes.below(30);
+    const auto merges = given(strings(bytes, n_merges, true));
+    if (bytes.one_in(2)) checked(sl_tokenizer_scores(tokenizer, scores.data(), mergeable.data()));
+    else checked(sl_tokenizer_merges(tokenizer, merges->data(), static_cast<int64_t>(merges->size()), n_merges, &row));
+    encode(bytes, tokenizer, n);
+  }
+  sl_tokenizer_free(tokenizer);
+}
+
 }  // namespace
 }  // namespace fuzz
 
@@ -224,6 +304,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   switch (bytes.byte() % 8) {
     case 0: fuzz_sample(bytes); break;
     case 1: fuzz_linear(bytes); break;
+    case 2: fuzz_tokenizer(bytes); break;
     default: fuzz_engine(bytes); break;
   }
   alarm(0);

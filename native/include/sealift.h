@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define SL_ABI 3
+#define SL_ABI 4
 #define SL_BLOCK 32      /* tokens in one key/value block */
 #define SL_MAX_TOP 20    /* most alternatives reported for one sampled token */
 #define SL_MAX_STREAMS 16 /* most hashes that get bytes in one call */
@@ -40,6 +40,10 @@ typedef enum sl_isa {
   SL_ISA_BEST = 0, SL_ISA_PORTABLE = 1, SL_ISA_AVX2 = 2, SL_ISA_AVX512_VNNI = 3,
   SL_ISA_AVX512_AMX = 4 /* also asks the system for this process's leave to use AMX */
 } sl_isa;
+
+/* How words begin: SL_WHOLE_WORDS: one whose first tokens together spell a token is taken as that. SL_CHARACTERS: each
+ * character is its token, or where it has none its bytes are; else each byte is its token. */
+typedef enum sl_words { SL_WHOLE_WORDS = 1, SL_CHARACTERS = 2 } sl_words;
 
 /* A weight: `rows` rows of `cols` values. A vector has rows == 1. In GGUF's own bytes each row is contiguous. */
 typedef struct sl_tensor {
@@ -154,6 +158,7 @@ typedef struct sl_sha256 {
 } sl_sha256;
 
 typedef struct sl_engine sl_engine;
+typedef struct sl_tokenizer sl_tokenizer;
 
 int32_t sl_abi(void);
 const char *sl_last_error(void);
@@ -193,6 +198,27 @@ int sl_sha256_update(sl_sha256 *const *streams, int32_t n, const void *data, int
 int sl_sha256_digest(const sl_sha256 *stream, uint8_t *digest); /* [32], of the bytes so far; the stream may go on */
 /* Of every `piece` bytes of data, the last piece as short as it is: digests [pieces, 32]. Several pieces side by side. */
 int sl_sha256_pieces(const void *data, int64_t size, int64_t piece, uint8_t *digests);
+
+/* Strings as a GGUF has them, each a u64 length and its bytes: goes past as many of `count` as are whole and UTF-8. passed: how
+ * many; end: where the last one ends, in bytes. */
+int sl_strings(const void *data, int64_t size, int64_t count, int64_t *passed, int64_t *end);
+
+/* A vocabulary and byte pair encoding by its merges. No engine is needed. Threads may share one once it has its merges. texts [size]: n strings as sl_strings passes them. row: which of them was refused, SL_NONE if none was. */
+int sl_tokenizer_create(const void *texts, int64_t size, int32_t n, int32_t most_characters, int32_t *row, sl_tokenizer **out);
+void sl_tokenizer_free(sl_tokenizer *tokenizer);
+/* The tokens' texts, one behind the other, and where each ends, [n]. They stay until sl_tokenizer_free. */
+int sl_tokenizer_texts(const sl_tokenizer *tokenizer, const void **texts, const uint32_t **ends);
+int sl_tokenizer_find(const sl_tokenizer *tokenizer, const void *text, int64_t size, int32_t *id); /* SL_NONE: no token */
+/* How words begin, which comes first. mergeable [tokens]: 1 where a token may be made of text, else 0. bytes [256]: the
+ * tokens of bytes, or SL_NONE: text with such a byte is refused. flags: of sl_words. */
+int sl_tokenizer_words(sl_tokenizer *tokenizer, const uint8_t *mergeable, const int32_t *bytes, int32_t flags);
+/* Either merges [size], as listed: n strings, best first, each two parts with a blank between them; or every way to split a
+ * token in two, by the scores [tokens] of the wholes, highest first. parts [tokens]: 1 where a token may be split, or be a part. */
+int sl_tokenizer_merges(sl_tokenizer *tokenizer, const void *merges, int64_t size, int32_t n, int32_t *row);
+int sl_tokenizer_scores(sl_tokenizer *tokenizer, const float *scores, const uint8_t *parts);
+/* text [size], UTF-8; words [n]: characters of each word, which make up the text; ids [size], of which n_ids are written. */
+int sl_tokenizer_encode(const sl_tokenizer *tokenizer, const void *text, int64_t size, const int32_t *words, int64_t n,
+                        int32_t *ids, int64_t *n_ids);
 
 /* For tests and the bench: y[n, rows] = x[n, cols] . weight^T through the packed kernel of one instruction set. */
 int sl_linear(const sl_tensor *weight, int32_t isa, int32_t threads, const float *x, int32_t n, float *y);

@@ -15,10 +15,16 @@
 #include "formats.h"
 #include "rates.h"
 #include "sha256.h"
+#include "gguf_strings.h"
+#include "tokenizer.h"
 
 struct sl_engine {
   sealift::Engine engine;
   std::atomic<bool> busy{false};
+};
+
+struct sl_tokenizer {
+  sealift::Tokenizer tokenizer;
 };
 
 namespace {
@@ -89,6 +95,11 @@ std::vector<sl_tensor> without_panels(const sl_op* ops, int32_t n_ops, const sl_
 
 void need_sha256() {
   if (!sealift::sha256_supported()) throw sealift::Error(SL_UNSUPPORTED, "this CPU or build lacks instructions for SHA-256");
+}
+
+std::string_view text_of(const void* text, int64_t size) {
+  need(size >= 0 && size <= sealift::kMaxTexts && (text || size == 0), "a text is null, or its size out of range");
+  return {static_cast<const char*>(text), static_cast<size_t>(size)};
 }
 
 #define SIZE(type) text += #type " 0 " + std::to_string(sizeof(type)) + "\n"
@@ -265,6 +276,77 @@ int sl_sha256_pieces(const void* data, int64_t size, int64_t piece, uint8_t* dig
     need((data && digests) || size == 0, "sl_sha256_pieces: data and digests must not be null");
     need_sha256();
     sealift::sha256_pieces(static_cast<const uint8_t*>(data), size, piece, digests);
+  });
+}
+
+int sl_strings(const void* data, int64_t size, int64_t count, int64_t* passed, int64_t* end) {
+  return guarded([&] {
+    need(passed && end, "sl_strings: passed and end must not be null");
+    need(size >= 0 && (data || size == 0), "sl_strings: size must not be negative, data must not be null");
+    sealift::Strings strings(data, size);
+    const char* at = strings.at();
+    std::string_view text;
+    for (*passed = 0; *passed < count && strings.next(text) && sealift::is_utf8(text); ++*passed) at = strings.at();
+    *end = at - static_cast<const char*>(data);
+  });
+}
+
+int sl_tokenizer_create(const void* texts, int64_t size, int32_t n, int32_t most_characters, int32_t* row,
+                        sl_tokenizer** out) {
+  return guarded([&] {
+    need(row && out, "sl_tokenizer_create: row and out must not be null");
+    *row = SL_NONE;
+    *out = nullptr;
+    *out = new sl_tokenizer{{texts, size, n, most_characters, *row}};
+  });
+}
+
+void sl_tokenizer_free(sl_tokenizer* tokenizer) { delete tokenizer; }
+
+int sl_tokenizer_texts(const sl_tokenizer* tokenizer, const void** texts, const uint32_t** ends) {
+  return guarded([&] {
+    need(tokenizer && texts && ends, "sl_tokenizer_texts: tokenizer, texts and ends must not be null");
+    *texts = tokenizer->tokenizer.tokens().texts();
+    *ends = tokenizer->tokenizer.tokens().ends();
+  });
+}
+
+int sl_tokenizer_find(const sl_tokenizer* tokenizer, const void* text, int64_t size, int32_t* id) {
+  return guarded([&] {
+    need(tokenizer && id, "sl_tokenizer_find: tokenizer and id must not be null");
+    *id = tokenizer->tokenizer.tokens().find(text_of(text, size));
+  });
+}
+
+int sl_tokenizer_words(sl_tokenizer* tokenizer, const uint8_t* mergeable, const int32_t* bytes, int32_t flags) {
+  return guarded([&] {
+    need(tokenizer && mergeable && bytes, "sl_tokenizer_words: tokenizer, mergeable and bytes must not be null");
+    tokenizer->tokenizer.words(mergeable, bytes, flags);
+  });
+}
+
+int sl_tokenizer_merges(sl_tokenizer* tokenizer, const void* merges, int64_t size, int32_t n, int32_t* row) {
+  return guarded([&] {
+    need(tokenizer && row, "sl_tokenizer_merges: tokenizer and row must not be null");
+    *row = SL_NONE;
+    tokenizer->tokenizer.merges(merges, size, n, *row);
+  });
+}
+
+int sl_tokenizer_scores(sl_tokenizer* tokenizer, const float* scores, const uint8_t* parts) {
+  return guarded([&] {
+    need(tokenizer && scores && parts, "sl_tokenizer_scores: tokenizer, scores and parts must not be null");
+    tokenizer->tokenizer.scores(scores, parts);
+  });
+}
+
+int sl_tokenizer_encode(const sl_tokenizer* tokenizer, const void* text, int64_t size, const int32_t* words, int64_t n,
+                        int32_t* ids, int64_t* n_ids) {
+  return guarded([&] {
+    need(tokenizer && n_ids, "sl_tokenizer_encode: tokenizer and n_ids must not be null");
+    need(n >= 0 && ((words && ids) || n == 0), "sl_tokenizer_encode: n must not be negative, words and ids must not be null");
+    *n_ids = 0;
+    *n_ids = tokenizer->tokenizer.encode(text_of(text, size), words, n, ids);
   });
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from manifests.gguf_values import RawArray
 from native.ops import Activation, Pairing
 from native.record import record
 from runtime.models.source import MAX_CONTEXT, MAX_LAYERS, Source
@@ -102,7 +103,7 @@ def _vocab(source: Source) -> int:
     """Rows of the embedding, which must be as many as the tokenizer has tokens (where the file has one)."""
     rows = source.tensor_rows("token_embd.weight")
     tokens = source.gguf.metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list) and len(tokens) != rows:
+    if isinstance(tokens, (list, RawArray)) and len(tokens) != rows:
         raise source.refuse("vocab", f"token_embd.weight has {rows} rows, the tokenizer {len(tokens)} tokens")
     return rows
 

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from manifests.gguf import Gguf
+from manifests.gguf_values import RawArray
 from runtime.errors import ArchitectureRefused
 
 MAX_LAYERS = 1024
@@ -42,7 +43,8 @@ class Source:
     def value(self, key: str) -> Any:
         """The raw value, None where the file has none. Counts as read."""
         self._read.add(key)
-        return self.gguf.metadata.get(f"{self.architecture}.{key}")
+        value = self.gguf.metadata.get(f"{self.architecture}.{key}")
+        return value.tolist() if isinstance(value, RawArray) else value
 
     def integer(self, key: str, default: int | None = None, *, low: int = 1, high: int = MAX_WIDTH) -> int:
         value = self.value(key)

@@ -88,7 +88,7 @@ _FAMILIES: tuple[tuple[tuple[str, ...], PreRule], ...] = (
                 r"[\r\n]",
                 r"\s?" + _DEEPSEEK_LETTERS + "+",
                 "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
-                r"\s+$",
+                r"(?<!\s)\s+$",  # published without the look back, which finds the same and is not quadratic
                 _DEEPSEEK_CJK,
                 r"\p{N}+",
             )

@@ -11,15 +11,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 
-from runtime.text import models
+from runtime.text import words
 from runtime.text.errors import TokenizerError
 from runtime.text.pretokenize import pre_rule
 from runtime.text.specials import SpecialTexts
 from runtime.text.vocab import (
     BYTE,
     CONTROL,
+    SPACE,
     UNKNOWN,
     USER_DEFINED,
     Vocab,
@@ -28,13 +28,13 @@ from runtime.text.vocab import (
     text_field,
     vocab_from_gguf,
 )
-from runtime.text.words import Words, whole
 
 Merge = Callable[[str], Iterable[int]]  # a text without control texts to its ids
 
 _MODELS = ("gpt2", "gemma4", "llama", "bert")
 SEAM = "\ufdd0"  # a noncharacter: Unicode keeps it for a program's own use
-_BYTE_TEXT = re.compile(r"<0x([0-9A-F]{2})>")
+_BYTE_TEXT = re.compile(rb"<0x([0-9A-F]{2})>")
+_SPACE_BYTES = SPACE.encode()
 
 
 class Tokenizer:
@@ -46,11 +46,11 @@ class Tokenizer:
         self._style = style
         self._bytes: dict[int, bytes] = {}  # of tokens that were asked for: every answer asks for each of its own
         self._whole: dict[int, str | None] = {}
-        framing = [index for index, kind in enumerate(vocab.types) if kind in (CONTROL, UNKNOWN)]
-        always = [index for index, kind in enumerate(vocab.types) if kind == USER_DEFINED]
-        self._always = SpecialTexts({vocab.tokens[index]: index for index in always})
-        self._all = SpecialTexts({vocab.tokens[index]: index for index in (*always, *framing)})
-        self._framing = SpecialTexts({vocab.tokens[index]: index for index in framing})
+        framing = {vocab.text(index): index for index in vocab.of_type(CONTROL, UNKNOWN)}
+        always = {vocab.text(index): index for index in vocab.of_type(USER_DEFINED)}
+        self._always = SpecialTexts(always)
+        self._all = SpecialTexts(always | framing)
+        self._framing = SpecialTexts(framing)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, object]) -> Tokenizer:
@@ -66,7 +66,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        return len(self._vocab.tokens)
+        return len(self._vocab)
 
     @property
     def bos(self) -> int | None:
@@ -95,14 +95,14 @@ class Tokenizer:
 
     def token_text(self, index: int) -> str:
         """The token as the vocabulary spells it."""
-        return self._vocab.tokens[index]
+        return self._vocab.text(index)
 
     def is_control(self, index: int) -> bool:
         return self._vocab.types[index] in (CONTROL, UNKNOWN)
 
     def control(self, text: str) -> int | None:
         """The control token of that text."""
-        index = self._vocab.ids.get(text)
+        index = self._vocab.find(text)
         return index if index is not None and self.is_control(index) else None
 
     def pieces(self, text: str) -> Iterator[str | int]:
@@ -123,7 +123,7 @@ class Tokenizer:
         """`text` for use inside a template: its control texts are broken by SEAM, so that `encode` reads them as plain
         text. A SEAM is in no id, so one in the text itself becomes U+FFFD."""
         parts = self._framing.split(text.replace(SEAM, "\ufffd"))
-        return "".join(part if isinstance(part, str) else _seamed(self._vocab.tokens[part]) for part in parts)
+        return "".join(part if isinstance(part, str) else _seamed(self._vocab.text(part)) for part in parts)
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = []
@@ -144,7 +144,7 @@ class Tokenizer:
             if style.space_prefix and after_special:
                 plain = " " + plain
             if style.spaced:
-                plain = plain.replace(" ", models.SPACE)
+                plain = plain.replace(" ", SPACE)
             style.refuse_missing(plain)
             ids += self._merge(plain)
             after_special = False
@@ -154,24 +154,24 @@ class Tokenizer:
         """What the token adds to the text; one token may hold part of a character. Control tokens give their name."""
         known = self._bytes.get(index)
         if known is None:
-            known = self._bytes[index] = self._token_bytes(index)
+            raw, kind = self._vocab.tokens.text(index), self._vocab.types[index]
+            known = self._bytes[index] = self._token_bytes(raw, kind)
         return known
 
-    def _token_bytes(self, index: int) -> bytes:
-        text, kind = self._vocab.tokens[index], self._vocab.types[index]
+    def _token_bytes(self, raw: bytes, kind: int) -> bytes:
         if kind in (CONTROL, UNKNOWN, USER_DEFINED):
-            return text.encode()
+            return raw
         if kind == BYTE:
-            match = _BYTE_TEXT.fullmatch(text)
-            return bytes([int(match[1], 16)]) if match else text.encode()
+            match = _BYTE_TEXT.fullmatch(raw)
+            return bytes([int(match[1], 16)]) if match else raw
         if self._style.byte_level:
-            table = models.CHAR_TO_BYTE
-            return b"".join(bytes([table[char]]) if char in table else char.encode() for char in text)
-        return text.replace(models.SPACE, " ").encode()
+            table = words.CHAR_TO_BYTE
+            return b"".join(bytes([table[char]]) if char in table else char.encode() for char in raw.decode())
+        return raw.replace(_SPACE_BYTES, b" ")
 
     def table(self) -> list[bytes]:
         """`token_bytes` of every id."""
-        return [self._token_bytes(index) for index in range(self.vocab_size)]
+        return list(map(self._token_bytes, self._vocab.tokens.texts(), self._vocab.types))
 
     def piece(self, index: int, *, special: bool = False) -> bytes:
         """`token_bytes`, but nothing for a control token unless `special`."""
@@ -210,6 +210,7 @@ class _Style:
         add_eos: bool = False,
         bos: int | None = None,
         eos: int | None = None,
+        missing: frozenset[int] = frozenset(),
     ) -> None:
         self.byte_level = byte_level
         self.spaced = spaced
@@ -219,7 +220,7 @@ class _Style:
         self.add_bos = flag(metadata, "tokenizer.ggml.add_bos_token", add_bos) and self.bos is not None
         self.add_eos = flag(metadata, "tokenizer.ggml.add_eos_token", add_eos) and self.eos is not None
         self.strip_after = _strip_after(metadata, vocab)
-        self.missing = frozenset(models.missing_bytes(vocab)) if byte_level else frozenset()
+        self.missing = missing
 
     def refuse_missing(self, text: str) -> None:
         """The merging machine would drop a byte without a token in silence."""
@@ -236,28 +237,25 @@ def _strip_after(metadata: Mapping[str, object], vocab: Vocab) -> frozenset[int]
     if not isinstance(name, str) or not any(one in name.lower() for one in ("phi-3", "phi3")):
         return frozenset()
     kept = {"<unk>", "<s>", "<|endoftext|>"}
-    return frozenset(
-        index
-        for index, kind in enumerate(vocab.types)
-        if kind in (CONTROL, USER_DEFINED) and vocab.tokens[index] not in kept
-    )
+    return frozenset(index for index in vocab.of_type(CONTROL, USER_DEFINED) if vocab.text(index) not in kept)
 
 
 def _build(metadata: Mapping[str, object], vocab: Vocab) -> tuple[Merge, _Style]:
     if vocab.model == "llama":
         style = _Style(metadata, vocab, spaced=True, space_prefix=True, add_bos=True)
-        return partial(whole, models.scored_bpe(metadata, vocab)), style
+        return words.scored_bpe(metadata, vocab), style
     if vocab.model == "bert":
-        bos = special_id(metadata, "cls", len(vocab.tokens))
-        eos = special_id(metadata, "seperator", len(vocab.tokens))  # GGUF's own spelling
+        from runtime.text.wordpiece import word_piece
+
+        bos = special_id(metadata, "cls", len(vocab))
+        eos = special_id(metadata, "seperator", len(vocab))  # GGUF's own spelling
         style = _Style(metadata, vocab, add_bos=True, add_eos=True, bos=bos, eos=eos)
-        return partial(whole, models.word_piece(metadata, vocab)), style
+        return word_piece(metadata, vocab), style
     rule = pre_rule("gemma4" if vocab.model == "gemma4" else _pre_name(metadata))
     if rule.byte_level:
-        style = _Style(metadata, vocab, byte_level=True, add_bos=rule.add_bos)
-        return Words(models.byte_level_bpe(metadata, vocab, rule), rule), style
-    style = _Style(metadata, vocab, spaced=True, add_bos=rule.add_bos)
-    return partial(whole, models.spaced_bpe(metadata, vocab, rule)), style
+        merge = words.byte_level_bpe(metadata, vocab, rule)
+        return merge, _Style(metadata, vocab, byte_level=True, add_bos=rule.add_bos, missing=merge.missing)
+    return words.spaced_bpe(metadata, vocab, rule), _Style(metadata, vocab, spaced=True, add_bos=rule.add_bos)
 
 
 def _pre_name(metadata: Mapping[str, object]) -> str:

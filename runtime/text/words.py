@@ -1,81 +1,148 @@
-r"""Texts to ids by the merging machine, and for byte-level BPE the fast way: word by word, remembered.
+r"""Texts to ids by byte pair encoding: cut into words here, merged in the native library.
 
-BPE merges within words only, so the ids of a text are those of its words, one after the other, and most words of a text
-are in other texts too. Python's `re` finds the words of ASCII text several times as fast as the library does; any other
-text, and a large one, goes to the library whole.
-Invariant: `list(Words(machine, rule)(text)) == list(whole(machine, text))`, for every rule and text.
+BPE merges within words only, so the ids of a text are those of its words, one after the other. Families:
+
+* `gpt2`: a word begins as its bytes, each spelled as a printable character; merges are listed.
+* `gemma4`: a word begins as its characters, and as bytes where a character is no token; merges are listed.
+* `llama`: SentencePiece's, as `gemma4`, but it has no words and lists no merges: of all neighbours whose joined text is
+  a token, those are joined whose token has the highest score.
+
+Control texts are no parts of words and no merge makes them, so text alone can never become one.
+Invariant: for every rule and text, the ids are those of the `tokenizers` library.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from itertools import chain
-from typing import TYPE_CHECKING
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 
-from runtime.text.models import BYTE_TO_CHAR
+from native.errors import InputError
+from native.tokenizer import RowRefused, Tokens
+from runtime.text.alphabet import Alphabet
+from runtime.text.errors import TokenizerError
 from runtime.text.pretokenize import PreRule
+from runtime.text.vocab import (
+    BYTE,
+    CONTROL,
+    MAX_MERGES,
+    UNKNOWN,
+    Vocab,
+    refused_text,
+    scores_field,
+    strings,
+)
 
-if TYPE_CHECKING:
-    import tokenizers
-
-MOST = 1 << 15  # words remembered, of one model: some 8 MB
-LONGEST = 64  # characters of one
-LARGE = 1 << 20  # characters of a text: `re` stops all other threads while it cuts, for some 50 ms of so many
-
-# Unicode's classes as they are among ASCII characters, for use inside brackets.
-_ASCII = {
-    "L": "A-Za-z", "Lu": "A-Z", "Ll": "a-z", "Lt": "", "Lm": "", "Lo": "", "M": "", "N": "0-9",
-    "P": r"!-#%-*,-/:;?@\[-\]_{}", "S": r"$+<->\^`|\~",
-}  # fmt: skip
-_CLASS = re.compile(r"\\p\{(\w+)\}|\\.|[\[\]]")
+LARGE = 1 << 16  # characters of a text: `re` stops all other threads while it cuts, for some 50 ms of a million
+MANY = 1 << 14  # words of a larger text that are cut at a time
 
 
-def whole(machine: tokenizers.Tokenizer, text: str) -> Iterable[int]:
-    """As a batch of one: that way the library keeps no places of characters, and lets other threads run."""
-    return machine.encode_batch_fast([text], add_special_tokens=False)[0].ids
+def byte_table() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {byte: chr(byte) for byte in plain}
+    others = (byte for byte in range(256) if byte not in table)
+    table.update({byte: chr(256 + index) for index, byte in enumerate(others)})
+    return table
+
+
+BYTE_TO_CHAR = byte_table()
+CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
+_BYTES_IN_UTF8 = [byte for byte in range(256) if byte not in (0xC0, 0xC1) and byte < 0xF5]
+_PARTS = bytes(kind not in (CONTROL, UNKNOWN, BYTE) for kind in range(256))
 
 
 class Words:
-    """Calling it gives a text's ids. Safe to share between threads."""
+    """Calling it gives a text's ids. Safe to share between threads. `missing`: bytes of UTF-8 text that no token stands
+    for (Falcon lacks some control characters); a text with one must not come here."""
 
-    def __init__(self, machine: tokenizers.Tokenizer, rule: PreRule) -> None:
-        self._machine = machine
-        self._cuts = [re.compile(f"({_of_ascii(one)})", re.ASCII) for one in rule.patterns]
-        self._known = _Known(machine)
+    def __init__(self, tokens: Tokens, rule: PreRule | None, missing: frozenset[int] = frozenset()) -> None:
+        self._tokens = tokens
+        self._alphabet = Alphabet(rule.patterns if rule else ())
+        self.missing = missing
 
-    def __call__(self, text: str) -> Iterable[int]:
-        if not text.isascii() or len(text) > LARGE:
-            return whole(self._machine, text)
-        words = [text]
-        for cut in self._cuts:
-            words = [piece for word in words for piece in cut.split(word) if piece]
-        return chain.from_iterable(map(self._known.__getitem__, words))
+    def __call__(self, text: str) -> list[int]:
+        return self._tokens.encode(text.encode(), array("i", map(len, self.cut(text))))
 
-
-class _Known(dict[str, tuple[int, ...]]):
-    def __init__(self, machine: tokenizers.Tokenizer) -> None:
-        self._model = machine.model
-
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = tuple(token.id for token in self._model.tokenize(word.translate(BYTE_TO_CHAR)))
-        if len(word) <= LONGEST:
-            if len(self) >= MOST:
-                self.clear()
-            self[word] = ids
-        return ids
+    def cut(self, text: str) -> Iterable[str]:
+        """The text's words, with stand-ins for what is not ASCII in them."""
+        patterns = self._alphabet.patterns
+        if not patterns:
+            return [text] if text else []
+        if len(text) > LARGE:
+            parts = (text[at : at + LARGE].translate(self._alphabet) for at in range(0, len(text), LARGE))
+            pieces: Iterable[str] = ["".join(parts)]
+            for pattern in patterns:
+                pieces = _lazily(pattern, pieces)
+            return pieces
+        words = [text if text.isascii() else text.translate(self._alphabet)]
+        for pattern in patterns:
+            words = [piece for word in words for piece in pattern.split(word) if piece]
+        return words
 
 
-def _of_ascii(pattern: str) -> str:
-    """The pattern for `re`, which knows no Unicode classes."""
-    inside = False
+def _lazily(pattern: re.Pattern[str], pieces: Iterable[str]) -> Iterator[str]:
+    """What matches and what is between, some at a time: other threads get their turn, and memory is bounded."""
+    for rest in pieces:
+        while rest:
+            *found, rest = pattern.split(rest, maxsplit=MANY)
+            yield from filter(None, found)
+            if len(found) < 2 * MANY and rest:
+                yield rest
+                break
 
-    def spelled(match: re.Match[str]) -> str:
-        nonlocal inside
-        found = match.group()
-        if match[1]:
-            return _ASCII[match[1]] if inside else f"[{_ASCII[match[1]]}]"
-        inside = found == "[" or (inside and found != "]")
-        return found
 
-    return _CLASS.sub(spelled, pattern)
+def byte_level_bpe(metadata: Mapping[str, object], vocab: Vocab, rule: PreRule) -> Words:
+    """Raises TokenizerError."""
+    starts = _starts(vocab, [BYTE_TO_CHAR[byte] for byte in range(256)])
+    vocab.tokens.words(vocab.mergeable(), starts, whole=rule.ignore_merges)
+    _add_merges(metadata, vocab)
+    return Words(vocab.tokens, rule, frozenset(byte for byte in _BYTES_IN_UTF8 if starts[byte] < 0))
+
+
+def spaced_bpe(metadata: Mapping[str, object], vocab: Vocab, rule: PreRule) -> Words:
+    """Over text whose blanks are U+2581. Raises TokenizerError."""
+    _by_characters(vocab)
+    _add_merges(metadata, vocab)
+    return Words(vocab.tokens, rule)
+
+
+def scored_bpe(metadata: Mapping[str, object], vocab: Vocab) -> Words:
+    """As `spaced_bpe`. Raises TokenizerError."""
+    scores = scores_field(metadata, len(vocab))
+    _by_characters(vocab)
+    try:
+        vocab.tokens.scores(scores, vocab.types.translate(_PARTS))
+    except InputError as error:
+        raise TokenizerError(f"tokenizer.ggml.scores: {error}") from None
+    return Words(vocab.tokens, None)
+
+
+def _by_characters(vocab: Vocab) -> None:
+    starts = _starts(vocab, [f"<0x{byte:02X}>" for byte in range(256)])
+    if any(starts[byte] < 0 for byte in _BYTES_IN_UTF8):
+        raise TokenizerError(
+            "tokenizer.ggml.tokens: no byte tokens <0x00> to <0xFF> for characters outside the vocabulary"
+        )
+    vocab.tokens.words(vocab.mergeable(), starts, characters=True)
+
+
+def _starts(vocab: Vocab, spelled: list[str]) -> array[int]:
+    """The token of each byte, -1 where text may not become it."""
+    mergeable = vocab.mergeable()
+    found = map(vocab.find, spelled)
+    return array("i", (index if index is not None and mergeable[index] else -1 for index in found))
+
+
+def _add_merges(metadata: Mapping[str, object], vocab: Vocab) -> None:
+    key = "tokenizer.ggml.merges"
+    raw, count = strings(metadata, key, MAX_MERGES)
+    try:
+        vocab.tokens.merges(raw, count)
+    except RowRefused as error:
+        merge = refused_text(metadata, key, error)
+        cut = merge.find(" ", 1)
+        if cut < 0 or cut == len(merge) - 1:
+            raise TokenizerError(f"{key}[{error.row}]: found {merge[:80]!r}, expected two parts") from None
+        parts = merge[:cut][:80], merge[cut + 1 :][:80]
+        raise TokenizerError(f"{key}[{error.row}]: {parts!r} makes or joins a text without a token") from None

@@ -12,10 +12,12 @@ import gguf as peer
 import numpy as np
 import pytest
 
-from manifests import gguf_limits
+from manifests import gguf_limits, gguf_values
 from manifests.errors import GgufError
 from manifests.gguf import Gguf
 from manifests.gguf_types import TensorType
+from manifests.gguf_values import PassStrings
+from native.tokenizer import pass_strings
 
 VOCABULARIES = Path(__file__).parents[3] / "shared" / "data" / "vocab"
 
@@ -273,20 +275,22 @@ def small_good_file() -> bytes:
 
 
 def survives(raw: bytes) -> bool:
-    """True if read; a GgufError is the only other way out. It is the same way where arrays are not wanted."""
+    """True if read; a GgufError is the only other way out. It is the same way where arrays are not wanted, whoever goes
+    past their strings."""
     began = time.thread_time()
-    whole, head = outcome(raw, arrays=True), outcome(raw, arrays=False)
-    assert whole == head
+    whole = outcome(raw, arrays=True)
+    assert whole == outcome(raw, arrays=False) == outcome(raw, arrays=False, pass_strings=pass_strings)
     assert time.thread_time() - began < 1
     return isinstance(whole, tuple)
 
 
-def outcome(raw: bytes, *, arrays: bool) -> Any:
+def outcome(raw: bytes, *, arrays: bool, pass_strings: PassStrings | None = None) -> Any:
     try:
-        parsed = Gguf.parse(raw, arrays=arrays)
+        parsed = Gguf.parse(raw, arrays=arrays, pass_strings=pass_strings)
     except GgufError as error:
         return str(error)
-    return parsed.data_offset, parsed.kinds, parsed.tensors, repr(parsed.describe())
+    decoded = repr(parsed.describe(verbose=True))
+    return parsed.data_offset, parsed.kinds, parsed.tensors, repr(parsed.describe()), decoded
 
 
 def test_mangling_every_byte_yields_a_file_or_our_error() -> None:
@@ -321,3 +325,17 @@ def test_real_vocabularies_are_read() -> None:
         tokens = parsed.metadata["tokenizer.ggml.tokens"]
         assert len(tokens) == len(parsed.metadata["tokenizer.ggml.token_type"])
         assert all(type(token) is str for token in tokens)
+
+
+@pytest.mark.parametrize("window", [8, 9, 20, 1 << 18])
+def test_strings_of_any_length_are_passed_in_windows(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf_values, "WINDOW", window)
+    texts = [b"", b"a", "é".encode() * 40, b"", b"x" * 300, b"end"]
+    good = build(entry("a", 9, array(8, len(texts), b"".join(map(text, texts)))))
+    head = Gguf.parse(good, arrays=False, pass_strings=pass_strings)
+    raw = head.metadata["a"]
+    assert (len(raw), raw.kind, list(raw)) == (6, 8, [one.decode() for one in texts])
+    assert survives(good)
+    for place in range(good.index(b"x" * 300) - 120, len(good)):
+        survives(good[:place] + b"\xff" + good[place + 1 :])
+        survives(good[:place])

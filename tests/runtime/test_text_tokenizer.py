@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers.models import BPE
 
 from manifests.gguf import Gguf
-from runtime.text import models
 from runtime.text.errors import TokenizerError
-from runtime.text.pretokenize import PRE_RULES, PreRule
+from runtime.text.pretokenize import PRE_RULES
 from runtime.text.tokenizer import Tokenizer
-from runtime.text.words import LARGE, LONGEST, Words, whole
 from tests.peers.vocabularies import CONTROL_TEXTS, byte_level, scored
 
 VOCAB = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "vocab"
@@ -75,45 +72,6 @@ def slow_scored_merge(text: str, words: dict[str, float], first: int) -> list[in
 def test_scores_merge_like_the_definition(text: str) -> None:
     got = SPM.encode(text, special=False, bos=False)
     assert got == (slow_scored_merge((" " + text).replace(" ", "▁"), SPM_WORDS, 259) if text else [])
-
-
-# Every pair of these is a token: ids tell where a text was cut. \x1c is white space to Python and not to Unicode.
-CHARACTERS = " \n\r\t\x0b\x1caBsT'19-$/_~é"
-RULES = {rule.patterns: rule for rule in PRE_RULES.values() if rule.byte_level}
-
-
-def _pairs(rule: PreRule) -> tuple[Words, Any]:
-    table = [models.BYTE_TO_CHAR[byte] for byte in sorted(set(CHARACTERS.encode()))]
-    merges = [(one, two) for one in table for two in table]
-    vocab = {text: index for index, text in enumerate([*table, *map("".join, merges)])}
-    machine = models.byte_level_machine(BPE(vocab=vocab, merges=merges), rule)
-    return Words(machine, rule), machine
-
-
-MACHINES = [_pairs(rule) for rule in RULES.values()]
-
-
-@pytest.mark.parametrize(("words", "machine"), MACHINES, ids=range(len(MACHINES)))
-@given(text=st.text(alphabet=CHARACTERS, max_size=24))
-@settings(max_examples=150, deadline=None)
-def test_word_by_word_is_as_in_one_piece(words: Words, machine: Any, text: str) -> None:
-    assert list(words(text)) == list(whole(machine, text)) == list(words(text))
-
-
-def test_a_large_text_is_the_librarys() -> None:
-    words, machine = _pairs(PRE_RULES["gpt-2"])
-    text = "as T" * (LARGE // 4)
-    assert list(words(text)) == list(whole(machine, text)) and words._known
-    words._known.clear()
-    assert list(words(text + " ")) == list(whole(machine, text + " ")) and not words._known
-
-
-def test_what_is_remembered_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    words, machine = _pairs(PRE_RULES["gpt-2"])
-    monkeypatch.setattr("runtime.text.words.MOST", 10)
-    text = " ".join("as" * count for count in range(1, 40))
-    assert list(words(text)) == list(whole(machine, text))
-    assert 0 < len(words._known) <= 10 and max(map(len, words._known)) <= LONGEST
 
 
 SPM = Tokenizer.from_gguf(scored(SPM_WORDS))
