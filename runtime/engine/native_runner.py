@@ -20,6 +20,7 @@ from native.errors import MemoryShortError, NativeError
 from native.library import ISAS
 from native.plan import Plan
 from native.record import record
+from native.tokenizer import pass_strings
 from native.weight import Weight
 from runtime.engine import packfile, resources
 from runtime.engine.batch import Opened, Rows
@@ -84,7 +85,7 @@ def open_native(load: Load) -> Opened:
     threads = load.threads or resources.cores()
     with refusals():
         pack = _Pack(load, threads)
-    gguf = Gguf.open(load.path)
+        gguf = Gguf.open(load.path, arrays=False, pass_strings=pass_strings)
     spec, plan, weights = load_model(gguf)
     adapted, added = adapt(gguf, spec, plan, weights, [Gguf.open(path) for path in load.adapters])
     n_ctx = min(load.n_ctx or DEFAULT_CONTEXT, spec.context)

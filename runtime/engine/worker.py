@@ -13,11 +13,11 @@ scheduler free of locks. Two loops to read: `Loop.turn` is the whole life of a s
 from __future__ import annotations
 
 import base64
+import gc
 import math
 import os
 import queue
 import signal
-import socket
 import sys
 import threading
 import time
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from runtime.engine.threads import Later
 
 FAULT = 70
+GARBAGE = 50_000  # new objects before the collector looks for cycles: imports and a load make many, and no cycles
 AHEAD = 2  # grammars compiled for sequences that wait for a place in the batch
 
 
@@ -66,13 +67,13 @@ Inbox = queue.SimpleQueue[tuple[int, Message]]  # with the time it came, monoton
 
 
 def main(opener: Opener | None = None) -> None:
+    gc.set_threshold(GARBAGE)
     fd, parent = _told(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which closes the socket when it is done
     before = confine(files="any")  # while there is one thread: the file to come is a stranger's
     die_with_parent(parent)  # after it: a change of credentials clears the kernel's note
     opener = opener or _native()
-    with socket.socket(fileno=fd) as wire:
-        serve(wire, opener, before)
+    serve(Wire(fd), opener, before)
 
 
 def _told(arguments: list[str]) -> tuple[int, int]:
@@ -83,20 +84,36 @@ def _told(arguments: list[str]) -> tuple[int, int]:
     sys.exit(f"usage: python -m runtime.engine.worker --fd N --parent PID, found {arguments}")
 
 
-def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
+class Wire:
+    """The inherited socket by its number: all that is done with it, in less time than `socket` takes to import."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def receive(self) -> bytes:
+        """What has come, READ bytes at most; nothing: the other end is closed."""
+        return os.read(self._fd, READ)
+
+    def send(self, frame: bytes) -> None:
+        rest = memoryview(frame)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+
+def serve(wire: Wire, opener: Opener, before: Confinement) -> None:
     """Answers `load`, then runs until the socket ends."""
     inbox: Inbox = queue.SimpleQueue()
     writing = threading.Lock()  # the reader answers pings while the loop computes
 
     def send(frame: bytes) -> None:
         with writing:
-            wire.sendall(frame)
+            wire.send(frame)
 
     threading.Thread(target=_read, args=(wire, inbox, send), daemon=True).start()
-    _import_grammars()
-    started = time.monotonic_ns()
     try:
-        opened = opener(_load_of(inbox.get()[1]))
+        _import_grammars()
+        asked, message = inbox.get()
+        opened = opener(_load_of(message))
     except (RuntimeFailure, ManifestsError) as error:
         failure = error if isinstance(error, RuntimeFailure) else ModelRefused(str(error), hint=error.hint)
         send(encode({"op": "failed", **error_to_json(failure)}))
@@ -110,13 +127,14 @@ def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
         "vocab": opened.vocab,
         "n_blocks": opened.n_blocks,
         "vector": opened.vector,
-        "load_ns": time.monotonic_ns() - started,
+        "load_ns": time.monotonic_ns() - asked,
         "confined": list(dict.fromkeys((*before.done, *after.done))),
         "unconfined": list(dict.fromkeys((*before.missing, *after.missing))),
         **opened.facts,
     }
     send(encode(ready))
     loop = Loop(opened, inbox, send)
+    gc.freeze()  # what is here stays: the collector need not walk over it between two steps
     while True:
         loop.turn()
 
@@ -321,11 +339,11 @@ def _load_of(message: Message) -> Load:
     return Load(**{name: message[name] for name in names(Load)})
 
 
-def _read(wire: socket.socket, inbox: Inbox, send: Callable[[bytes], None]) -> None:
+def _read(wire: Wire, inbox: Inbox, send: Callable[[bytes], None]) -> None:
     """The reader thread. When the server has gone there is nobody left to work for: out at once, in mid-step too."""
     frames = Frames()
     try:
-        while data := wire.recv(READ):
+        while data := wire.receive():
             for message in frames.feed(data):
                 if isinstance(message, StepFrame):
                     raise ProtocolError("a step from the server")

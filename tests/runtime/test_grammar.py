@@ -6,9 +6,13 @@ the masks alone. Judges are other people's: `jsonschema`, `json`, `re`.
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import json
 import random
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -17,11 +21,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from runtime.engine import guidance
 from runtime.engine.constraint import MAX_TEXT, Constraint, Kind, prepared
 from runtime.engine.grammar import Grammars, Matcher
 from runtime.engine.grammar_schema import FORMATS, MAX_DEPTH, MAX_PROPERTIES, MAX_SCHEMAS
 from runtime.engine.vocabulary import MARK, Vocabulary
-from runtime.errors import RequestRefused
+from runtime.errors import RequestRefused, RuntimeFailure
 
 WORDS = [
     '{"',
@@ -493,3 +498,18 @@ def test_a_vocabulary_travels_as_json_and_is_told_as_llguidance_wants_it(
     wanted += [b""] * (n_vocab - len(wanted))
     text, lengths = sent.marked(n_vocab)
     assert (text, list(lengths)) == (b"".join(wanted), list(map(len, wanted)))
+
+
+def test_the_library_is_found_without_its_package_and_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import llguidance
+
+    assert llguidance.regex_to_lark is guidance.regex_to_lark, "two of them in one process"
+    monkeypatch.delitem(sys.modules, "llguidance._lib")
+    for found in (None, importlib.machinery.ModuleSpec("llguidance", None, is_package=True)):
+        if found and found.submodule_search_locations is not None:
+            found.submodule_search_locations.append(str(tmp_path))
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _, found=found: found)
+        with pytest.raises(RuntimeFailure, match="llguidance has no library"):
+            guidance._module()
