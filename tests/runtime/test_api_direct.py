@@ -15,7 +15,7 @@ import uvicorn
 from runtime import serving
 from runtime.api.transport import DIRECT, NDJSON, Answer
 
-COUNT, SIZE = 50, 100_000  # more than socket buffers hold
+COUNT, SIZE = 50, 100_000  # chunks and bytes of each: more than a socket holds that was told to hold SIZE
 
 
 class App:
@@ -50,6 +50,7 @@ def fetch(app: App, request: bytes, *, rest_s: float = 0.0) -> bytes:
 
     async def go() -> bytes:
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SIZE)  # its connections inherit it
             config = uvicorn.Config(serving.Lend(app), http=serving.Http, log_config=None, lifespan="off", ws="none")
             server = uvicorn.Server(config)
             running = asyncio.ensure_future(server.serve(sockets=[listener]))
