@@ -1,5 +1,5 @@
-"""What hypothesis draws is the same in every run, and no slowness fails a test. `--hypothesis-profile search` draws other
-examples each time; what it finds becomes an `@example`."""
+"""What hypothesis draws is the same in every run, and no slowness fails a test. `--hypothesis-profile search` draws
+other examples each time; what it finds becomes an `@example`."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_killed_pull_goes_on_from_where_it_was(peer: RegistryPeer, store: Stor
             process = subprocess.Popen(command, env=environment)
             assert reached.wait(PATIENCE)
             end = time.monotonic() + PATIENCE
-            # what was sent arrives, and all of it is noted but the step being filled and what the killed one did not take
+            # what was sent arrives, and all of it is noted but the step being filled, and what the killed one left
             while journaled(store) < known + (live.sent - sent) - limits.JOURNAL_STEP - 4 * PIECE:
                 assert time.monotonic() < end
                 time.sleep(0.01)

@@ -251,7 +251,9 @@ def test_a_client_that_hangs_up_frees_the_model(store: Store) -> None:
     """Over a real socket: the answer waits at a gate that never opens, so only the hang-up can end it."""
     script = Script(gate=asyncio.Event())
     with live(store, script) as server:
-        with httpx.stream("POST", f"{server.url}/api/chat", json={"model": "demo", "messages": HI}) as response:
+        with httpx.stream(
+            "POST", f"{server.url}/api/chat", json={"model": "demo", "messages": HI}, timeout=60
+        ) as response:
             next(response.iter_bytes())
         wait_until(lambda: nobody_uses(server))
         assert (script.begun, script.ended, script.cancelled) == (1, 1, 1)
@@ -261,7 +263,7 @@ def test_a_client_that_hangs_up_frees_all_of_several_answers(store: Store) -> No
     script = Script(gate=asyncio.Event())
     with live(store, script) as server:
         body = {"model": "demo", "messages": HI, "n": 3, "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as response:
+        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as response:
             next(response.iter_bytes())
         wait_until(lambda: nobody_uses(server))
         assert (script.begun, script.ended, script.cancelled) == (3, 3, 3)
@@ -274,7 +276,9 @@ def test_stopping_the_server_ends_the_answers_under_way(store: Store) -> None:
 
         def read() -> None:
             try:
-                with httpx.stream("POST", f"{server.url}/api/chat", json={"model": "demo", "messages": HI}) as response:
+                with httpx.stream(
+                    "POST", f"{server.url}/api/chat", json={"model": "demo", "messages": HI}, timeout=60
+                ) as response:
                     bodies.extend(response.iter_bytes())
             except httpx.HTTPError:
                 pass

@@ -426,7 +426,7 @@ def start(store: Store, *arguments: str) -> tuple[subprocess.Popen[str], str]:
 def test_serve_says_where_it_listens_and_leaves_on_a_signal(store: Store, number: int) -> None:
     process, url = start(store)
     try:
-        assert len(httpx.get(f"{url}/api/tags").json()["models"]) == 3
+        assert len(httpx.get(f"{url}/api/tags", timeout=60).json()["models"]) == 3
         process.send_signal(number)
         assert process.wait(60) == 0
         assert process.stderr is not None

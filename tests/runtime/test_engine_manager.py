@@ -13,7 +13,7 @@ from runtime.errors import ModelRefused, OutOfMemory, ServerBusy, ShuttingDown, 
 from runtime.loaded import Figures, LoadedModel, ModelSource
 from runtime.manager import Loaded, Manager
 
-WAIT = 10.0
+WAIT = 60.0
 
 
 class FakeModel:
