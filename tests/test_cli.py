@@ -193,10 +193,12 @@ def test_a_worker_that_was_started_ahead_goes_with_a_verb_that_is_refused(
 # -- exit codes and where words go
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address where nobody listens: the port is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 EXITS: list[tuple[int, tuple[str, ...]]] = [
@@ -224,11 +226,16 @@ EXITS: list[tuple[int, tuple[str, ...]]] = [
     ("code", "words"), EXITS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else None
 )
 def test_exit_codes(
-    side: Path, code: int, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    side: Path,
+    code: int,
+    words: tuple[str, ...],
+    nobody: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from signing.trust import TrustStore
 
-    monkeypatch.setenv("SEALIFT_HOST", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("SEALIFT_HOST", nobody)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello")))
     (side / "empty").mkdir(exist_ok=True)
     (side / "nobody.toml").write_bytes(TrustStore.empty().encode())

@@ -17,6 +17,7 @@ from runtime.errors import RequestRefused, TooManyRequests
 
 INTERVALS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 MAX_CONCURRENT = 1 << 16
+ROUNDING = 1e-7  # of a request: who waited as long as told is not refused for what a sum of seconds lost; it stays owed
 _RATE = re.compile(r"([1-9][0-9]{0,8})/([smhd])")
 
 
@@ -75,7 +76,7 @@ class Limiter:
         now = self._clock()
         self._left = min(float(self.rate.count), self._left + (now - self._filled) * self.rate.per_second)
         self._filled = now
-        if self._left < 1.0:
+        if self._left < 1.0 - ROUNDING:
             wait = (1.0 - self._left) / self.rate.per_second
             raise TooManyRequests(f"this key may ask {self.rate}", retry_after=max(1, math.ceil(wait)))
         self._left -= 1.0

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -420,16 +420,16 @@ def test_what_the_policy_refuses_is_not_approved(gap: Gap) -> None:
     assert approved(gap).file
     newer = gap.root / "newer"
     gap.model(rows=160, seed=3)
+    soon = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=60)
     for sequence in (5, 2):
         shutil.rmtree(newer, ignore_errors=True)
         newer.mkdir()
         gap.exported.path.unlink(missing_ok=True)  # a publisher who forgot his numbers
-        options = Options(volume_size=80 << 10, leaf_size=LEAF, sequence=sequence, expires="2027-01-01T00:00:00Z")
+        options = Options(volume_size=80 << 10, leaf_size=LEAF, sequence=sequence, expires=f"{soon:%Y-%m-%dT%H:%M:%SZ}")
         gap.export(options=options, out=newer)
         if sequence == 5:
-            late = datetime(2027, 6, 1, tzinfo=timezone.utc)
             with pytest.raises(PolicyRefused, match="expired"):
-                examine(newer, trust(), seen=gap.seen, now=late)
+                examine(newer, trust(), seen=gap.seen, now=soon + timedelta(seconds=1))
             gap.seen.remember(statement_of(newer), Digest.of(b"y"), "2026-01-01T00:00:00Z")
     with pytest.raises(PolicyRefused, match="older"):
         examine(newer, trust(), seen=gap.seen)

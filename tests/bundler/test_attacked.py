@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,14 +49,27 @@ def test_interrupted_imports_go_on_and_are_never_seen(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_seen_in_between_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watcher itself: an import that made a half blob visible for a moment would be found."""
+    """The watcher itself: an import that made a half blob visible for a moment, a look of the watcher's, would be
+    found."""
+    told, case, watch = tmp_path / "told", interrupt._case, interrupt._watch
+
+    def one(*arguments: Any) -> str:
+        told.unlink(missing_ok=True)
+        return case(*arguments)
+
+    def watching(*arguments: Any) -> None:
+        watch(*arguments)
+        told.touch()
 
     def half(gap: Gap, *_: object) -> None:
-        path = gap.far.blobs / ("sha256-" + "0" * 64)
+        path, end = gap.far.blobs / ("sha256-" + "0" * 64), time.monotonic() + 60
         path.write_bytes(b"half")
-        time.sleep(0.3)
+        while not told.exists() and time.monotonic() < end:
+            time.sleep(0.005)
         path.unlink()
 
+    monkeypatch.setattr(interrupt, "_case", one)
+    monkeypatch.setattr(interrupt, "_watch", watching)
     monkeypatch.setattr(interrupt, "_import", half)
     found = interrupt.run(tmp_path / "side", range(3), tell=lambda line: None)
     assert found and all("half" in line for line in found)

@@ -334,8 +334,8 @@ def test_a_reader_that_stops_early_leaves_no_thread_and_no_file(gap: Gap, keys: 
     for _ in range(20):
         with VolumeReader(sealed(gap)[-1], keys) as volume:
             volume.read(1000, "the beginning")
-    assert threading.active_count() == before
-    assert len(os.listdir("/proc/self/fd")) == handles
+    assert threading.active_count() <= before  # what other tests left may end meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= handles
 
 
 def test_what_was_decrypted_is_in_no_file(gap: Gap, keys: Keys, identity: tuple[Path, str],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -47,13 +48,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     try:
         host, _, port = address.partition(":")
-        for _ in range(300):
+        end = time.monotonic() + 60
+        while True:
             assert process.poll() is None, "docker-registry ended"
-            try:
+            with contextlib.suppress(OSError):
                 socket.create_connection((host, int(port)), timeout=1).close()
                 break
-            except OSError:
-                time.sleep(0.05)
+            assert time.monotonic() < end, "docker-registry does not listen"
+            time.sleep(0.05)
         yield address
     finally:
         process.kill()

@@ -32,7 +32,7 @@ class Disk:
     def fdatasync(self, handle: int) -> None:
         self.synced.append(handle)
         self.entered.release()
-        assert self.go.acquire(timeout=10)
+        assert self.go.acquire(timeout=60)
         error, self.error = self.error, None
         if error:
             raise error
@@ -45,14 +45,14 @@ def test_steps_by_bytes_one_at_a_time_beside_the_writer(monkeypatch: pytest.Monk
             steps.wrote(7, 33)
         assert not disk.synced
         steps.wrote(7, 1)  # does not wait
-        assert disk.entered.acquire(timeout=10)
+        assert disk.entered.acquire(timeout=60)
         for _ in range(5):
             steps.wrote(7, 100)
         assert disk.synced == [7]
         disk.go.release()
         steps.settle()
         steps.wrote(8, 1)  # what the disk was too slow for is due
-        assert disk.entered.acquire(timeout=10) and disk.synced == [7, 8]
+        assert disk.entered.acquire(timeout=60) and disk.synced == [7, 8]
         disk.go.release()
 
 

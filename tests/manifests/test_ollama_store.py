@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def write_model(
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    umask = os.umask(0o022)
     root = tmp_path / "ollama"
     monkeypatch.setenv("SEALIFT_MODELS", str(root))
     monkeypatch.setenv("SEALIFT_HOME", str(tmp_path / "home"))
@@ -85,7 +87,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "manifests" / ".DS_Store").write_bytes(b"")
     (root / "manifests" / "registry.ollama.ai" / "library" / "empty").mkdir()
     (root / "README").write_bytes(b"foreign")
-    return root
+    yield root
+    os.umask(umask)
 
 
 def tree(root: Path) -> dict[str, tuple[bytes, int]]:

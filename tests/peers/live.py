@@ -35,12 +35,12 @@ class Live:
 
     def start(self) -> None:
         self._thread.start()
-        assert self._ready.wait(30)
+        assert self._ready.wait(60)
 
     def stop(self) -> None:
         assert self._server is not None
         self._server.should_exit = True
-        self._thread.join(30)
+        self._thread.join(60)
         self._listener.close()
         assert not self._thread.is_alive()
 

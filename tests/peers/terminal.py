@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import select
@@ -32,6 +33,7 @@ class Terminal:
         )  # fmt: skip
         os.close(slave)
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a read may end within a character
 
     def __enter__(self) -> Terminal:
         return self
@@ -49,7 +51,7 @@ class Terminal:
             assert time.monotonic() < end, f"waited 60 s for {text!r}, saw {self.seen!r}"
             if select.select([self._master], [], [], 0.2)[0]:
                 try:
-                    self.seen += os.read(self._master, 65536).decode("utf-8", "replace")
+                    self.seen += self._decoder.decode(os.read(self._master, 65536))
                 except OSError:
                     break  # the other side is closed
         assert text in self.seen[after:], f"the program ended before {text!r}, saw {self.seen!r}"

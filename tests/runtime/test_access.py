@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import sealift
@@ -237,6 +237,7 @@ def test_the_file_is_read_again_when_it_changed(tmp_path: Path, caplog: pytest.L
 
 
 @given(st.integers(1, 50), st.sampled_from("smhd"), st.lists(st.floats(0, 200), max_size=60))
+@example(1, "m", [0.0, 0.0, 0.0, 0.0, 1.0236484443738831, 0.0])  # sixty seconds that add up to less
 def test_in_any_time_no_more_pass_than_one_burst_and_the_rate(count: int, interval: str, waits: list[float]) -> None:
     now, passed = [0.0], 0
     rate = Rate(count, interval)

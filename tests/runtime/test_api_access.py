@@ -391,9 +391,9 @@ def test_the_anthropic_client_with_keys(server: Live, keys: tuple[Path, str, str
 
 def test_a_key_that_is_revoked_is_out_at_once(server: Live, keys: tuple[Path, str, str]) -> None:
     _, key = make(keys[0], "guest")
-    assert httpx.get(f"{server.url}/api/tags", headers=with_key(key)).status_code == 200
+    assert httpx.get(f"{server.url}/api/tags", headers=with_key(key), timeout=60).status_code == 200
     remove(keys[0], "guest")
-    assert httpx.get(f"{server.url}/api/tags", headers=with_key(key)).status_code == 401
+    assert httpx.get(f"{server.url}/api/tags", headers=with_key(key), timeout=60).status_code == 401
 
 
 def test_scopes_are_all_told_in_the_help() -> None:

@@ -65,7 +65,8 @@ def sealift(*arguments: str, input: str = "", host: str = "", **extra: str) -> D
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("SEALIFT_", "OLLAMA_"))]:
-            patch.delenv(name)
+            if name != "SEALIFT_NATIVE_LIBRARY":
+                patch.delenv(name)
         for name, value in ({"SEALIFT_HOST": host} | extra).items():
             patch.setenv(name, value)
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input.encode())))
@@ -114,14 +115,15 @@ def test_any_text_is_an_address_or_a_refusal(text: str) -> None:
 
 
 def test_a_server_that_is_not_there_is_exit_code_4() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:  # and does not listen
+        taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    done = sealift("ps", host=f"127.0.0.1:{port}")
-    assert done.returncode == 4 and done.stdout == ""
-    text = f"could not connect to the sealift server at http://127.0.0.1:{port}, run 'sealift serve' to start it"
-    assert done.stderr == f"sealift: {text}\n"
-    with Client(parse_address(f"127.0.0.1:{port}")) as client, pytest.raises(ServerUnreachable):
-        client.get("/api/tags")
+        done = sealift("ps", host=f"127.0.0.1:{port}")
+        assert done.returncode == 4 and done.stdout == ""
+        text = f"could not connect to the sealift server at http://127.0.0.1:{port}, run 'sealift serve' to start it"
+        assert done.stderr == f"sealift: {text}\n"
+        with Client(parse_address(f"127.0.0.1:{port}")) as client, pytest.raises(ServerUnreachable):
+            client.get("/api/tags")
 
 
 @contextlib.contextmanager
@@ -423,7 +425,7 @@ def start(store: Store, *arguments: str) -> tuple[subprocess.Popen[str], str]:
 def test_serve_says_where_it_listens_and_leaves_on_a_signal(store: Store, number: int) -> None:
     process, url = start(store)
     try:
-        assert len(httpx.get(f"{url}/api/tags").json()["models"]) == 3
+        assert len(httpx.get(f"{url}/api/tags", timeout=60).json()["models"]) == 3
         process.send_signal(number)
         assert process.wait(60) == 0
         assert process.stderr is not None

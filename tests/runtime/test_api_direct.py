@@ -15,16 +15,17 @@ import uvicorn
 from runtime import serving
 from runtime.api.transport import DIRECT, NDJSON, Answer
 
-COUNT, SIZE = 50, 100_000  # more than socket buffers hold
+COUNT, SIZE = 50, 100_000  # chunks and bytes of each: more than a socket holds that was told to hold SIZE
 
 
 class App:
-    """Streams `chunks`; counts what went directly."""
+    """Streams `chunks`; counts what went directly. `told`: the connection was found full, or all was sent."""
 
     def __init__(self, chunks: list[bytes]) -> None:
         self.chunks = chunks
         self.direct = 0
         self.refused = 0
+        self.told = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         lent = scope.get("extensions", {}).get(DIRECT)
@@ -34,6 +35,8 @@ class App:
                 taken = bool(lent(chunk))
                 self.direct += taken
                 self.refused += not taken
+                if not taken:
+                    self.told.set()
                 return taken
 
             scope["extensions"] = {DIRECT: counted}
@@ -43,19 +46,22 @@ class App:
         for chunk in self.chunks:
             await asyncio.sleep(0)
             yield chunk
+        self.told.set()
 
 
-def fetch(app: App, request: bytes, *, rest_s: float = 0.0) -> bytes:
-    """Everything the server answers to one request, read after `rest_s`."""
+def fetch(app: App, request: bytes, *, late: bool = False) -> bytes:
+    """Everything the server answers to one request; `late`: read once the app has `told`."""
 
     async def go() -> bytes:
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SIZE)  # its connections inherit it
             config = uvicorn.Config(serving.Lend(app), http=serving.Http, log_config=None, lifespan="off", ws="none")
             server = uvicorn.Server(config)
             running = asyncio.ensure_future(server.serve(sockets=[listener]))
             reader, writer = await asyncio.open_connection(*listener.getsockname(), limit=1 << 14)
             writer.write(request)
-            await asyncio.sleep(rest_s)
+            if late:
+                await app.told.wait()
             data = await reader.read()
             writer.close()
             server.should_exit = True
@@ -95,7 +101,7 @@ def test_all_chunks_but_the_first_go_directly_and_read_as_chunks() -> None:
 def test_a_slow_reader_gets_every_byte_in_order() -> None:
     chunks = [b"%07d" % n * (SIZE // 7) + b"\n" for n in range(COUNT)]
     app = App(chunks)
-    _, _, body = fetch(app, get("1.1"), rest_s=0.3).partition(b"\r\n\r\n")
+    _, _, body = fetch(app, get("1.1"), late=True).partition(b"\r\n\r\n")
     assert b"".join(dechunked(body)) == b"".join(chunks)
     assert app.refused > 0, "the connection was full, and the chunks were piled up in memory"
 

@@ -104,7 +104,9 @@ def test_stop_unloads_and_the_next_question_loads_again(client: Client) -> None:
 def test_clients_that_leave_free_their_places(server: Live, client: Client) -> None:
     chat(client)
     for _ in range(20):
-        with httpx.stream("POST", f"{server.url}/api/chat", json=ASK | {"options": {"num_predict": 2000}}) as response:
+        with httpx.stream(
+            "POST", f"{server.url}/api/chat", json=ASK | {"options": {"num_predict": 2000}}, timeout=60
+        ) as response:
             next(response.iter_bytes())
     with Client(parse_address(server.url)) as mine:
         assert chat(mine)["message"]["content"] == chat(client)["message"]["content"]

@@ -348,7 +348,7 @@ def test_a_client_that_leaves_ends_its_answer_once(store: Store, whole: bool) ->
         while not script.begun or (not whole and len(sent) < 2):
             await asyncio.sleep(0.001)
         left.set()
-        await asyncio.wait_for(answering, 10)
+        await asyncio.wait_for(answering, 60)
         assert manager.loaded()[0].users == 0
         assert not any(message.get("more_body") is False for message in sent)
         await manager.close()

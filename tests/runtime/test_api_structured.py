@@ -91,7 +91,7 @@ def test_the_files_template_for_tools_is_used_where_tools_are_offered(server: Li
         return str(answer.json()["_debug_info"]["rendered_template"])
 
     assert prompt(tools=[TOOL]).startswith('[{"type": "function"') and prompt().startswith("<|im_start|>user")
-    shown = httpx.post(server.url + "/api/show", json={"model": "tiny"}).json()
+    shown = httpx.post(server.url + "/api/show", json={"model": "tiny"}, timeout=60).json()
     assert shown["capabilities"] == ["completion", "tools"] and shown["template"] == CHATML
 
 

@@ -29,7 +29,7 @@ from tests.peers.model_maker import make_model
 from tests.runtime.test_engine_loaded import loaded
 
 COMMAND = (sys.executable, "-m", "tests.peers.fake_worker")
-WAIT = 30.0
+WAIT = 60.0
 
 
 def text(length: int, seed: int = 0) -> list[int]:

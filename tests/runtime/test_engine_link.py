@@ -48,7 +48,7 @@ from runtime.errors import (
 from tests.peers.fake_engine import answer
 
 COMMAND = (sys.executable, "-m", "tests.peers.fake_worker")
-WAIT = 30.0  # seconds until a test that hangs is called failed
+WAIT = 60.0  # seconds until a test that hangs is called failed
 
 
 def start(behaviour: str = "plain", *, n_ctx: int = 0) -> asyncio.Future[Link]:

@@ -34,7 +34,7 @@ from tests.peers.fake_engine import VOCAB, FakeEngine, answer
 from tests.peers.fake_worker import STEP_NS, Slow
 
 COMMAND = (sys.executable, "-m", "tests.peers.fake_worker")
-WAIT = 30.0
+WAIT = 60.0
 END = 7  # the token that ends an answer
 LETTERS = "abcdé€😀\n"
 

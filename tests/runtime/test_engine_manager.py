@@ -14,7 +14,7 @@ from runtime.loaded import Figures, LoadedModel
 from runtime.manager import Loaded, Manager
 from runtime.source import ModelSource
 
-WAIT = 10.0
+WAIT = 60.0
 
 
 class FakeModel:

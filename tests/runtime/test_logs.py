@@ -203,7 +203,7 @@ def test_bytes_are_counted_on_the_short_way_too(store: Store, caplog: pytest.Log
     script = Script(texts=tuple(f"word{i} " for i in range(50)))
     with live(store, script, settings=Settings(log_text=True)) as server:
         chat = {"model": "demo", "messages": HI, "stream": stream}
-        answer = httpx.post(f"{server.url}/api/chat", json=chat)
+        answer = httpx.post(f"{server.url}/api/chat", json=chat, timeout=60)
         assert len(answer.headers["x-request-id"]) == 16
     (fields,) = [record.fields for record in caplog.records if record.name == "sealift.request"]  # type: ignore[attr-defined]
     assert fields["bytes_out"] == len(answer.content) and fields["answer"] == answer.text

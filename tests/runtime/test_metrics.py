@@ -203,9 +203,9 @@ def test_the_real_engine_is_counted_to_the_token(store: Store) -> None:
 def test_an_answer_that_nobody_reads_on_has_an_end_too(take: int) -> None:
     async def main() -> None:
         metrics = Metrics()
-        async with loaded("slow") as model:
+        async with loaded("slow", n_ctx=4096) as model:  # an answer of eight seconds, if it were read
             watch = metrics.watch("m", "d").at(model)
-            events = model.generate(GenerateRequest(prompt=(1, 2, 3), max_tokens=50, ignore_eos=True, watch=watch))
+            events = model.generate(GenerateRequest(prompt=(1, 2, 3), ignore_eos=True, watch=watch))
             for _ in range(take):
                 await anext(events)
             await events.aclose()
