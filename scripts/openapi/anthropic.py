@@ -10,6 +10,7 @@ from scripts.openapi.forms import (
     NAME,
     NUMBER,
     TEXT,
+    TIME,
     WHOLE,
     Route,
     Schema,
@@ -43,6 +44,10 @@ DELTA = either(
 SCHEMAS: dict[str, Schema] = {
     "AnthropicError": has(
         {"type": one_of("error"), "error": has({"type": TEXT, "message": TEXT})}, {"request_id": or_null(TEXT)}
+    ),
+    "AnthropicModel": has(
+        {"type": one_of("model"), "id": TEXT, "display_name": TEXT, "created_at": TIME, "lifecycle": one_of("active"),
+         **dict.fromkeys(("max_input_tokens", "max_tokens"), or_null(COUNT))}
     ),
     "Block": BLOCK,
     "Message": has(

@@ -134,9 +134,16 @@ OPENAI_TOLD = wants(
 
 ROUTES: dict[str, Route] = {
     "GET /v1/models": (
-        "Models of the store", None, answers(has({"object": one_of("list"), "data": many(ref("OpenAIModel"))}))
+        "Models of the store; in Anthropic's form, in pages, where the header anthropic-version is sent", None,
+        answers(either(
+            has({"object": one_of("list"), "data": many(ref("OpenAIModel"))}),
+            has({"data": many(ref("AnthropicModel")), "has_more": FLAG,
+                 "first_id": or_null(TEXT), "last_id": or_null(TEXT)}),
+        )),
     ),
-    "GET /v1/models/{model}": ("One model", None, answers(ref("OpenAIModel"))),
+    "GET /v1/models/{model}": (
+        "One model, in the form of whoever asks", None, answers(either(ref("OpenAIModel"), ref("AnthropicModel")))
+    ),
     "POST /v1/chat/completions": (
         "Answers to messages",
         takes({**MODEL, "messages": many(OPENAI_TOLD, minItems=1)},

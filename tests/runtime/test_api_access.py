@@ -387,6 +387,9 @@ def test_the_anthropic_client_with_keys(server: Live, keys: tuple[Path, str, str
         stranger.messages.create(model="demo", max_tokens=9, messages=HI)
     with client(keys[2]) as scraper, pytest.raises(anthropic.PermissionDeniedError, match="not for 'infer'"):
         scraper.messages.create(model="demo", max_tokens=9, messages=HI)
+    with client("sk-none") as stranger, pytest.raises(anthropic.AuthenticationError) as refused:
+        stranger.models.list()
+    assert "'type': 'error'" in str(refused.value.body)  # in Anthropic's form, although OpenAI's API has this path too
 
 
 def test_a_key_that_is_revoked_is_out_at_once(server: Live, keys: tuple[Path, str, str]) -> None:
