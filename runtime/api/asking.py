@@ -37,7 +37,6 @@ from runtime.errors import (
     ModelNotFound,
     RequestCancelled,
     RequestRefused,
-    RuntimeFailure,
     WorkerDied,
 )
 from runtime.events import Event, Finish, TokenInfo
@@ -259,9 +258,6 @@ def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     try:
         name, card = names.find(server.box, asked)
     except NotFound as error:
-        parsed = names.parse(asked, server.store)
-        if parsed is not None and server.store.has(parsed):
-            raise RuntimeFailure(str(error), hint=error.hint) from None  # the model is there, a blob of it is not
         raise ModelNotFound(f"model '{asked}' not found", hint=error.hint, param="model") from None
     note_model(name.short, card.manifest.digest.hex)
     return name, card

@@ -7,6 +7,7 @@ Refuses a file that is no model we run (runtime.models), a library that is absen
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ import numpy.typing as npt
 
 from manifests.gguf import Gguf
 from native import engine as native
-from native.errors import MemoryShortError, NativeError
+from native.errors import LibraryError, MemoryShortError, NativeError
+from native.library import library
 from native.plan import Plan
 from native.weight import Weight
 from runtime.engine import packfile, resources
@@ -81,6 +83,7 @@ def _size(count: int) -> str:
 
 def open_native(load: Load) -> Opened:
     """Raises RuntimeFailure and GgufError."""
+    _need_the_library()
     gguf = Gguf.open(load.path)
     spec, plan, weights = load_model(gguf)
     adapted, added = adapt(gguf, spec, plan, weights, [Gguf.open(path) for path in load.adapters])
@@ -121,6 +124,17 @@ def open_native(load: Load) -> Opened:
             "pack": pack,
         },
     )
+
+
+def _need_the_library() -> None:
+    """Clients are not told where things lie on this host: the log is."""
+    try:
+        library()
+    except LibraryError as error:
+        print(f"sealift: {error}; {error.hint}", file=sys.stderr)
+        raise RuntimeFailure(
+            "the native engine of this server cannot be loaded", hint="the server's log says why"
+        ) from error
 
 
 def _packed(

@@ -17,7 +17,7 @@ from runtime.engine.link import Link, Load
 from runtime.engine.native_runner import PROCESS, open_native, plan_memory
 from runtime.engine.pace import SMALLEST, Pace
 from runtime.engine.stream import Ended, Stream, Token
-from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory
+from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory, RuntimeFailure
 from runtime.loaded import GenerateRequest, ModelSource, load_model
 from tests.peers.house import N_CTX, House, alone, asks
 from tests.peers.model_maker import make_model
@@ -134,6 +134,24 @@ def test_an_architecture_we_do_not_know_keeps_its_error_over_the_wire(tmp_path: 
         assert caught.value.hint
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("found", ["nothing", "no library"])
+def test_a_library_that_cannot_be_loaded_is_told_without_its_path(
+    found: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    library = tmp_path / "libsealift.so"
+    if found == "no library":
+        library.write_bytes(b"\x7fELF, or so it says")
+    monkeypatch.setenv("SEALIFT_NATIVE_LIBRARY", str(library))
+
+    async def run() -> None:
+        with pytest.raises(RuntimeFailure, match="the native engine of this server cannot be loaded") as caught:
+            await Link.start(Load(path=str(model)))
+        assert str(tmp_path) not in f"{caught.value} {caught.value.hint}"
+
+    asyncio.run(run())
+    assert str(library) in capfd.readouterr().err  # the log has it
 
 
 # -- memory, cores, pace
