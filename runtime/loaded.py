@@ -171,6 +171,7 @@ class LoadedModel:
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             ends=() if request.ignore_eos else sorted(self.tokenizer.eog),
             client=request.client,
+            salt=request.salt,
             constraint=constraint,
             score=request.prompt_logprobs,
         )
@@ -188,7 +189,7 @@ class LoadedModel:
     async def _teach(self) -> None:
         self._link.teach(await asyncio.to_thread(vocabulary_of, self.tokenizer))
 
-    async def embed(self, tokens: Seq[int], *, client: str = "") -> array[float]:
+    async def embed(self, tokens: Seq[int], *, client: str = "", salt: str = "") -> array[float]:
         """The vector of a text as the model gives it: [ready.vector] float32, all finite. Raises RequestRefused,
         ContextExceeded, WorkerDied, RuntimeFailure. Cancelled, the text leaves the worker."""
         if not self.ready.vector:
@@ -198,7 +199,7 @@ class LoadedModel:
         if len(tokens) > self.n_ctx:
             raise ContextExceeded(f"the input length exceeds the context length: {len(tokens)} tokens of {self.n_ctx}")
         self._check_tokens(tokens)
-        id, stream = self._link.embed(tokens, client=client)
+        id, stream = self._link.embed(tokens, client=client, salt=salt)
         try:
             return _finite(await _vector(stream))
         finally:

@@ -100,6 +100,7 @@ def resolve(
     load_timeout: str | None = None, max_queue: int | None = None, max_loaded: int | None = None,
     auth: bool | None = None, access_file: Path | None = None, tls_cert: Path | None = None,
     tls_key: Path | None = None, tls_client_ca: Path | None = None, read_only: bool = False,
+    share_prefixes: bool = False,
     log_format: str = FORMATS[0], log_level: str | None = None, log_text: bool = False, otel_endpoint: str = "",
     load: Sequence[str] = (),
 ) -> Serve:  # fmt: skip
@@ -122,6 +123,7 @@ def resolve(
         batch_rows=number_setting(BATCH_ROWS, batch_rows),
         kv_type=kv_type_setting(kv_cache_type),
         version=own_version(),
+        share_prefixes=share_prefixes,
         read_only=read_only,
         log_text=log_text,
     )

@@ -113,7 +113,7 @@ async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Ru
         runs = []
         for ask, watch in zip(asks, watches, strict=True):
             question = made[id(ask.prompt)]
-            request = _request(ask, question, load_ns)
+            request = _request(ask, question, load_ns, salt_of(server, ask.client))
             events = model.generate(replace(request, watch=watch.at(model, request)))
             await stack.enter_async_context(aclosing(events))
             runs.append(
@@ -126,13 +126,14 @@ async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Ru
         yield runs
 
 
-def _request(ask: Ask, question: Question, load_ns: int) -> GenerateRequest:
+def _request(ask: Ask, question: Question, load_ns: int, salt: str) -> GenerateRequest:
     return GenerateRequest(
         prompt=question.prompt.ids,
         sampling=sampling_of(ask),
         max_tokens=ask.options.num_predict if ask.options.num_predict >= 0 else None,
         stop=ask.options.stop,
         client=ask.client,
+        salt=salt,
         logprobs=ask.logprobs,
         prompt_logprobs=ask.prompt_logprobs,
         constraint=question.constraint,
@@ -278,6 +279,12 @@ def client_of(request: Request) -> str:
     if caller is not None:
         return f"key {caller.name}"
     return request.client.host if request.client else ""
+
+
+def salt_of(server: Server, client: str) -> str:
+    """Keys do not find each other's prompts in the cache, unless told so: how long an answer takes, and how many tokens
+    it says were cached, would tell one what another asks."""
+    return client if server.access is not None and not server.settings.share_prefixes else ""
 
 
 def keep_alive_of(body: Body) -> float | None:

@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from manifests.name import ModelName
-from runtime.api.asking import client_of, keep_alive_of, model_of, source_of
+from runtime.api.asking import client_of, keep_alive_of, model_of, salt_of, source_of
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import watching
 from runtime.api.openai.wire import OPENAI
@@ -165,7 +165,7 @@ async def _found(server: Server, ask: Texts) -> AsyncIterator[Found]:
         load_ns = time.monotonic_ns() - started
         ids = await asyncio.get_running_loop().run_in_executor(_THREADS, _encode, model, ask)
         watch.at(model)
-        vectors = await _vectors(model, ids, ask.client)
+        vectors = await _vectors(model, ids, ask.client, salt_of(server, ask.client))
         tokens, total_ns = sum(map(len, ids)), time.monotonic_ns() - started
         usage = Usage(prompt_tokens=tokens, load_ns=load_ns, prompt_ns=total_ns - load_ns, total_ns=total_ns)
         watch.ended(Finish(reason="stop", usage=usage, seed=0))
@@ -192,14 +192,14 @@ def _fitting(model: LoadedModel, text: Text, *, truncate: bool) -> Sequence[int]
     return [*ids[: limit - len(end)], *end]
 
 
-async def _vectors(model: LoadedModel, texts: Sequence[Sequence[int]], client: str) -> list[array[float]]:
+async def _vectors(model: LoadedModel, texts: Sequence[Sequence[int]], client: str, salt: str) -> list[array[float]]:
     """In the order of the texts. The first failure ends the others."""
     found: dict[int, array[float]] = {}
     line = iter(enumerate(texts))
 
     async def work() -> None:
         for place, ids in line:
-            found[place] = await model.embed(ids, client=client)
+            found[place] = await model.embed(ids, client=client, salt=salt)
 
     tasks = [asyncio.ensure_future(work()) for _ in range(min(AHEAD, len(texts)))]
     try:

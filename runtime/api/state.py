@@ -51,6 +51,7 @@ class Settings:
     batch_rows: int = 512  # rows of one step, of all sequences together
     kv_type: str = "f16"  # how keys and values are kept: f16 or q8_0
     version: str = "0"  # sealift's own, sent in a header
+    share_prefixes: bool = False  # keys find each other's prompts in the cache
     read_only: bool = False  # nothing a client asks changes the store
     log_text: bool = False  # the log has the text of requests and answers too
 

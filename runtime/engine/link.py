@@ -150,18 +150,18 @@ class Link:
 
     def submit(
         self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = "",
-        constraint: Constraint | None = None, score: bool = False,
+        salt: str = "", constraint: Constraint | None = None, score: bool = False,
     ) -> tuple[int, Stream]:  # fmt: skip
         """Gives the worker a sequence; `sampling` has a definite seed, `constraint` is prepared, and the worker was
-        taught the vocabulary before. `score`: a Score comes for each token of the prompt but the first, before every
-        Token. Raises WorkerDied."""
+        taught the vocabulary before. `salt`: cached blocks of others are not found. `score`: a Score comes for each
+        token of the prompt but the first, before every Token. Raises WorkerDied."""
         wanted = {"sampling": sampling_to_json(sampling), "max_tokens": max_tokens, "ends": list(ends)}
         wanted |= {"constraint": constraint_to_json(constraint), "score": score}
-        return self._open({"op": "add", "tokens": list(tokens), "client": client, **wanted})
+        return self._open({"op": "add", "tokens": list(tokens), "client": client, "salt": salt, **wanted})
 
-    def embed(self, tokens: Seq[int], *, client: str = "") -> tuple[int, Stream]:
+    def embed(self, tokens: Seq[int], *, client: str = "", salt: str = "") -> tuple[int, Stream]:
         """Gives the worker a text whose vector is wanted: the stream brings a Vector. Raises WorkerDied."""
-        return self._open({"op": "embed", "tokens": list(tokens), "client": client})
+        return self._open({"op": "embed", "tokens": list(tokens), "client": client, "salt": salt})
 
     def _open(self, message: Message) -> tuple[int, Stream]:
         if not self.alive:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from manifests.confine import Confinement, confine, die_with_parent
 from manifests.errors import ManifestsError
 from runtime.engine.batch import Opened, Rows, rows_of
-from runtime.engine.blocks import BlockPool
+from runtime.engine.blocks import BlockPool, root_of
 from runtime.engine.pace import Pace
 from runtime.engine.protocol import (
     ENDS,
@@ -258,6 +258,7 @@ class Loop:
         return Sequence(
             id=message["id"],
             client=message["client"],
+            root=root_of(message.get("salt", "")),
             arrival=self._arrivals,
             tokens=tokens,
             n_prompt=len(tokens),

@@ -40,7 +40,7 @@ class Script:
     gate: asyncio.Event | None = None
     load_error: RuntimeFailure | None = None
     requests: list[GenerateRequest] = field(default_factory=list)
-    embedded: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
+    embedded: list[tuple[tuple[int, ...], str, str]] = field(default_factory=list)
     sources: list[ModelSource] = field(default_factory=list)
     begun: int = 0
     ended: int = 0
@@ -105,11 +105,11 @@ class ScriptedModel:
         finally:
             script.ended += 1
 
-    async def embed(self, tokens: Sequence[int], *, client: str = "") -> array[float]:
+    async def embed(self, tokens: Sequence[int], *, client: str = "", salt: str = "") -> array[float]:
         """Three values that tell the text's length and ends."""
         if not tokens:
             raise RequestRefused("the input is empty")
-        self.script.embedded.append((tuple(tokens), client))
+        self.script.embedded.append((tuple(tokens), client, salt))
         if self.script.gate is not None:
             await self.script.gate.wait()
         await asyncio.sleep(0)

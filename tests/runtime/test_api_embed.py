@@ -72,7 +72,7 @@ def test_embed_answers_in_the_texts_order_with_vectors_of_length_one(store: Stor
     answer = response.json()
     assert set(answer) == {"model", "embeddings", "total_duration", "load_duration", "prompt_eval_count"}
     assert answer["model"] == "Bert" and answer["total_duration"] >= answer["load_duration"] > 0
-    assert [list(tokens) for tokens, _ in script.embedded] == [ids(text) for text in TEXTS]
+    assert [list(tokens) for tokens, _, _ in script.embedded] == [ids(text) for text in TEXTS]
     assert answer["prompt_eval_count"] == sum(len(ids(text)) for text in TEXTS)
     for text, found in zip(TEXTS, answer["embeddings"], strict=True):
         whole = (len(ids(text)), ids(text)[0], ids(text)[-1])
@@ -125,7 +125,7 @@ def test_many_texts_are_all_answered_and_few_are_with_the_worker_at_once(store: 
     counts = [round(math.hypot(*one)) for one in response.json()["embeddings"]]
     assert counts == [1] * 300 and len(script.embedded) == 300
     assert "content-length" not in response.headers  # as they come, not held back
-    assert {client for _, client in script.embedded} == {"127.0.0.1"}
+    assert {client for _, client, _ in script.embedded} == {"127.0.0.1"}
 
 
 ERRORS = [
@@ -202,7 +202,7 @@ def test_openai_takes_token_ids_as_they_are(store: Store, input: Any, expected: 
     script = Script()
     assert post(store, "/v1/embeddings", {"model": "bert", "input": input}, script).status_code == 200
     expected = expected or [(7,), tuple(ids("a"))]
-    assert [tokens for tokens, _ in script.embedded] == expected
+    assert [tokens for tokens, _, _ in script.embedded] == expected
 
 
 OPENAI_ERRORS = [

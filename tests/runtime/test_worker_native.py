@@ -13,9 +13,11 @@ import pytest
 from native import engine as native
 from native.library import KV_TYPES
 from runtime.engine import resources
+from runtime.engine.blocks import BLOCK
 from runtime.engine.link import Link, Load
 from runtime.engine.native_runner import PROCESS, open_native, plan_memory
 from runtime.engine.pace import SMALLEST, Pace
+from runtime.engine.sampling import Sampling
 from runtime.engine.stream import Ended, Stream, Token
 from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory, RuntimeFailure
 from runtime.loaded import GenerateRequest, ModelSource, load_model
@@ -69,6 +71,23 @@ def test_the_real_process_answers_confined(model: Path) -> None:
             assert link.ready.weight_bytes > 0 and link.ready.kv_bytes > 0
         finally:
             await link.close()
+
+    asyncio.run(run())
+
+
+def test_a_prompt_is_cached_for_its_own_salt_alone(model: Path) -> None:
+    async def run() -> None:
+        link = await Link.start(Load(path=str(model), n_ctx=N_CTX, threads=2))
+        prompt = [1 + index % 50 for index in range(2 * BLOCK + 3)]
+        try:
+            told = []
+            for salt in ("key a", "key a", "key b", "", "key b"):
+                tokens, _ = await bits(link.submit(prompt, Sampling(seed=1), max_tokens=3, salt=salt)[1])
+                told.append((tokens[0].cached, [(token.id, token.logprob) for token in tokens]))
+        finally:
+            await link.close()
+        assert [cached for cached, _ in told] == [0, 2 * BLOCK, 0, 0, 2 * BLOCK]
+        assert all(answer == told[0][1] for _, answer in told)
 
     asyncio.run(run())
 
