@@ -26,7 +26,7 @@ from runtime.text.errors import TemplateError, TemplateLimitError, TemplateRaise
 from runtime.text.patience import Deadline
 
 MAX_SOURCE_CHARS = 1 << 20
-MAX_OUTPUT_CHARS = 8 << 20
+MAX_OUTPUT_CHARS = 16 << 20  # of a prompt: twice what a conversation may have
 MAX_TEXT_CHARS = 64 << 20  # all texts that values and joins make, shown or not
 MAX_TURNS = 1_000_000  # loop turns and calls
 MAX_NUMBER_ARGUMENT = 100_000  # width of ljust, center, indent and such

@@ -14,6 +14,8 @@ from typing import Any
 
 from runtime.text.errors import MessageError
 
+MAX_CHARS = 8 << 20  # of a conversation
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolCall:

@@ -51,6 +51,8 @@ class Tokenizer:
         self._always = SpecialTexts({vocab.tokens[index]: index for index in always})
         self._all = SpecialTexts({vocab.tokens[index]: index for index in (*always, *framing)})
         self._framing = SpecialTexts({vocab.tokens[index]: index for index in framing})
+        every = (style.byte_level or vocab.types.count(BYTE) == 256) and not style.strip_after  # character has its ids
+        self._longest = max(map(len, vocab.tokens)) if every else 0  # characters; of byte-level tokens bytes
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, object]) -> Tokenizer:
@@ -118,6 +120,11 @@ class Tokenizer:
         if add_eos and self.eos is not None:
             ids.append(self.eos)
         return ids
+
+    def least(self, text: str) -> int:
+        """So many ids `text` has at the least, without looking at it: no token holds more of it than the longest one.
+        0 for families whose tokens may stand for any length of text."""
+        return len(text) // self._longest if self._longest else 0
 
     def harmless(self, text: str) -> str:
         """`text` for use inside a template: its control texts are broken by SEAM, so that `encode` reads them as plain
