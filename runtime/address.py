@@ -5,6 +5,7 @@ Refuses an address that is not one (contract, 7.3).
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from manifests.home import setting
@@ -26,6 +27,15 @@ class Address:
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+    @property
+    def here(self) -> bool:
+        """Whether it is one of this machine, as far as it says so itself."""
+        try:
+            found = ipaddress.ip_address(self.host)
+        except ValueError:
+            return self.host.lower() == "localhost"
+        return found.is_loopback or found.is_unspecified
 
     @property
     def dialled(self) -> Address:
