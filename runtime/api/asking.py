@@ -318,7 +318,7 @@ _RELEASE = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})", re.ASCII)
 THINK_LEVELS = ("high", "medium", "low", "max")
 
 
-def think_of(value: Any, asked: str, card: ModelCard) -> Think:
+def think_of(value: Any, asked: str, card: ModelCard, *, param: str = "think") -> Think:
     """A model that can think does, unless it is told otherwise. Refuses a bad value, and a wish to think where the
     model cannot."""
     expected = 'must be "high", "medium", "low", "max", true, or false'
@@ -330,7 +330,7 @@ def think_of(value: Any, asked: str, card: ModelCard) -> Think:
     if not isinstance(value, (bool, str)):
         raise RequestRefused('think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
     if value and not thinks:
-        raise CapabilityMissing(f'"{asked}" does not support thinking', param="think")
+        raise CapabilityMissing(f'"{asked}" does not support thinking', param=param)
     return value if thinks else None
 
 

@@ -18,7 +18,7 @@ from runtime.api.tools import Tool, each_once, few_tools, function_tool
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
 from runtime.errors import CapabilityMissing, RequestRefused
-from runtime.options import Options
+from runtime.options import INT32_MAX, Options
 from runtime.text.message import Message, ToolCall
 from runtime.text.renderers import Think
 
@@ -52,7 +52,7 @@ def chat_of(body: Body, name: ModelName, card: ModelCard) -> prompts.Chat:
 
 def options_of(body: Body, card: ModelCard) -> Options:
     asked: dict[str, Any] = {key: body.raw(key) for key in ("temperature", "top_p", "top_k") if body.has(key)}
-    asked["num_predict"] = body.integer("max_tokens")
+    asked["num_predict"] = min(body.integer("max_tokens"), INT32_MAX)
     if body.has("stop_sequences"):
         asked["stop"] = body.array("stop_sequences", str, "string")
     return openai_options({"temperature": 1.0, "top_p": 1.0}, card.params, body.object("options"), asked)
