@@ -14,9 +14,9 @@ import asyncio
 import base64
 import logging
 import math
+import signal
 import socket
 import subprocess
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -97,12 +97,12 @@ class Link:
         self._used = 0
         self.preemptions = 0  # as the worker said last
         self._loaded: asyncio.Future[Ready] = self._loop.create_future()
-        self._closing = False
+        self._closing = False  # its end is wished for
         self._pulse: asyncio.TimerHandle | None = None  # runs while a sequence is open
         self._heard = True  # something came since the last look
         self._asked = False  # for a sign of life, and nothing came since
         self.dead = asyncio.Event()
-        self.on_death: Callable[[], None] | None = None
+        self._untold = False  # it has gone, and the log does not say why
         self._loop.add_reader(ours.fileno(), self._readable)
 
     @classmethod
@@ -199,6 +199,8 @@ class Link:
         except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
+        if self._untold:
+            log.error("the worker %d ended while it was needed: %s", self.pid, how(self._process.returncode))
 
     # -- the socket
 
@@ -239,8 +241,10 @@ class Link:
                 return
         except BlockingIOError:
             return
-        except (OSError, ProtocolError, LookupError, TypeError, ValueError, ArithmeticError):
-            self._process.kill()  # it does not keep to the protocol, or its socket is broken: it is not trusted further
+        except (OSError, ProtocolError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            log.error("the worker %d did not keep to the protocol and is ended: %r", self.pid, error)
+            self._process.kill()  # or its socket is broken: it is not trusted further
+            self._closing = True
         self._die()
 
     def _step(self, step: StepFrame) -> None:
@@ -300,6 +304,7 @@ class Link:
         if self._asked:
             log.warning("the worker %d gave no sign of life for %g s and is ended", self.pid, 2 * PULSE_S)
             self._process.kill()
+            self._closing = True
             self._die()
             return
         if not self._heard:
@@ -337,6 +342,8 @@ class Link:
         """The end of the worker, wished for or not. Once."""
         if not self.alive:
             return
+        told = self._loaded.done() and (self._loaded.cancelled() or self._loaded.exception() is not None)
+        self._untold = not (self._closing or told)
         self.dead.set()
         if self._pulse is not None:
             self._pulse.cancel()
@@ -348,8 +355,17 @@ class Link:
             self._loaded.exception()  # seen: nobody may be waiting any more
         for id in list(self._streams):
             self._end(id, Ended(reason="error", failure=why or WorkerDied(DIED)))
-        if self.on_death is not None and not self._closing:
-            self.on_death()
+
+
+def how(status: int) -> str:
+    """A process's end, for the log: the client who is told of it is told to look there."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = str(-status)
+    return f"signal {name}" + (", as the system sends where memory is short" if -status == signal.SIGKILL else "")
 
 
 def _failure(finish: str) -> RuntimeFailure | None:

@@ -69,6 +69,11 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 0}, "max_tokens is required and must be positive"),
     ({"max_tokens": None}, "max_tokens is required and must be positive"),
     ({"model": ""}, "model is required"),
+    (
+        {"thinking": "yes"},
+        "json: cannot unmarshal string into Go struct field MessagesRequest.thinking of type map[string]interface {}",
+    ),
+    ({"thinking": {"type": "often"}}, "'thinking.type' must be enabled, adaptive or disabled"),
     ({"messages": []}, "messages is required"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "'messages[0].role' must be user or assistant, found 'robot'"),
     ({"messages": [{"role": "user", "content": 3}]}, "'messages[0].content' must be a string or a list of blocks"),

@@ -205,25 +205,27 @@ def test_openai_takes_token_ids_as_they_are(store: Store, input: Any, expected: 
     assert [tokens for tokens, _, _ in script.embedded] == expected
 
 
+BAD = "invalid_request_error"
 OPENAI_ERRORS = [
-    ({"model": "bert"}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": ""}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": []}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": [1.5]}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": [True]}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": [[]]}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": "a", "encoding_format": "int8"}, 400, "invalid_request_error", "float or base64"),
-    ({"input": "a"}, 400, "invalid_request_error", "model is required"),
-    ({"model": "gone", "input": "a"}, 404, "not_found_error", 'model "gone" not found'),
-    ({"model": "demo", "input": "a"}, 400, "invalid_request_error", "does not support embeddings"),
+    ({"model": "bert"}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": ""}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": []}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": [1.5]}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": [True]}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": [[]]}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": "a", "encoding_format": "int8"}, 400, BAD, "float or base64", "encoding_format"),
+    ({"model": "bert", "input": "a", "options": {"num_ctx": "x"}}, 400, BAD, "must be of type integer", "num_ctx"),
+    ({"input": "a"}, 400, BAD, "model is required", "model"),
+    ({"model": "gone", "input": "a"}, 404, "not_found_error", 'model "gone" not found', "model"),
+    ({"model": "demo", "input": "a"}, 400, BAD, "does not support embeddings", None),
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "kind", "words"), OPENAI_ERRORS)
-def test_openais_refusals(store: Store, body: Any, status: int, kind: str, words: str) -> None:
+@pytest.mark.parametrize(("body", "status", "kind", "words", "param"), OPENAI_ERRORS)
+def test_openais_refusals(store: Store, body: Any, status: int, kind: str, words: str, param: str | None) -> None:
     response = post(store, "/v1/embeddings", body)
     error = response.json()["error"]
-    assert (response.status_code, error["type"]) == (status, kind) and words in error["message"]
+    assert (response.status_code, error["type"], error["param"]) == (status, kind, param) and words in error["message"]
 
 
 # -- numbers

@@ -162,11 +162,11 @@ def _tools(body: Body) -> tuple[tuple[Tool, ...], str, bool]:
 
 
 def _think(body: Body, card: ModelCard) -> Think:
-    if "thinking" not in card.capabilities:
-        return None
     kind = body.object("thinking").get("type", "disabled")
     if kind not in ("enabled", "adaptive", "disabled"):
         raise RequestRefused("'thinking.type' must be enabled, adaptive or disabled", param="thinking")
+    if "thinking" not in card.capabilities:
+        return None
     if kind == "disabled":
         return False
     effort = {"xhigh": "high"}.get(str(body.object("output_config").get("effort")))
