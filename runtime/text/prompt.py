@@ -23,12 +23,15 @@ from runtime.text.errors import MessageError, PromptTooLongError, TemplateError,
 from runtime.text.message import MAX_CHARS, Message, linked, refuse_images
 from runtime.text.parsers import Parser, Plain
 from runtime.text.parsers.calls import Offered
+from runtime.text.parsers.glimmer import GlimmerReader
 from runtime.text.parsers.grammar import call_grammar
 from runtime.text.parsers.harmony import HarmonyReader
 from runtime.text.parsers.reader import AnswerReader
 from runtime.text.parsers.syntax import Tags, named
 from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, NamedRenderers, Speech, Think, Tools
 from runtime.text.tokenizer import SEAM, Tokenizer
+
+FRAMED = {"harmony": HarmonyReader, "glimmer": GlimmerReader}  # what reads families whose answers are framed
 
 
 class TemplateRenderer(Protocol):
@@ -122,7 +125,7 @@ class Renderer:
         offered = Offered(tools)
         syntax, tags = self._speech
         if syntax is not None and syntax.channels:
-            return HarmonyReader(offered, prompt_text)
+            return FRAMED[syntax.name](offered, prompt_text)
         inside = tags is not None and self._opened(prompt_text, tags, begun)
         if tags is None and not offered:
             return Plain()
@@ -156,7 +159,7 @@ class Renderer:
     def _level(self, think: Think) -> Think:
         """gpt-oss knows no level above high."""
         syntax, _ = self._speech
-        return "high" if think == "max" and syntax is not None and syntax.channels else think
+        return "high" if think == "max" and syntax is not None and syntax.name == "harmony" else think
 
     def _opened(self, prompt_text: str, tags: Tags, begun: bool) -> bool:
         """Whether the prompt ends in thinking that is not closed: in its tag, or in an answer that began with it."""
