@@ -75,3 +75,12 @@ def _split_port(authority: str) -> tuple[str, str | None]:
 
 def configured_address() -> Address:
     return parse_address(setting("HOST"))
+
+
+def is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -28,7 +28,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 from runtime.errors import OutOfMemory, ServerBusy, ShuttingDown, Unavailable
-from runtime.loaded import DEFAULT_CONTEXT, LoadedModel, ModelSource, load_model
+from runtime.loaded import LoadedModel, load_model
+from runtime.source import DEFAULT_CONTEXT, ModelSource
 
 T = TypeVar("T")
 Loader = Callable[[ModelSource], Awaitable[LoadedModel]]

@@ -29,11 +29,12 @@ from runtime.api.guard import Guard
 from runtime.api.observing import Observed
 from runtime.api.openai import chat, completions, models, responses
 from runtime.api.openai.wire import OPENAI
-from runtime.api.state import Server, Settings, Transfers
+from runtime.api.state import Server, Transfers
 from runtime.api.transport import NATIVE, Dialect, error_response
 from runtime.card import CardBox
 from runtime.manager import Manager
 from runtime.metrics import Metrics
+from runtime.told import Settings
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

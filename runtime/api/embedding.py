@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from manifests.name import ModelName
-from runtime.api.asking import client_of, keep_alive_of, model_of, salt_of, source_of
+from runtime.api.asking import client_of, keep_alive_of, model_of, salt_of, wanted
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import watching
 from runtime.api.openai.fields import openai_options
@@ -136,7 +136,7 @@ async def _ask(
     if not asked:
         raise RequestRefused(empty, http_status=status, param="model")
     name, card = await _model(server, asked)
-    if "embedding" not in card.capabilities:
+    if not card.can("embedding"):
         hint = "it answers with text; an embedding model's file says how its vectors are made (pooling_type)"
         raise CapabilityMissing(f'"{asked}" does not support embeddings', hint=hint)
     return Texts(
@@ -154,7 +154,7 @@ async def _ask(
 
 async def _model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     try:
-        return await model_of(server, asked)
+        return await model_of(server, asked, spoken=False)
     except ModelNotFound as error:
         raise ModelNotFound(
             f'model "{asked}" not found, try pulling it first', hint=error.hint, param="model"
@@ -170,7 +170,7 @@ async def _found(server: Server, ask: Texts) -> AsyncIterator[Found]:
     of a request are one prompt."""
     started = time.monotonic_ns()
     watched = watching(server.metrics, ask.name.short, ask.card.manifest.digest.hex)
-    async with watched as watch, server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
+    async with watched as watch, server.manager.use(wanted(server, ask), keep_alive=ask.keep_alive) as model:
         load_ns = time.monotonic_ns() - started
         ids = await asyncio.get_running_loop().run_in_executor(_THREADS, _encode, model, ask)
         watch.at(model)

@@ -12,7 +12,7 @@ from manifests.errors import ManifestsError, ModelNameError, NotFound
 from manifests.name import ModelName
 from manifests.store import REPAIR, Store
 from runtime.card import CardBox, ModelCard
-from runtime.errors import Forbidden, ModelRefused, RequestRefused
+from runtime.errors import Forbidden, ModelNotFound, ModelRefused, RequestRefused
 
 NO_CLOUD = "ollama cloud is disabled: "
 REMOTE_MODEL = NO_CLOUD + "remote model is unavailable"
@@ -59,6 +59,14 @@ def card_of(box: CardBox, name: ModelName) -> ModelCard:
         if isinstance(error, NotFound) and not box.store.has(name):
             raise
         raise ModelRefused(f"{name.short} cannot be read: {error}", hint=error.hint or REPAIR) from None
+
+
+def chosen(box: CardBox, asked: str) -> tuple[ModelName, ModelCard]:
+    """`find`, in the words of the endpoints that answer."""
+    try:
+        return find(box, asked)
+    except NotFound as error:
+        raise ModelNotFound(f"model '{asked}' not found", hint=error.hint, param="model") from None
 
 
 def known(box: CardBox, text: str) -> tuple[ModelName, ModelCard] | None:

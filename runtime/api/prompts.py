@@ -17,11 +17,10 @@ from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.grammar_schema import ANY_OBJECT
 from runtime.errors import CapabilityMissing, RequestRefused
 from runtime.text.errors import PromptTooLongError, TemplateTooSlow
-from runtime.text.message import Message
+from runtime.text.message import Message, Think
 from runtime.text.parsers import Parser, Plain
 from runtime.text.patience import at_most
 from runtime.text.prompt import Prompt, Renderer, refuse_long, size_of
-from runtime.text.renderers import Think
 from runtime.text.tokenizer import Tokenizer
 
 

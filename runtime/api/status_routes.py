@@ -14,10 +14,11 @@ from manifests.name import ModelName
 from runtime.access.visible import VisibleStore
 from runtime.api.durations import rfc3339
 from runtime.api.names import NO_CLOUD
-from runtime.api.state import OLLAMA_API, Server, server_of
+from runtime.api.state import Server, server_of
 from runtime.api.transport import json_response
 from runtime.errors import Forbidden, RequestRefused, RuntimeFailure, Unavailable
 from runtime.manager import Loaded
+from runtime.source import OLLAMA_API
 
 FOREVER = timedelta(days=365 * 200)  # what a model that never leaves is said to have left
 

@@ -18,7 +18,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence as Seq
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from runtime.engine.constraint import Constraint
@@ -34,6 +34,7 @@ from runtime.engine.protocol import (
     constraint_to_json,
     encode,
     error_from_json,
+    load_frame,
     sampling_to_json,
 )
 from runtime.engine.sampling import Sampling
@@ -42,7 +43,7 @@ from runtime.engine.stream import Ended, Score, Stream, Token, Vector
 from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused, RuntimeFailure, ShuttingDown, WorkerDied
 
-__all__ = ["Ended", "Link", "Load", "Ready", "Score", "Stream", "Token", "Vector", "load_frame"]  # Load: protocol
+__all__ = ["Ended", "Link", "Load", "Ready", "Score", "Stream", "Token", "Vector"]  # Load: protocol
 
 log = logging.getLogger("sealift.engine")
 
@@ -75,11 +76,6 @@ class Ready:
     load_ns: int
     confined: tuple[str, ...]
     unconfined: tuple[str, ...]
-
-
-def load_frame(load: Load) -> bytes:
-    """What a worker is told first."""
-    return encode({"op": "load", **asdict(load)})
 
 
 class Link:

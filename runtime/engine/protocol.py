@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from runtime import errors
@@ -113,6 +113,11 @@ def encode(message: Message) -> bytes:
     if len(body) > MAX_FRAME:
         raise ProtocolError(f"a frame of {len(body)} bytes; at most {MAX_FRAME} are allowed")
     return HEADER.pack(len(body)) + body
+
+
+def load_frame(load: Load) -> bytes:
+    """What a worker is told first."""
+    return encode({"op": "load", **asdict(load)})
 
 
 def decode(body: bytes) -> Message | StepFrame:

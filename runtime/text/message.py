@@ -10,11 +10,14 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from runtime.text.errors import MessageError
 
 MAX_CHARS = 8 << 20  # of a conversation
+
+Tools = Sequence[Mapping[str, Any]]  # in OpenAI's form
+Think: TypeAlias = "bool | str | None"  # None: not asked; true, false, or a level
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,15 +20,14 @@ from typing import Any, Protocol
 from manifests.turns import recognised
 from runtime.engine.constraint import Constraint
 from runtime.text.errors import MessageError, PromptTooLongError, TemplateError, TemplateRaised
-from runtime.text.message import MAX_CHARS, Message, linked, refuse_images
+from runtime.text.message import MAX_CHARS, Message, Think, Tools, linked, refuse_images
 from runtime.text.parsers import Parser, Plain
 from runtime.text.parsers.calls import Offered
 from runtime.text.parsers.glimmer import GlimmerReader
 from runtime.text.parsers.grammar import call_grammar
 from runtime.text.parsers.harmony import HarmonyReader
 from runtime.text.parsers.reader import AnswerReader
-from runtime.text.parsers.syntax import Tags, named
-from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, NamedRenderers, Speech, Think, Tools
+from runtime.text.parsers.syntax import Speech, Tags, named
 from runtime.text.tokenizer import SEAM, Tokenizer
 
 FRAMED = {"harmony": HarmonyReader, "glimmer": GlimmerReader}  # what reads families whose answers are framed
@@ -82,6 +81,9 @@ class Renderer:
         outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. parser_name: `parser` of the model's
         config; a name we do not know says nothing. A Jinja that cannot be run counts only where nothing else is there:
         then its family's Go template speaks, if that is known. Raises TemplateError."""
+        # both template engines, a twentieth of a second: not before somebody asks for a template
+        from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, NamedRenderers
+
         default: JinjaRenderer | None = None
         try:
             default = JinjaRenderer(jinja, tokenizer) if jinja else None

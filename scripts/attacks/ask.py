@@ -32,7 +32,6 @@ from manifests.errors import ManifestsError
 from manifests.modelfile import Modelfile
 from manifests.name import ModelName
 from runtime.api.app import create_app
-from runtime.api.state import Settings
 from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.grammar import Grammars
 from runtime.engine.vocabulary import Vocabulary
@@ -44,6 +43,7 @@ from runtime.text.parsers.reader import AnswerReader
 from runtime.text.parsers.syntax import FAMILIES, GENERIC, of_tag
 from runtime.text.prompt import Renderer
 from runtime.text.tokenizer import Tokenizer
+from runtime.told import Settings
 from scripts.attacks.asked import BODIES, CHAT, GRAMMARS, MODELFILE, MODELS, ODD, POSTS, SCHEMA
 from scripts.attacks.mutations import change, mangle
 from scripts.attacks.slices import Tell, sliced

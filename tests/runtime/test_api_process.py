@@ -34,8 +34,8 @@ from runtime.address import parse_address
 from runtime.client import Client
 from runtime.errors import RequestRefused, ServerUnreachable
 from runtime.starting import keys_of
-from runtime.tls import TlsFiles, client_context, server_context
-from runtime.told import resolve
+from runtime.tls import client_context, server_context
+from runtime.told import TlsFiles, resolve
 from tests.peers.scripted import small_store
 
 ROOT = Path(__file__).parents[2]

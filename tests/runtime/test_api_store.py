@@ -25,7 +25,8 @@ from manifests.name import ModelName
 from manifests.store import Store
 from runtime.api import names
 from runtime.api.app import create_app
-from runtime.api.state import OLLAMA_API, Settings
+from runtime.source import OLLAMA_API
+from runtime.told import Settings
 from tests.peers.scripted import Script, scripted_manager, small_store
 
 

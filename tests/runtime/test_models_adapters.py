@@ -21,9 +21,9 @@ from native.weight import Weight
 from runtime.engine import packfile
 from runtime.engine.link import Load
 from runtime.engine.native_runner import open_native
-from runtime.loaded import ModelSource
 from runtime.models import load
 from runtime.models.adapters import adapt
+from runtime.source import ModelSource
 from tests.peers.adapters import linear_names, make_adapter, merged
 from tests.peers.model_maker import ARCHITECTURES, make_model, values
 from tests.runtime.test_models import by_name

@@ -20,7 +20,8 @@ from runtime.engine.pace import SMALLEST, Pace
 from runtime.engine.sampling import Sampling
 from runtime.engine.stream import Ended, Stream, Token
 from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory, RuntimeFailure
-from runtime.loaded import GenerateRequest, ModelSource, load_model
+from runtime.loaded import GenerateRequest, load_model
+from runtime.source import ModelSource
 from tests.peers.house import N_CTX, House, alone, asks
 from tests.peers.model_maker import make_model
 

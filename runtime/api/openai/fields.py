@@ -17,7 +17,7 @@ from runtime.engine.constraint import Constraint
 from runtime.engine.sampling import MAX_BIAS
 from runtime.errors import OptionRefused, RequestRefused
 from runtime.options import INT32_MAX, Options, merge
-from runtime.text.renderers import Think
+from runtime.text.message import Think
 
 MAX_ANSWERS = 128  # of one request: prompts times choices
 

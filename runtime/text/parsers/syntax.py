@@ -54,6 +54,8 @@ class Syntax:
         return (*self.opens, *self.leads, *self.closes, *self.around, *self.inner)
 
 
+Speech = tuple[Syntax | None, Tags | None]  # how the answers of a template's models are written: calls, and thinking
+
 _BARE = ("{", "[", "```json", "```tool_call", "```")
 
 HARMONY = Syntax(
@@ -255,7 +257,7 @@ NAMED: dict[str, tuple[str, Tags | None]] = {
 }
 
 
-def named(parser: str) -> tuple[Syntax | None, Tags | None] | None:
+def named(parser: str) -> Speech | None:
     """What a config's parser stands for; None for a name we do not know, as Ollama does: then the template decides."""
     known = NAMED.get(parser)
     return None if known is None else (_BY_NAME.get(known[0]), known[1])
