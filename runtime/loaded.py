@@ -20,7 +20,6 @@ from array import array
 from collections.abc import AsyncGenerator, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,6 @@ class LoadedModel:
         self.vocab = ready.vocab
         self.ready = ready
         self.figures = Figures(weights=ready.weight_bytes, cache=ready.kv_bytes, scratch=ready.scratch_bytes)
-        self.loaded_at = datetime.now(timezone.utc)
         self.max_seqs = MAX_SEQS
         self._link = link
         self._taught: asyncio.Task[None] | None = None  # the worker knows the vocabulary when it is done

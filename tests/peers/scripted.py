@@ -11,7 +11,6 @@ import asyncio
 from array import array
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,7 +61,6 @@ class ScriptedModel:
         self.n_ctx = source.n_ctx or 256
         self.n_ctx_train = 0 if source.n_ctx else 256  # so that a request without a context fits what it got
         self.figures = SimpleNamespace(total=123456)
-        self.loaded_at = datetime.now(timezone.utc)
         self._gone = asyncio.Event()
 
     async def died(self) -> None:
