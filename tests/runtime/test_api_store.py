@@ -303,6 +303,21 @@ def test_blobs_and_create(store: Store) -> None:
     assert unknown.status_code == 500 and "not found" in unknown.json()["error"]
 
 
+@pytest.mark.parametrize("role", ["alien", "tool", "", "Assistant "])
+def test_a_message_of_a_role_that_no_model_opens_with_is_refused(store: Store, role: str) -> None:
+    said = [{"role": "USER", "content": "a"}, {"role": role, "content": "x"}]
+    body = {"model": "odd", "from": "demo", "messages": said}
+    answer = request(store, "POST", "/api/create", body | {"stream": False})
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        f'messages[1]: message role must be one of "system", "user", or "assistant", found {role.lower()!r}',
+    )
+    assert not store.has(ModelName.parse("odd"))
+    assert request(store, "POST", "/api/create", body | {"messages": said[:1], "stream": False}).status_code == 200
+    shown = request(store, "POST", "/api/show", {"model": "odd"}).json()
+    assert shown["messages"] == [{"role": "user", "content": "a"}]
+
+
 def test_a_stub_that_names_a_model_elsewhere_is_refused(store: Store) -> None:
     from manifests.manifest import DOCKER_CONFIG, Descriptor, Manifest
 
