@@ -6,15 +6,15 @@ Refuses an address that is not one (contract, 7.3).
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 
 from manifests.home import setting
+from native.record import record
 from runtime.errors import RequestRefused
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11434
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Address:
     """`scheme://host:port/path`; an IPv6 host has no brackets here."""
 

@@ -26,6 +26,7 @@ from manifests.manifest import Descriptor, Manifest
 from manifests.modelfile import Command, render_command
 from manifests.name import ModelName
 from manifests.store import Store
+from native.record import record
 from runtime.errors import ModelRefused
 from runtime.text.errors import TemplateError, TextError
 
@@ -41,7 +42,7 @@ ROLES = ("system", "user", "assistant", "tool")
 NO_TEMPLATE = "{{ .Prompt }}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class TensorFacts:
     """`shape` in GGUF order, fastest dimension first."""
 
@@ -50,7 +51,7 @@ class TensorFacts:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class GgufFacts:
     """The head of a GGUF file without its long arrays, which are None in `info`."""
 

@@ -19,11 +19,11 @@ import time
 from array import array
 from collections.abc import AsyncGenerator, Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from manifests.gguf import Gguf
+from native.record import record
 from runtime.answer import Answer, Events, GenerateRequest, Opening, definite
 from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.link import Link
@@ -42,7 +42,7 @@ __all__ = ["Constraint", "Figures", "GenerateRequest", "LoadedModel", "Sampling"
 log = logging.getLogger("sealift.engine")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Figures:
     """Memory of one loaded model, in bytes."""
 

@@ -22,7 +22,6 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from manifests.digest import Digest
-from runtime.access.access import Access
 from runtime.address import is_loopback
 from runtime.api.app import app_of
 from runtime.api.gate import PEER
@@ -36,10 +35,10 @@ from runtime.metrics import Metrics
 from runtime.packs import Packs
 from runtime.source import ModelSource
 from runtime.starting import Start
-from runtime.tls import load_certificate, peer_of, server_context
 from runtime.told import Serve
 
 if TYPE_CHECKING:
+    from runtime.access.access import Access
     from runtime.telemetry import Spans
 
 log = logging.getLogger("sealift.serving")
@@ -84,6 +83,8 @@ async def _serve(
     )  # fmt: skip
     config.load()
     if told.tls is not None:
+        from runtime.tls import server_context
+
         config.ssl = server_context(told.tls)
     gc.freeze()  # what is here stays: the collector need not walk over it between two tokens
     where = listener.getsockname()
@@ -139,6 +140,8 @@ def _say_how_open(told: Serve, access: Access | None, say: Callable[[str], None]
 
 
 def _certificate_again(context: ssl.SSLContext, told: Serve) -> None:
+    from runtime.tls import load_certificate
+
     assert told.tls is not None
     try:
         load_certificate(context, told.tls)
@@ -177,6 +180,8 @@ class Lend:
         if isinstance(cycle, RequestResponseCycle):
             tls = cycle.transport.get_extra_info("ssl_object")
             if tls is not None:
+                from runtime.tls import peer_of
+
                 scope[PEER] = functools.partial(peer_of, tls)
             if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
                 scope["extensions"] = {**scope.get("extensions", {}), DIRECT: _Body(cycle).write}

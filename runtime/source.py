@@ -6,11 +6,11 @@ Imports little: a server tells its first worker what to load before it imports w
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.name import ModelName
 from manifests.store import Store
+from native.record import record
 from runtime.card import ModelCard
 from runtime.engine.protocol import Load
 from runtime.errors import RequestRefused
@@ -22,7 +22,7 @@ DEFAULT_CONTEXT = 4096  # tokens, where nobody says
 MAX_SEQS = 16  # sequences one worker computes together
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class ModelSource:
     """What to load and how. `weights` names the content of `path` (its blob digest), `adapters` are (digest, path) of
     the LoRAs added to it: sources of equal `content` and compatible options share a worker, whatever their names.

@@ -12,10 +12,10 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from manifests.store import Store
+from native.record import record
 from runtime import logs
 from runtime.address import Address, is_loopback
 from runtime.api import names
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 BACKLOG = 2048
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Start:
     """What the server is made of. `first`: the models to load at once; the spare worker may have begun with one."""
 

@@ -7,17 +7,17 @@ does not keep. Unlike Ollama, which passes over what it cannot read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from manifests.home import own_version, setting
+from native.record import record, replace
 from runtime.address import Address, is_loopback
 from runtime.api.durations import SECOND, keep_alive_setting
 from runtime.errors import RequestRefused
 from runtime.logs import FORMATS, LEVELS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Range:
     """Of one number: its name in the environment, and what it may be. `also`: a value that stands for the default."""
 
@@ -37,7 +37,7 @@ MAX_QUEUE = Range(name="MAX_QUEUE", low=1, high=1 << 20, default=512)
 MAX_LOADED = Range(name="MAX_LOADED_MODELS", low=1, high=1024, default=0, also=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What routes must know. `listening_on`: the address given to the socket. `context_length` 0: what the model's
     loader chooses."""
@@ -55,7 +55,7 @@ class Settings:
     log_text: bool = False  # the log has the text of requests and answers too
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
     """PEM. `client_ca` None: clients need no certificate."""
 
@@ -64,7 +64,7 @@ class TlsFiles:
     client_ca: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Serve:
     """Every default filled in. Times in seconds, negative for ever. `keys`: the file of those who may ask; None: nobody
     is asked who they are. `tls` None: plain HTTP."""

@@ -136,9 +136,9 @@ NEEDS: list[tuple[str, set[str]]] = [  # the rooms and libraries that a verb is 
     ("key list", {"signing", "cryptography"}),
     ("trust list", {"signing", "cryptography"}),
     ("serve --help", {"runtime"}),
-    ("ps", {"manifests", "runtime"}),
-    ("--version", {"manifests", "runtime"}),
-    ("run absent hi", {"manifests", "runtime"}),
+    ("ps", {"manifests", "native", "runtime"}),
+    ("--version", {"manifests", "native", "runtime"}),
+    ("run absent hi", {"manifests", "native", "runtime"}),
 ]
 
 

@@ -15,12 +15,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from starlette.requests import Request
 
 from manifests.name import ModelName
+from native.record import field, record, replace
 from runtime.api import names
 from runtime.api.durations import FOREVER, SECOND, keep_alive
 from runtime.api.gate import caller_of
@@ -47,7 +47,7 @@ from runtime.text.prompt import Prompt
 MAX_TOP = 20  # alternatives for one token (contract, 2.3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Ask:
     """`keep_alive` in seconds, negative for ever, None not given. `client`: who asks, for fairness. `place`: which of
     the answers to one question this is, from 0."""
@@ -65,7 +65,7 @@ class Ask:
     place: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Run:
     """An answer under way."""
 

@@ -19,13 +19,13 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from manifests.name import ModelName
+from native.record import record
 from runtime.api.asking import client_of, keep_alive_of, model_of, salt_of, wanted
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import watching
@@ -48,7 +48,7 @@ WHOLE = 64  # answers of more vectors than this are not held back until their le
 Text = str | tuple[int, ...]  # or its ids
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Texts:
     """What is asked. `asked`: the model's name as the client wrote it; `dimensions` 0: all; `keep_alive` in seconds."""
 
@@ -63,7 +63,7 @@ class Texts:
     client: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Found:
     """`vectors`: as the model gave them, one for each text. Times in nanoseconds."""
 

@@ -8,12 +8,12 @@ the messages that did not fit, and says what cut an answer of `done_reason` "len
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from native.record import record
 from runtime.api import prompts
 from runtime.api.asking import (
     Ask,
@@ -198,7 +198,7 @@ async def _load(server: Server, ask: Ask, asked: str, shape: Shape) -> Response:
 # -- events to bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Reply:
     """How an answer is written. `asked`: the model's name as the client wrote it."""
 

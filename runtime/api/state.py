@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.requests import Request
 
 from manifests.name import ModelName
 from manifests.store import Store
-from runtime.access.access import Access
+from native.record import field, record, replace
 from runtime.access.visible import VisibleStore, VisibleTransfers
 from runtime.api.gate import caller_of
 from runtime.api.observing import denied
@@ -18,6 +17,9 @@ from runtime.card import CardBox
 from runtime.manager import Manager
 from runtime.metrics import Metrics
 from runtime.told import Settings
+
+if TYPE_CHECKING:
+    from runtime.access.access import Access
 
 NO_TRANSFERS = (
     "this server opens no outbound connections: bring models in with 'sealift bundle import', "
@@ -39,7 +41,7 @@ class Transfers(Protocol):
     def push(self, name: ModelName, *, insecure: bool, report: Report) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Server:
     store: Store
     box: CardBox

@@ -18,9 +18,9 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from typing import Any
 
+from native.record import record
 from runtime.engine.constraint import Constraint
 from runtime.engine.protocol import (
     ENDS,
@@ -57,7 +57,7 @@ CLOSE_S = 2.0  # patience before a worker that was asked to go is killed
 PULSE_S = 30.0  # silence before a worker is asked for a sign of life, and then before it is given up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Ready:
     """What the worker made of it. `vector`: values of a text's vector, 0: the model answers with tokens. Sizes in
     bytes; `confined`, `unconfined`: what the sandbox does, and could not do. `pack`: "used", "absent", or why the pack

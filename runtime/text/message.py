@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from native.record import field, record, replace
 from runtime.text.errors import MessageError
 
 MAX_CHARS = 8 << 20  # of a conversation
@@ -20,7 +20,7 @@ Tools = Sequence[Mapping[str, Any]]  # in OpenAI's form
 Think: TypeAlias = "bool | str | None"  # None: not asked; true, false, or a level
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class ToolCall:
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class ToolCall:
     index: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Message:
     role: str
     content: str = ""

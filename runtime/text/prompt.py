@@ -14,10 +14,10 @@ the template or the tokenizer writes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from manifests.turns import recognised
+from native.record import record, replace
 from runtime.engine.constraint import Constraint
 from runtime.text.errors import MessageError, PromptTooLongError, TemplateError, TemplateRaised
 from runtime.text.message import MAX_CHARS, Message, Think, Tools, linked, refuse_images
@@ -47,7 +47,7 @@ class TemplateRenderer(Protocol):
     def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Prompt:
     """dropped: the messages that did not fit, oldest first. begun: it ends in the beginning of the answer."""
 

@@ -217,7 +217,7 @@ def _walked(bench: Bench, constraint: Constraint, numbers: random.Random) -> boo
         mask = matcher.mask()
         if mask is None:
             return False
-        ids = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+        ids = np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")).tolist()
         assert ids and max(ids) < bench.n_vocab, "a mask of no tokens, or of some that there are not"
         token = numbers.choice(ids)
         if token == bench.end:
