@@ -231,7 +231,7 @@ class Renderer:
 
 def refuse_long(tokenizer: Tokenizer, text: str, limit: int) -> None:
     """A text that cannot have `limit` tokens or fewer takes no time to be told so: megabytes take seconds to encode."""
-    if (least := tokenizer.least(text)) > limit:
+    if len(text) > limit and (least := tokenizer.least(text)) > limit:
         raise PromptTooLongError(tokens=least, limit=limit, least=True)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 
 from runtime.text import models
 from runtime.text.errors import TokenizerError
@@ -51,8 +51,6 @@ class Tokenizer:
         self._always = SpecialTexts({vocab.tokens[index]: index for index in always})
         self._all = SpecialTexts({vocab.tokens[index]: index for index in (*always, *framing)})
         self._framing = SpecialTexts({vocab.tokens[index]: index for index in framing})
-        every = (style.byte_level or vocab.types.count(BYTE) == 256) and not style.strip_after  # character has its ids
-        self._longest = max(map(len, vocab.tokens)) if every else 0  # characters; of byte-level tokens bytes
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, object]) -> Tokenizer:
@@ -125,6 +123,13 @@ class Tokenizer:
         """So many ids `text` has at the least, without looking at it: no token holds more of it than the longest one.
         0 for families whose tokens may stand for any length of text."""
         return len(text) // self._longest if self._longest else 0
+
+    @cached_property
+    def _longest(self) -> int:
+        """Characters of the longest token, of byte-level ones bytes; 0 where not every character has ids of its own.
+        Only long texts ask, so a start does not wait for it."""
+        every = self._style.byte_level or self._vocab.types.count(BYTE) == 256
+        return max(map(len, self._vocab.tokens)) if every and not self._style.strip_after else 0
 
     def harmless(self, text: str) -> str:
         """`text` for use inside a template: its control texts are broken by SEAM, so that `encode` reads them as plain
