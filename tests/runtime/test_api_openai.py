@@ -157,6 +157,12 @@ ERRORS: list[tuple[str, dict[str, Any], int, str, str, str | None, str | None]] 
                 )
             ),
             (
+                "responses",
+                {"input": [{"type": "function_call", "call_id": "a", "name": 3, "arguments": "{}"}]},
+                "'input[0].name' must be a string",
+                "input",
+            ),
+            (
                 "chat/completions",
                 CHAT | {"reasoning_effort": "high"},
                 '"demo" does not support thinking',
