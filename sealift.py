@@ -53,6 +53,7 @@ CUSTODY = {"rm": "remove"} | {
     f"trust {verb}": "trust"
     for verb in ("add", "remove", "revoke", "threshold", "role", "channel", "expires", "init", "import", "sign")
 }
+STORE_ONLY = (["create"], ["pull"], ["push"])  # where Ollama's command asks the server
 EXIT_INTERRUPTED = 130
 GARBAGE = 50_000  # objects made before the collector looks for cycles: imports make 100,000, and no cycles to free
 
@@ -107,14 +108,24 @@ def _names(verbs: str) -> tuple[str, list[str]]:
 
 def _connect(name: str, file: Any) -> None:
     """What one room may not import of another, the door hands over: `serve --online` pulls and pushes with the bundler,
-    `bundle import --prepare` packs with the runtime, large content is hashed with the engine's library."""
+    `bundle import --prepare` packs with the runtime, large content is hashed with the engine's library, `list`,
+    `cp` and `rm` ask the server of another machine."""
     if name.startswith("bundler."):
         hashes: Any = importlib.import_module("bundler.sha256")
         hashes.side_by_side = lambda: importlib.import_module("native.sha256").side_by_side()
     if name == "runtime.commands_serve":
         file.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
+    elif name == "manifests.commands":
+        file.elsewhere = elsewhere
     elif name == "bundler.commands_bundle":
         file.prepare_model = lambda store, name: importlib.import_module("runtime.packs").Packs(store).prepare(name)
+
+
+def elsewhere() -> Any:
+    """The models of another machine's server, where SEALIFT_HOST or OLLAMA_HOST names one; else None."""
+    from manifests.home import setting
+
+    return importlib.import_module("runtime.remote").remote_store() if setting("HOST") else None
 
 
 def named(arguments: list[str]) -> str:
@@ -147,6 +158,8 @@ def _run(verb: str, arguments: list[str]) -> int:
     import typer
 
     try:
+        if arguments[:1] in STORE_ONLY and not HELP & set(arguments) and elsewhere() is not None:
+            say(f"hint: {arguments[0]} works on the store of this host and asks no server, whatever SEALIFT_HOST names")
         result = build(verb)(args=arguments, standalone_mode=False, prog_name="sealift")
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()  # a reader that has left is found here, not when the interpreter ends
@@ -164,6 +177,8 @@ def _run(verb: str, arguments: list[str]) -> int:
 
 
 def _record(event: str, arguments: list[str]) -> None:
+    if event == CUSTODY["rm"] and elsewhere() is not None:
+        return  # it was removed on another host, and this log is about the models of this one
     if not HELP & set(arguments):
         importlib.import_module("bundler.commands_custody").recorded(event, {"words": " ".join(arguments)})
 

@@ -1,10 +1,14 @@
-"""The verbs of this room: create, list, cp, rm, verify, audit. Arguments and printing only."""
+"""The verbs of this room: create, list, cp, rm, verify, audit. Arguments and printing only.
+
+`elsewhere` is set by the door (sealift.py): it gives what list, cp and rm ask where another machine's models are meant.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from manifests.audit import Audit
     from manifests.name import ModelName
 
+elsewhere: Callable[[], Any] | None = None
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
 
 
@@ -68,21 +73,12 @@ def list_(
     prefix: str = typer.Argument("", help="Only models whose name begins with this."),
     as_json: bool = JSON,
 ) -> None:
-    """List the models of the store, newest first."""
+    """List the models of the store, newest first; of the server's, where SEALIFT_HOST names another machine."""
     from manifests import display
-    from manifests.store import Store
 
-    store = Store()
-    rows: list[dict[str, Any]] = []
-    for name in store.names():
-        if not name.short.lower().startswith(prefix.lower()):
-            continue
-        try:
-            manifest, modified = store.manifest(name), store.modified(name)
-        except ManifestsError as error:
-            _say(f"{name.short}: {error}")
-            continue
-        rows.append({"name": name.short, "digest": manifest.digest.hex, "size": manifest.size, "modified": modified})
+    there = _elsewhere()
+    rows = there.models() if there else _stored()
+    rows = [row for row in rows if row["name"].lower().startswith(prefix.lower())]
     rows.sort(key=lambda row: row["modified"], reverse=True)
     if as_json:
         _print_json([row | {"modified": row["modified"].isoformat()} for row in rows])
@@ -91,18 +87,36 @@ def list_(
         (row["name"], row["digest"][:12], display.size_text(row["size"]), display.time_text(row["modified"]))
         for row in rows
     ]
-    print(display.table(("NAME", "ID", "SIZE", "MODIFIED"), lines))
+    print(display.printable(display.table(("NAME", "ID", "SIZE", "MODIFIED"), lines)))
+
+
+def _stored() -> list[dict[str, Any]]:
+    from manifests.store import Store
+
+    store = Store()
+    rows: list[dict[str, Any]] = []
+    for name in store.names():
+        try:
+            manifest, modified = store.manifest(name), store.modified(name)
+        except ManifestsError as error:
+            _say(f"{name.short}: {error}")
+            continue
+        rows.append({"name": name.short, "digest": manifest.digest.hex, "size": manifest.size, "modified": modified})
+    return rows
 
 
 def copy(
     source: str = typer.Argument(help="A model of the store."),
     destination: str = typer.Argument(help="Its second name; a model of that name is replaced."),
 ) -> None:
-    """Give a model a second name. No data is copied."""
+    """Give a model a second name. No data is copied. Where SEALIFT_HOST names another machine: on its server."""
     from manifests.name import ModelName
     from manifests.store import Store
 
-    Store().copy(ModelName.parse(source), ModelName.parse(destination))
+    if there := _elsewhere():
+        there.copy(source, destination)
+    else:
+        Store().copy(ModelName.parse(source), ModelName.parse(destination))
     print(f"copied '{source}' to '{destination}'")
 
 
@@ -112,7 +126,7 @@ def remove(
         False, "--unused", help="Also remove what abandoned transfers left, an hour after the last byte."
     ),
 ) -> None:
-    """Remove models, and the data that no other model uses."""
+    """Remove models, and the data that no other model uses. Where SEALIFT_HOST names another machine: on its server."""
     from manifests.display import size_text
     from manifests.name import ModelName
     from manifests.prune import prune
@@ -121,12 +135,17 @@ def remove(
     if not names and not unused:
         raise typer.BadParameter("name a model, or give --unused")
 
-    store = Store()
+    there = _elsewhere()
+    if there and unused:
+        raise typer.BadParameter("--unused is for the store of this host, and SEALIFT_HOST names another machine")
     for name in [ModelName.parse(text) for text in names or []]:
-        store.remove(name)
+        if there:
+            there.remove(name.short)
+        else:
+            Store().remove(name)
         print(f"deleted '{name.short}'")
     if unused:
-        pruned = prune(store)
+        pruned = prune(Store())
         print(f"removed {pruned.files} unused files, {size_text(pruned.bytes)}")
 
 
@@ -185,6 +204,14 @@ def audit_(
     print(_json(document) if as_json else text)
     if not result.ok:
         raise typer.Exit(1)
+
+
+def _elsewhere() -> Any:
+    """Also says where, since it is not here."""
+    there = elsewhere() if elsewhere is not None else None
+    if there:
+        _say(f"asks the server at {there.url}")
+    return there
 
 
 def _audit(names: list[str] | None) -> Audit:

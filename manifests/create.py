@@ -21,7 +21,7 @@ from manifests.errors import CreateError, NotFound
 from manifests.fields import parse_json
 from manifests.gguf import count_text
 from manifests.manifest import DOCKER_CONFIG, OLLAMA_PREFIX, Descriptor, Manifest
-from manifests.modelfile import NO_SEMVER, SEMVER
+from manifests.modelfile import NO_SEMVER, ONE_OF_ROLES, ROLES, SEMVER
 from manifests.name import ModelName
 from manifests.parameters import check_parameters
 from manifests.quantize import recipe
@@ -63,6 +63,9 @@ def create(
         raise CreateError("neither 'from' or 'files' was specified", hint="name a model of this store or a GGUF file")
     if request.requires and not SEMVER.fullmatch(request.requires):
         raise CreateError(NO_SEMVER)
+    for place, (role, _) in enumerate(request.messages):
+        if role not in ROLES:  # such a model would not open
+            raise CreateError(f"messages[{place}]: message role must be {ONE_OF_ROLES}, found {role[:40]!r}")
     with workshop(store, status, bar) as shop:
         config, layers = _base(shop, request)
         layers = _with_texts(store, request, layers, status)

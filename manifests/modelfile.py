@@ -27,6 +27,7 @@ COMMANDS = (
     "requires",
 )  # fmt: skip
 ROLES = ("system", "user", "assistant")
+ONE_OF_ROLES = 'one of "system", "user", or "assistant"'
 _KEYED = ("parameter", "message")
 SEMVER = re.compile(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?", re.ASCII)
 NO_SEMVER = "requires must be a valid semver (e.g. 0.14.0)"
@@ -172,7 +173,7 @@ def _unquote(text: str) -> str | None:
 
 def _check(name: str, key: str, value: str, number: int) -> None:
     if name == "message" and key not in ROLES:
-        raise ModelfileError(f'(line {number}): message role must be one of "system", "user", or "assistant"')
+        raise ModelfileError(f"(line {number}): message role must be {ONE_OF_ROLES}")
     if name == "parameter":
         try:
             parse_parameter(key, value)

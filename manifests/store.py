@@ -66,7 +66,7 @@ class Store:
         try:
             return self._open(self.blob_path(digest))
         except FileNotFoundError:
-            raise NotFound(f"blob {digest} not found in {self.root}") from None
+            raise NotFound(f"blob {digest} not found", hint=REPAIR) from None
         except OSError as error:
             raise StoreError(f"blob {digest}: {error.strerror}", hint=REPAIR) from None
 
@@ -217,7 +217,7 @@ class Store:
                 f"model '{name.short}' not found", hint="sealift list shows the models of this store"
             ) from None
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from None
+            raise StoreError(f"the manifest of {name.short}: {error.strerror}") from None
         return _parsed(raw) if len(raw) <= PARSED_SIZE else Manifest.parse(raw)
 
     def modified(self, name: ModelName) -> datetime:
@@ -228,7 +228,7 @@ class Store:
         except FileNotFoundError:
             raise NotFound(f"model '{name.short}' not found") from None
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from None
+            raise StoreError(f"the manifest of {name.short}: {error.strerror}") from None
 
     def put_manifest(self, name: ModelName, raw: bytes) -> Manifest:
         """Makes a model visible. Every blob must be there, with the size the manifest says."""

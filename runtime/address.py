@@ -29,6 +29,15 @@ class Address:
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
     @property
+    def here(self) -> bool:
+        """Whether it is one of this machine, as far as it says so itself."""
+        try:
+            found = ipaddress.ip_address(self.host)
+        except ValueError:
+            return self.host.lower() == "localhost"
+        return found.is_loopback or found.is_unspecified
+
+    @property
     def dialled(self) -> Address:
         """Where a client connects: a server that listens everywhere is asked on the loopback."""
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}

@@ -30,7 +30,8 @@ from runtime.text.tokenizer import Tokenizer
 class GenerateRequest:
     """`prompt`: token ids, begin-of-sequence included where the model wants one. `max_tokens` None: up to the context;
     0: the prompt is computed and cached, nothing is generated. `stop`: strings that end the answer and are not in it.
-    `client`: who asks, for fairness; any text. `load_ns`: what the caller waited for the model, repeated in Usage.
+    `client`: who asks, for fairness; any text. `salt`: the cache has only what was computed for requests of the same
+    one. `load_ns`: what the caller waited for the model, repeated in Usage.
     `constraint`: what every answer that ends by itself (reason "stop", no stop string) belongs to; one that a limit, a
     stop string or the client cuts short is a beginning of such an answer. `shown`: control tokens that are text all the
     same, for whoever cuts the answer into parts. `prompt_logprobs`: PromptScored comes first,
@@ -43,6 +44,7 @@ class GenerateRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     client: str = ""
+    salt: str = ""
     ignore_eos: bool = False
     logprobs: bool = False
     prompt_logprobs: bool = False

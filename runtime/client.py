@@ -58,10 +58,10 @@ class Client:
             connection.close()
 
     def get(self, path: str) -> dict[str, Any]:
-        return self._whole("GET", path, None)
+        return self.ask("GET", path)
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._whole("POST", path, body)
+        return self.ask("POST", path, body)
 
     def server(self, within: float) -> str:
         """Who answers: `sealift 0.1.0`, or `Ollama 0.33.0`. `within`: seconds that an answer may take."""
@@ -79,7 +79,8 @@ class Client:
                 if line.strip():
                     yield _line(line)
 
-    def _whole(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """An answer in one piece; {} where it is empty."""
         with self._answer(method, path, body) as response:
             _refuse(response)
             text = response.read()

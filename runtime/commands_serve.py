@@ -72,6 +72,9 @@ def serve(
     tls_client_ca: Path | None = typer.Option(
         None, help="Let in only clients whose certificate this authority signed."
     ),
+    share_prefixes: bool = typer.Option(
+        False, "--share-prefixes", help="Compute the beginning of a prompt once for all keys, not once for each."
+    ),
     read_only: bool = typer.Option(False, "--read-only", help="Refuse every request that would change the store."),
     log_format: str = typer.Option("text", show_default=False, help="Form of the log: text or json [text]."),
     log_level: str | None = typer.Option(
@@ -112,8 +115,8 @@ def serve(
             address, threads=threads, parallel=parallel, context_length=context_length, batch_rows=batch_rows,
             kv_cache_type=kv_cache_type, keep_alive=keep_alive, load_timeout=load_timeout, max_queue=max_queue,
             max_loaded=max_loaded, auth=auth, access_file=access_file, tls_cert=tls_cert, tls_key=tls_key,
-            tls_client_ca=tls_client_ca, read_only=read_only, log_format=log_format, log_level=log_level,
-            log_text=log_text, otel_endpoint=otel_endpoint, load=load,
+            tls_client_ca=tls_client_ca, share_prefixes=share_prefixes, read_only=read_only, log_format=log_format,
+            log_level=log_level, log_text=log_text, otel_endpoint=otel_endpoint, load=load,
         )  # fmt: skip
         store = Store(models)
         transfers = transfers_factory(store) if online and transfers_factory is not None else None

@@ -23,7 +23,7 @@ def describe(box: CardBox, asked: str, *, verbose: bool = False, system: str = "
     if name is None:
         raise RequestRefused("invalid model name")
     try:
-        card = box.card(name)
+        card = names.card_of(box, name)
         modified = box.store.modified(name).timestamp()
     except NotFound:
         raise ModelNotFound(f"model '{name.short}' not found") from None

@@ -10,6 +10,7 @@ RuntimeFailure                 70 / 500   base; raised bare only for a fault of 
 ├── ModelNotFound               1 / 404   no such model in the store
 ├── ModelRefused                1 / 500   the model's own content cannot be run
 │   └── ArchitectureRefused     1 / 500   unknown architecture, metadata or tensor
+├── EngineAbsent               70 / 500   the native library cannot be loaded; the log says why, clients learn no paths
 ├── PackUnusable               70 / 500   packed weights that are not used; the load goes on without them
 ├── Unavailable                 4 / 503   nothing wrong with the request; not now
 │   ├── ServerBusy              4 / 503   queue full
@@ -42,6 +43,14 @@ class RuntimeFailure(Exception):
         self.param = param
         if http_status is not None:
             self.http_status = http_status
+
+
+class EngineAbsent(RuntimeFailure):
+    def __init__(
+        self, message: str = "the native engine of this server cannot be loaded", *,
+        hint: str | None = "the server's log says why", http_status: int | None = None, param: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message, hint=hint, http_status=http_status, param=param)
 
 
 class RequestRefused(RuntimeFailure):

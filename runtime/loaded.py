@@ -19,11 +19,11 @@ import time
 from array import array
 from collections.abc import AsyncGenerator, Iterable
 from collections.abc import Sequence as Seq
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from manifests.gguf import Gguf
+from native.errors import LibraryError
 from native.record import record
 from native.tokenizer import pass_strings
 from runtime.answer import Answer, Events, GenerateRequest, Opening, definite
@@ -34,7 +34,14 @@ from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
 from runtime.engine.stream import Ended, Stream, Vector
 from runtime.engine.vocabulary import MAX_BYTES, Vocabulary
-from runtime.errors import CapabilityMissing, ContextExceeded, RequestCancelled, RequestRefused, RuntimeFailure
+from runtime.errors import (
+    CapabilityMissing,
+    ContextExceeded,
+    EngineAbsent,
+    RequestCancelled,
+    RequestRefused,
+    RuntimeFailure,
+)
 from runtime.events import Event
 from runtime.source import MAX_SEQS, ModelSource, load_of
 from runtime.text.tokenizer import Tokenizer
@@ -69,7 +76,6 @@ class LoadedModel:
         self.vocab = ready.vocab
         self.ready = ready
         self.figures = Figures(weights=ready.weight_bytes, cache=ready.kv_bytes, scratch=ready.scratch_bytes)
-        self.loaded_at = datetime.now(timezone.utc)
         self.max_seqs = MAX_SEQS
         self._link = link
         self._taught: asyncio.Task[None] | None = None  # the worker knows the vocabulary when it is done
@@ -140,6 +146,7 @@ class LoadedModel:
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             ends=() if request.ignore_eos else sorted(self.tokenizer.eog),
             client=request.client,
+            salt=request.salt,
             constraint=constraint,
             score=request.prompt_logprobs,
         )
@@ -157,7 +164,7 @@ class LoadedModel:
     async def _teach(self) -> None:
         self._link.teach(await asyncio.to_thread(vocabulary_of, self.tokenizer))
 
-    async def embed(self, tokens: Seq[int], *, client: str = "") -> array[float]:
+    async def embed(self, tokens: Seq[int], *, client: str = "", salt: str = "") -> array[float]:
         """The vector of a text as the model gives it: [ready.vector] float32, all finite. Raises RequestRefused,
         ContextExceeded, WorkerDied, RuntimeFailure. Cancelled, the text leaves the worker."""
         if not self.ready.vector:
@@ -167,7 +174,7 @@ class LoadedModel:
         if len(tokens) > self.n_ctx:
             raise ContextExceeded(f"the input length exceeds the context length: {len(tokens)} tokens of {self.n_ctx}")
         self._check_tokens(tokens)
-        id, stream = self._link.embed(tokens, client=client)
+        id, stream = self._link.embed(tokens, client=client, salt=salt)
         try:
             return _finite(await _vector(stream))
         finally:
@@ -244,7 +251,13 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Sp
 
 
 def read_text_side(path: Path) -> tuple[Tokenizer, int]:
-    """The tokenizer, and the context the model was trained for (0: not said). Reads the file's head only."""
-    gguf = Gguf.open(path, arrays=False, pass_strings=pass_strings)
+    """The tokenizer, and the context the model was trained for (0: not said). Reads the file's head only. Raises
+    EngineAbsent."""
+    try:
+        gguf = Gguf.open(path, arrays=False, pass_strings=pass_strings)
+        tokenizer = Tokenizer.from_gguf(gguf.metadata)
+    except LibraryError as error:
+        log.error("%s; %s", error, error.hint)
+        raise EngineAbsent from error
     trained: Any = gguf.metadata.get(f"{gguf.architecture}.context_length", 0)
-    return Tokenizer.from_gguf(gguf.metadata), int(trained)
+    return tokenizer, int(trained)

@@ -125,13 +125,16 @@ def _number(name: str, rule: _Rule, value: float) -> float:
     if not finite or not (rule.low <= value <= rule.high or value == rule.also):
         extra = f" (or {rule.also:g})" if rule.also is not None else ""
         shown = f"{value:g}" if isinstance(value, float) else str(value)[:24]
-        raise OptionRefused(f'option "{name}" must be {_range(rule)}{extra}, found {shown}', param=name)
+        raise OptionRefused(f'option "{name}" must be {_range(rule, value)}{extra}, found {shown}', param=name)
     return value if rule.kind == "integer" else float(value)
 
 
-def _range(rule: _Rule) -> str:
+def _range(rule: _Rule, found: float) -> str:
+    """Where the upper end is merely that of a number's type, the end that `found` is beyond."""
     low, high = (str(bound) if rule.kind == "integer" else f"{bound:g}" for bound in (rule.low, rule.high))
-    return f"at least {low}" if rule.kind == "integer" and rule.high == INT32_MAX else f"from {low} to {high}"
+    if rule.kind == "integer" and rule.high == INT32_MAX and math.isfinite(found):
+        return f"at most {high}" if found > rule.high else f"at least {low}"
+    return f"from {low} to {high}"
 
 
 def _stops(name: str, value: Any) -> tuple[str, ...]:

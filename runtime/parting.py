@@ -8,7 +8,7 @@ held back. An answer that broke off (error, cancelled) shows nothing that was he
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from runtime.events import CallDelta, Event, Finish, PromptScored, TextDelta, ThinkingDelta, TokenInfo
@@ -104,10 +104,3 @@ class Collected:
     @property
     def thinking(self) -> str:
         return "".join(self.thoughts)
-
-
-def collected(events: Iterable[Event]) -> Collected:
-    found = Collected()
-    for event in events:
-        found.add(event)
-    return found

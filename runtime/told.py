@@ -50,6 +50,7 @@ class Settings:
     batch_rows: int = 512  # rows of one step, of all sequences together
     kv_type: str = "f16"  # how keys and values are kept: f16 or q8_0
     version: str = "0"  # sealift's own, sent in a header
+    share_prefixes: bool = False  # keys find each other's prompts in the cache
     read_only: bool = False  # nothing a client asks changes the store
     log_text: bool = False  # the log has the text of requests and answers too
 
@@ -121,6 +122,7 @@ def resolve(
     load_timeout: str | None = None, max_queue: int | None = None, max_loaded: int | None = None,
     auth: bool | None = None, access_file: Path | None = None, tls_cert: Path | None = None,
     tls_key: Path | None = None, tls_client_ca: Path | None = None, read_only: bool = False,
+    share_prefixes: bool = False,
     log_format: str = FORMATS[0], log_level: str | None = None, log_text: bool = False, otel_endpoint: str = "",
     load: Sequence[str] = (),
 ) -> Serve:  # fmt: skip
@@ -143,6 +145,7 @@ def resolve(
         batch_rows=number_setting(BATCH_ROWS, batch_rows),
         kv_type=kv_type_setting(kv_cache_type),
         version=VERSION,
+        share_prefixes=share_prefixes,
         read_only=read_only,
         log_text=log_text,
     )

@@ -145,7 +145,7 @@ NEEDS: list[tuple[str, set[str]]] = [  # the rooms and libraries that a verb is 
 def imported(side: Path, words: str) -> set[str]:
     """Top names of what is in memory after one command line, in a process of its own."""
     code = "import sys, sealift; sealift.run(sys.argv[1:]); print('', *sys.modules)"
-    places = {"SEALIFT_HOME": str(side / "home"), "SEALIFT_HOST": "127.0.0.1:9"}
+    places = {"SEALIFT_HOME": str(side / "home"), "SEALIFT_HOST": "127.0.0.1:9" if words != "list" else ""}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", code, *words.split()], cwd=side, text=True, capture_output=True, check=True,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -21,7 +22,9 @@ from starlette.routing import Match, Route
 from manifests.store import Store
 from runtime.api import embedding, native, status_routes, store_routes, tokenizing, transfer_routes
 from runtime.api.anthropic import messages
+from runtime.api.anthropic import models as anthropic_models
 from runtime.api.anthropic.messages import ANTHROPIC
+from runtime.api.anthropic.models import Headers
 from runtime.api.gate import Gate, permit
 from runtime.api.guard import Guard
 from runtime.api.observing import Observed
@@ -38,6 +41,17 @@ if TYPE_CHECKING:
     from runtime.access.access import Access
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _either(openai: Endpoint, anthropic: Endpoint) -> Endpoint:
+    """A path that both APIs have; it is described by OpenAI's name."""
+
+    @wraps(openai)
+    async def endpoint(request: Request) -> Response:
+        return await (anthropic if anthropic_models.asked_by(request.scope["headers"]) else openai)(request)
+
+    return endpoint
+
 
 NOT_BUILT = (
     "/v1/audio/transcriptions",
@@ -75,8 +89,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/api/experimental/model-recommendations", status_routes.recommendations),
     ("POST", "/api/pull", transfer_routes.pull),
     ("POST", "/api/push", transfer_routes.push),
-    ("GET", "/v1/models", models.list_models),
-    ("GET", "/v1/models/{model:path}", models.one_model),
+    ("GET", "/v1/models", _either(models.list_models, anthropic_models.list_models)),
+    ("GET", "/v1/models/{model:path}", _either(models.one_model, anthropic_models.one_model)),
     ("POST", "/v1/embeddings", embedding.openai_embeddings),
     ("POST", "/v1/messages/count_tokens", messages.count_tokens),
     ("POST", "/api/tokenize", tokenizing.tokenize),
@@ -121,16 +135,15 @@ def app_of(server: Server) -> Starlette:
     return app
 
 
-def dialect_of(path: str) -> Dialect:
-    """How errors are worded for a path."""
-    if path.startswith("/v1/messages"):
+def dialect_of(path: str, headers: Headers = ()) -> Dialect:
+    """How errors are worded for a request to a path."""
+    if path.startswith("/v1/messages") or (path.startswith("/v1/models") and anthropic_models.asked_by(headers)):
         return ANTHROPIC
     return OPENAI if path.startswith("/v1/") else NATIVE
 
 
 def _route(server: Server, path: str, methods: list[str], endpoint: Endpoint) -> Route:
     """Errors become this API's answers here, so that none reaches the framework's own handlers."""
-    dialect = dialect_of(path)
 
     async def guarded(request: Request) -> Response:
         try:
@@ -139,7 +152,7 @@ def _route(server: Server, path: str, methods: list[str], endpoint: Endpoint) ->
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
-            return error_response(error, dialect)
+            return error_response(error, dialect_of(path, request.scope["headers"]))
 
     route = Route(path, guarded, methods=methods)
     route.methods = set(methods)  # starlette adds HEAD to GET; the contract says where there is one

@@ -109,7 +109,7 @@ async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Ru
         runs = []
         for ask, watch in zip(asks, watches, strict=True):
             question = made[id(ask.prompt)]
-            request = _request(ask, question, load_ns)
+            request = _request(ask, question, load_ns, salt_of(server, ask.client))
             events = model.generate(replace(request, watch=watch.at(model, request)))
             await stack.enter_async_context(aclosing(events))
             runs.append(
@@ -122,13 +122,14 @@ async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Ru
         yield runs
 
 
-def _request(ask: Ask, question: Question, load_ns: int) -> GenerateRequest:
+def _request(ask: Ask, question: Question, load_ns: int, salt: str) -> GenerateRequest:
     return GenerateRequest(
         prompt=question.prompt.ids,
         sampling=sampling_of(ask),
         max_tokens=ask.options.num_predict if ask.options.num_predict >= 0 else None,
         stop=ask.options.stop,
         client=ask.client,
+        salt=salt,
         logprobs=ask.logprobs,
         prompt_logprobs=ask.prompt_logprobs,
         constraint=question.constraint,
@@ -253,6 +254,12 @@ def client_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def salt_of(server: Server, client: str) -> str:
+    """Keys do not find each other's prompts in the cache, unless told so: how long an answer takes, and how many tokens
+    it says were cached, would tell one what another asks."""
+    return client if server.access is not None and not server.settings.share_prefixes else ""
+
+
 def keep_alive_of(body: Body) -> float | None:
     """Seconds; negative: for ever; None: not given."""
     value = keep_alive(body.raw("keep_alive"))
@@ -272,7 +279,7 @@ def refuse_incapable(name: ModelName, card: ModelCard, verb: str, asked: str, *,
 THINK_LEVELS = ("high", "medium", "low", "max")
 
 
-def think_of(value: Any, asked: str, card: ModelCard) -> Think:
+def think_of(value: Any, asked: str, card: ModelCard, *, param: str = "think") -> Think:
     """A model that can think does, unless it is told otherwise. Refuses a bad value, and a wish to think where the
     model cannot."""
     expected = 'must be "high", "medium", "low", "max", true, or false'
@@ -284,7 +291,7 @@ def think_of(value: Any, asked: str, card: ModelCard) -> Think:
     if not isinstance(value, (bool, str)):
         raise RequestRefused('think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
     if value and not thinks:
-        raise CapabilityMissing(f'"{asked}" does not support thinking', param="think")
+        raise CapabilityMissing(f'"{asked}" does not support thinking', param=param)
     return value if thinks else None
 
 

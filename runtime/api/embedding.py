@@ -26,9 +26,10 @@ from starlette.responses import Response
 
 from manifests.name import ModelName
 from native.record import record
-from runtime.api.asking import client_of, keep_alive_of, model_of, wanted
+from runtime.api.asking import client_of, keep_alive_of, model_of, salt_of, wanted
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import watching
+from runtime.api.openai.fields import openai_options
 from runtime.api.openai.wire import OPENAI
 from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
@@ -91,11 +92,11 @@ async def openai_embeddings(request: Request) -> Response:
     server, body = server_of(request), await body_of(request, "EmbedRequest")
     texts = _texts(body.raw("input"), "invalid input", ids=True)
     if not texts:
-        raise RequestRefused("invalid input: expected a text, or a list of at least one")
+        raise RequestRefused("invalid input: expected a text, or a list of at least one", param="input")
     form = body.text("encoding_format") or "float"
     if form not in ("float", "base64"):
-        raise RequestRefused(f"encoding_format must be float or base64, found {form[:40]!r}")
-    ask = await _ask(request, body, texts, empty="model is required")
+        raise RequestRefused(f"encoding_format must be float or base64, found {form[:40]!r}", param="encoding_format")
+    ask = await _ask(request, body, texts, empty="model is required", merged=openai_options)
     chunks = _openai(server, ask, encoded=form == "base64")
     return Answer(chunks, media_type=JSON, dialect=OPENAI, whole=len(texts) <= WHOLE)
 
@@ -110,13 +111,15 @@ def _texts(value: Any, invalid: str, *, ids: bool = False) -> tuple[Text, ...]:
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list):
-        raise RequestRefused(invalid)
+        raise RequestRefused(invalid, param="input")
     if ids and value and _is_ids(value):
         return (tuple(value),)
     if len(value) > MAX_TEXTS:
-        raise RequestRefused(f"the input has {len(value)} texts, at most {MAX_TEXTS} are taken in one request")
+        raise RequestRefused(
+            f"the input has {len(value)} texts, at most {MAX_TEXTS} are taken in one request", param="input"
+        )
     if not all(isinstance(item, str) or (ids and _is_ids(item)) for item in value):
-        raise RequestRefused(invalid)
+        raise RequestRefused(invalid, param="input")
     return tuple(item if isinstance(item, str) else tuple(item) for item in value)
 
 
@@ -124,10 +127,14 @@ def _is_ids(value: Any) -> bool:
     return isinstance(value, list) and set(map(type, value)) == {int}
 
 
-async def _ask(request: Request, body: Body, texts: tuple[Text, ...], *, empty: str, status: int = 400) -> Texts:
+async def _ask(
+    request: Request, body: Body, texts: tuple[Text, ...], *, empty: str, status: int = 400,
+    merged: Callable[..., Options] = merge,
+) -> Texts:  # fmt: skip
+    """`empty`, `status`: where there is no name. `merged`: makes options of the Modelfile's and the request's."""
     server, asked = server_of(request), body.text("model").strip()
     if not asked:
-        raise RequestRefused(empty, http_status=status)
+        raise RequestRefused(empty, http_status=status, param="model")
     name, card = await _model(server, asked)
     if not card.can("embedding"):
         hint = "it answers with text; an embedding model's file says how its vectors are made (pooling_type)"
@@ -136,7 +143,7 @@ async def _ask(request: Request, body: Body, texts: tuple[Text, ...], *, empty: 
         asked=asked,
         name=name,
         card=card,
-        options=merge(card.params, body.object("options")),
+        options=merged(card.params, body.object("options")),
         texts=texts,
         truncate=body.flag("truncate", True),
         dimensions=body.integer("dimensions"),
@@ -149,7 +156,9 @@ async def _model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     try:
         return await model_of(server, asked, spoken=False)
     except ModelNotFound as error:
-        raise ModelNotFound(f'model "{asked}" not found, try pulling it first', hint=error.hint) from None
+        raise ModelNotFound(
+            f'model "{asked}" not found, try pulling it first', hint=error.hint, param="model"
+        ) from None
 
 
 # -- from the model
@@ -165,7 +174,7 @@ async def _found(server: Server, ask: Texts) -> AsyncIterator[Found]:
         load_ns = time.monotonic_ns() - started
         ids = await asyncio.get_running_loop().run_in_executor(_THREADS, _encode, model, ask)
         watch.at(model)
-        vectors = await _vectors(model, ids, ask.client)
+        vectors = await _vectors(model, ids, ask.client, salt_of(server, ask.client))
         tokens, total_ns = sum(map(len, ids)), time.monotonic_ns() - started
         usage = Usage(prompt_tokens=tokens, load_ns=load_ns, prompt_ns=total_ns - load_ns, total_ns=total_ns)
         watch.ended(Finish(reason="stop", usage=usage, seed=0))
@@ -192,14 +201,14 @@ def _fitting(model: LoadedModel, text: Text, *, truncate: bool) -> Sequence[int]
     return [*ids[: limit - len(end)], *end]
 
 
-async def _vectors(model: LoadedModel, texts: Sequence[Sequence[int]], client: str) -> list[array[float]]:
+async def _vectors(model: LoadedModel, texts: Sequence[Sequence[int]], client: str, salt: str) -> list[array[float]]:
     """In the order of the texts. The first failure ends the others."""
     found: dict[int, array[float]] = {}
     line = iter(enumerate(texts))
 
     async def work() -> None:
         for place, ids in line:
-            found[place] = await model.embed(ids, client=client)
+            found[place] = await model.embed(ids, client=client, salt=salt)
 
     tasks = [asyncio.ensure_future(work()) for _ in range(min(AHEAD, len(texts)))]
     try:

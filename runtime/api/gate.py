@@ -30,9 +30,9 @@ READ_ONLY = "this server is read-only: models come and go on its host alone"
 
 
 class Gate:
-    """ASGI middleware. `dialect_of`: how errors are worded for a path."""
+    """ASGI middleware. `dialect_of`: how errors are worded for a path and headers."""
 
-    def __init__(self, app: Any, *, access: Access | None, dialect_of: Callable[[str], Dialect]) -> None:
+    def __init__(self, app: Any, *, access: Access | None, dialect_of: Callable[[str, Any], Dialect]) -> None:
         self._app, self._access, self._dialect_of = app, access, dialect_of
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -44,7 +44,7 @@ class Gate:
                 entry = self._who(scope, self._access)
                 places.enter_context(self._access.admitted(entry))
             except (Unauthorized, TooManyRequests) as error:
-                answer = _refusal(error, self._dialect_of(scope["path"]))
+                answer = _refusal(error, self._dialect_of(scope["path"], scope["headers"]))
                 await answer(scope, receive, send)
                 return
             await self._app({**scope, CALLER: entry}, receive, send)

@@ -8,11 +8,11 @@ Each endpoint words a missing model in its own way; the callers do.
 
 from __future__ import annotations
 
-from manifests.errors import ModelNameError, NotFound
+from manifests.errors import ManifestsError, ModelNameError, NotFound
 from manifests.name import ModelName
-from manifests.store import Store
+from manifests.store import REPAIR, Store
 from runtime.card import CardBox, ModelCard
-from runtime.errors import Forbidden, ModelNotFound, RequestRefused, RuntimeFailure
+from runtime.errors import Forbidden, ModelNotFound, ModelRefused, RequestRefused
 
 NO_CLOUD = "ollama cloud is disabled: "
 REMOTE_MODEL = NO_CLOUD + "remote model is unavailable"
@@ -45,19 +45,27 @@ def find(box: CardBox, text: str, *, invalid: str = "invalid model name") -> tup
     name = parse(text, box.store)
     if name is None:
         raise RequestRefused(invalid)
-    card = box.card(name)
+    card = card_of(box, name)
     refuse_remote(card)
     return name, card
 
 
+def card_of(box: CardBox, name: ModelName) -> ModelCard:
+    """Raises NotFound where there is no such model; where what is stored of it is damaged, that is no fault of who asks
+    for it. Blocks on disk."""
+    try:
+        return box.card(name)
+    except ManifestsError as error:
+        if isinstance(error, NotFound) and not box.store.has(name):
+            raise
+        raise ModelRefused(f"{name.short} cannot be read: {error}", hint=error.hint or REPAIR) from None
+
+
 def chosen(box: CardBox, asked: str) -> tuple[ModelName, ModelCard]:
-    """`find`, in the words of the endpoints that answer. Raises also RuntimeFailure for a model whose blob is gone."""
+    """`find`, in the words of the endpoints that answer."""
     try:
         return find(box, asked)
     except NotFound as error:
-        parsed = parse(asked, box.store)
-        if parsed is not None and box.store.has(parsed):
-            raise RuntimeFailure(str(error), hint=error.hint) from None
         raise ModelNotFound(f"model '{asked}' not found", hint=error.hint, param="model") from None
 
 

@@ -109,7 +109,7 @@ async def generate(request: Request) -> Response:
     if not prompt and not suffix and not context:
         return await _load(server, ask, asked, generate_shape)
     if body.flag("_debug_render_only"):
-        return Answer(_rendered(server, ask, asked), media_type=JSON, whole=True)
+        return Answer(_rendered(server, ask, asked, generate_shape), media_type=JSON, whole=True)
     reply = Reply(asked=asked, shape=generate_shape, logprobs=body.flag("logprobs"), top=top, context=not raw)
     return _answer(server, ask, reply, stream=body.flag("stream", True))
 
@@ -155,7 +155,7 @@ async def chat(request: Request) -> Response:
     if not messages:
         return await _load(server, ask, asked, chat_shape)
     if body.flag("_debug_render_only"):
-        return Answer(_rendered(server, ask, asked), media_type=JSON, whole=True)
+        return Answer(_rendered(server, ask, asked, chat_shape), media_type=JSON, whole=True)
     reply = Reply(asked=asked, shape=chat_shape, logprobs=body.flag("logprobs"), top=top, context=False)
     return _answer(server, ask, reply, stream=body.flag("stream", True))
 
@@ -179,12 +179,12 @@ def _unload(server: Server, asked: str, content: str, shape: Shape) -> Response:
     return json_response(_envelope(asked, shape("", "", ())) | {"done": True, "done_reason": "unload"})
 
 
-async def _rendered(server: Server, ask: Ask, asked: str) -> Chunks:
+async def _rendered(server: Server, ask: Ask, asked: str, shape: Shape) -> Chunks:
     """The prompt and nothing else: what a template made of a question."""
     async with server.manager.use(wanted(server, ask), keep_alive=ask.keep_alive) as model:
         prompt = (await question_of(ask, model)).prompt
         facts = {"rendered_template": prompt.text, "image_count": 0}
-        yield dump({"model": asked, "created_at": now_utc(), "response": "", "done": False, "_debug_info": facts})
+        yield dump(_envelope(asked, shape("", "", ())) | {"done": False, "_debug_info": facts})
 
 
 async def _load(server: Server, ask: Ask, asked: str, shape: Shape) -> Response:

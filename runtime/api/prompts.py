@@ -20,7 +20,7 @@ from runtime.text.errors import PromptTooLongError, TemplateTooSlow
 from runtime.text.message import Message, Think
 from runtime.text.parsers import Parser, Plain
 from runtime.text.patience import at_most
-from runtime.text.prompt import Prompt, Renderer, size_of
+from runtime.text.prompt import Prompt, Renderer, refuse_long, size_of
 from runtime.text.tokenizer import Tokenizer
 
 
@@ -138,6 +138,7 @@ def completion_maker(card: ModelCard, asked: Completion) -> QuestionMaker:
         if asked.tokens:
             return Question(prompt=_fitting(Prompt(text="", ids=asked.tokens), model), constraint=asked.form)
         if asked.raw:
+            refuse_long(model.tokenizer, asked.prompt, model.n_ctx - 1)
             ids = tuple(model.tokenizer.encode(asked.prompt, special=True))
             return Question(prompt=_fitting(Prompt(text=asked.prompt, ids=ids), model), constraint=asked.form)
         renderer = renderer_of(card, model)

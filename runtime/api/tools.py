@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runtime.errors import RequestRefused
+from runtime.text.errors import MessageError
 from runtime.text.message import ToolCall, message_from_json
 
 MAX_TOOLS = 1024
@@ -80,7 +81,10 @@ def tool_calls_of(value: Any, path: str) -> tuple[ToolCall, ...]:
     """`tool_calls` of a message in the history; arguments as an object, or as OpenAI's JSON text."""
     if isinstance(value, list):
         value = [_call(one) for one in value]
-    return message_from_json({"tool_calls": value}, path).tool_calls if value else ()
+    try:
+        return message_from_json({"tool_calls": value}, path).tool_calls if value else ()
+    except MessageError as error:
+        raise RequestRefused(str(error), param=path) from None
 
 
 def _call(value: Any) -> Any:

@@ -26,6 +26,11 @@ BLOCK = 32  # tokens, SL_BLOCK
 ROOT = b""  # the parent of a sequence's first block
 
 
+def root_of(salt: str) -> bytes:
+    """The parent of a first block for those of one salt: others find nothing of theirs. No block has a name so long."""
+    return hashlib.blake2b(salt.encode(), digest_size=32).digest() if salt else ROOT
+
+
 def chain(parent: bytes, tokens: Sequence[int]) -> bytes:
     """The name of a block's content and of everything before it."""
     return hashlib.blake2b(parent + array("q", tokens).tobytes(), digest_size=20).digest()

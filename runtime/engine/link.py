@@ -14,9 +14,9 @@ import asyncio
 import base64
 import logging
 import math
+import signal
 import socket
 import subprocess
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Any
 
@@ -93,12 +93,12 @@ class Link:
         self._used = 0
         self.preemptions = 0  # as the worker said last
         self._loaded: asyncio.Future[Ready] = self._loop.create_future()
-        self._closing = False
+        self._closing = False  # its end is wished for
         self._pulse: asyncio.TimerHandle | None = None  # runs while a sequence is open
         self._heard = True  # something came since the last look
         self._asked = False  # for a sign of life, and nothing came since
         self.dead = asyncio.Event()
-        self.on_death: Callable[[], None] | None = None
+        self._untold = False  # it has gone, and the log does not say why
         self._loop.add_reader(ours.fileno(), self._readable)
 
     @classmethod
@@ -146,18 +146,18 @@ class Link:
 
     def submit(
         self, tokens: Seq[int], sampling: Sampling, *, max_tokens: int, ends: Seq[int] = (), client: str = "",
-        constraint: Constraint | None = None, score: bool = False,
+        salt: str = "", constraint: Constraint | None = None, score: bool = False,
     ) -> tuple[int, Stream]:  # fmt: skip
         """Gives the worker a sequence; `sampling` has a definite seed, `constraint` is prepared, and the worker was
-        taught the vocabulary before. `score`: a Score comes for each token of the prompt but the first, before every
-        Token. Raises WorkerDied."""
+        taught the vocabulary before. `salt`: cached blocks of others are not found. `score`: a Score comes for each
+        token of the prompt but the first, before every Token. Raises WorkerDied."""
         wanted = {"sampling": sampling_to_json(sampling), "max_tokens": max_tokens, "ends": list(ends)}
         wanted |= {"constraint": constraint_to_json(constraint), "score": score}
-        return self._open({"op": "add", "tokens": list(tokens), "client": client, **wanted})
+        return self._open({"op": "add", "tokens": list(tokens), "client": client, "salt": salt, **wanted})
 
-    def embed(self, tokens: Seq[int], *, client: str = "") -> tuple[int, Stream]:
+    def embed(self, tokens: Seq[int], *, client: str = "", salt: str = "") -> tuple[int, Stream]:
         """Gives the worker a text whose vector is wanted: the stream brings a Vector. Raises WorkerDied."""
-        return self._open({"op": "embed", "tokens": list(tokens), "client": client})
+        return self._open({"op": "embed", "tokens": list(tokens), "client": client, "salt": salt})
 
     def _open(self, message: Message) -> tuple[int, Stream]:
         if not self.alive:
@@ -195,6 +195,8 @@ class Link:
         except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
+        if self._untold:
+            log.error("the worker %d ended while it was needed: %s", self.pid, how(self._process.returncode))
 
     # -- the socket
 
@@ -235,8 +237,10 @@ class Link:
                 return
         except BlockingIOError:
             return
-        except (OSError, ProtocolError, LookupError, TypeError, ValueError, ArithmeticError):
-            self._process.kill()  # it does not keep to the protocol, or its socket is broken: it is not trusted further
+        except (OSError, ProtocolError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            log.error("the worker %d did not keep to the protocol and is ended: %r", self.pid, error)
+            self._process.kill()  # or its socket is broken: it is not trusted further
+            self._closing = True
         self._die()
 
     def _step(self, step: StepFrame) -> None:
@@ -296,6 +300,7 @@ class Link:
         if self._asked:
             log.warning("the worker %d gave no sign of life for %g s and is ended", self.pid, 2 * PULSE_S)
             self._process.kill()
+            self._closing = True
             self._die()
             return
         if not self._heard:
@@ -333,6 +338,8 @@ class Link:
         """The end of the worker, wished for or not. Once."""
         if not self.alive:
             return
+        told = self._loaded.done() and (self._loaded.cancelled() or self._loaded.exception() is not None)
+        self._untold = not (self._closing or told)
         self.dead.set()
         if self._pulse is not None:
             self._pulse.cancel()
@@ -344,8 +351,17 @@ class Link:
             self._loaded.exception()  # seen: nobody may be waiting any more
         for id in list(self._streams):
             self._end(id, Ended(reason="error", failure=why or WorkerDied(DIED)))
-        if self.on_death is not None and not self._closing:
-            self.on_death()
+
+
+def how(status: int) -> str:
+    """A process's end, for the log: the client who is told of it is told to look there."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = str(-status)
+    return f"signal {name}" + (", as the system sends where memory is short" if -status == signal.SIGKILL else "")
 
 
 def _failure(finish: str) -> RuntimeFailure | None:

@@ -16,8 +16,8 @@ from typing import Any
 from manifests.gguf import Gguf
 from native import engine as native
 from native import packing
-from native.errors import MemoryShortError, NativeError
-from native.library import ISAS
+from native.errors import LibraryError, MemoryShortError, NativeError
+from native.library import ISAS, library
 from native.plan import Plan
 from native.record import record
 from native.tokenizer import pass_strings
@@ -29,7 +29,7 @@ from runtime.engine.pace import SMALLEST
 from runtime.engine.protocol import Load
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen, Vector
-from runtime.errors import ModelRefused, OutOfMemory, PackUnusable, RuntimeFailure
+from runtime.errors import EngineAbsent, ModelRefused, OutOfMemory, PackUnusable, RuntimeFailure
 from runtime.models.adapters import adapt
 from runtime.models.load import load as load_model
 
@@ -82,6 +82,7 @@ def _size(count: int) -> str:
 
 def open_native(load: Load) -> Opened:
     """Raises RuntimeFailure and GgufError."""
+    _need_the_library()
     threads = load.threads or resources.cores()
     with refusals():
         pack = _Pack(load, threads)
@@ -124,6 +125,15 @@ def open_native(load: Load) -> Opened:
             "pack": pack.said,
         },
     )
+
+
+def _need_the_library() -> None:
+    """Clients are not told where things lie on this host: the log is."""
+    try:
+        library()
+    except LibraryError as error:
+        print(f"sealift: {error}; {error.hint}", file=sys.stderr)
+        raise EngineAbsent from error
 
 
 class _Pack:

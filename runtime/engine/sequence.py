@@ -38,6 +38,7 @@ class Sequence:
     scored: int = 0  # rows of which that is known; it stays when the sequence is preempted
     embed: bool = False  # its vector is wanted, and no token
     matcher: Matcher | None = None  # of a constrained answer: what it has said; preemption leaves it as it is
+    root: bytes = ROOT  # of whom it shares cached blocks with: root_of their salt
     computed: int = 0
     n_cached: int = 0  # prompt tokens taken from the cache before the first preemption
     preempted: bool = False
@@ -59,7 +60,7 @@ class Sequence:
 
     @property
     def parent(self) -> bytes:
-        return self.keys[-1] if self.keys else ROOT
+        return self.keys[-1] if self.keys else self.root
 
     @property
     def matchable(self) -> int:

@@ -28,7 +28,7 @@ from manifests.confine import Confinement, confine, die_with_parent
 from manifests.errors import ManifestsError
 from native.record import names
 from runtime.engine.batch import Opened, Rows, rows_of
-from runtime.engine.blocks import BlockPool
+from runtime.engine.blocks import BlockPool, root_of
 from runtime.engine.pace import Pace
 from runtime.engine.protocol import (
     ENDS,
@@ -281,6 +281,7 @@ class Loop:
         return Sequence(
             id=message["id"],
             client=message["client"],
+            root=root_of(message.get("salt", "")),
             arrival=self._arrivals,
             tokens=tokens,
             n_prompt=len(tokens),

@@ -62,11 +62,13 @@ class PromptTooLongError(TextError):
 
     code = "context_length_exceeded"  # OpenAI's word
 
-    def __init__(self, *, tokens: int, limit: int) -> None:
+    def __init__(self, *, tokens: int, limit: int, least: bool = False) -> None:
+        """`least`: it has at least so many `tokens`, and was not counted to its end."""
+        count = f"at least {tokens}" if least else str(tokens)
         super().__init__(
             "the prompt is longer than the context length currently available to the model; shorten the prompt, "
             "adjust the context length in settings, or use a model with a longer context length",
-            hint=f"the prompt is {tokens} tokens and at most {limit} fit; raise num_ctx or shorten the last message",
+            hint=f"the prompt is {count} tokens and at most {limit} fit; raise num_ctx or shorten the last message",
         )
         self.tokens = tokens
         self.limit = limit

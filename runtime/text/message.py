@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from native.record import field, record, replace
 from runtime.text.errors import MessageError
 
-MAX_CHARS = 8 << 20  # of a conversation, and of what a template makes of it
+MAX_CHARS = 8 << 20  # of a conversation
 
 Tools = Sequence[Mapping[str, Any]]  # in OpenAI's form
 Think: TypeAlias = "bool | str | None"  # None: not asked; true, false, or a level

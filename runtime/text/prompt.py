@@ -23,11 +23,14 @@ from runtime.text.errors import MessageError, PromptTooLongError, TemplateError,
 from runtime.text.message import MAX_CHARS, Message, Think, Tools, linked, refuse_images
 from runtime.text.parsers import Parser, Plain
 from runtime.text.parsers.calls import Offered
+from runtime.text.parsers.glimmer import GlimmerReader
 from runtime.text.parsers.grammar import call_grammar
 from runtime.text.parsers.harmony import HarmonyReader
 from runtime.text.parsers.reader import AnswerReader
 from runtime.text.parsers.syntax import Speech, Tags, named
 from runtime.text.tokenizer import SEAM, Tokenizer
+
+FRAMED = {"harmony": HarmonyReader, "glimmer": GlimmerReader}  # what reads families whose answers are framed
 
 
 class TemplateRenderer(Protocol):
@@ -124,7 +127,7 @@ class Renderer:
         offered = Offered(tools)
         syntax, tags = self._speech
         if syntax is not None and syntax.channels:
-            return HarmonyReader(offered, prompt_text)
+            return FRAMED[syntax.name](offered, prompt_text)
         inside = tags is not None and self._opened(prompt_text, tags, begun)
         if tags is None and not offered:
             return Plain()
@@ -158,7 +161,7 @@ class Renderer:
     def _level(self, think: Think) -> Think:
         """gpt-oss knows no level above high."""
         syntax, _ = self._speech
-        return "high" if think == "max" and syntax is not None and syntax.channels else think
+        return "high" if think == "max" and syntax is not None and syntax.name == "harmony" else think
 
     def _opened(self, prompt_text: str, tags: Tags, begun: bool) -> bool:
         """Whether the prompt ends in thinking that is not closed: in its tag, or in an answer that began with it."""
@@ -202,23 +205,34 @@ class Renderer:
             text = self._template.render_chat(kept, tools=tools, think=think)
             dropped = tuple(one for one in messages[:start] if one.role != "system")
             shown = text.replace(SEAM, "")
-            return Prompt(text=shown, ids=self.encode(text), dropped=dropped, begun=_begun(shown, kept[-1:]))
+            refuse_long(self._tokenizer, shown, limit)
+            ids = self.encode(text)
+            if len(ids) > limit:
+                raise PromptTooLongError(tokens=len(ids), limit=limit)
+            return Prompt(text=shown, ids=ids, dropped=dropped, begun=_begun(shown, kept[-1:]))
 
-        whole = attempt(0)
-        if len(whole.ids) <= limit:
-            return whole
-        if not truncate:
-            raise PromptTooLongError(tokens=len(whole.ids), limit=limit)
-        return _longest(attempt, _starts(messages), whole, limit)
+        try:
+            return attempt(0)
+        except PromptTooLongError as error:
+            if not truncate:
+                raise
+            return _longest(attempt, _starts(messages), error)
 
     def generate(self, prompt: str, *, limit: int, system: str = "", suffix: str = "", think: Think = None) -> Prompt:
         """One prompt without a conversation. Raises PromptTooLongError."""
         _bounded(len(prompt) + len(system) + len(suffix))
         text = self.render_generate(prompt, system=system, suffix=suffix, think=think)
+        refuse_long(self._tokenizer, text, limit)
         ids = self.encode(text)
         if len(ids) > limit:
             raise PromptTooLongError(tokens=len(ids), limit=limit)
         return Prompt(text=text, ids=ids)
+
+
+def refuse_long(tokenizer: Tokenizer, text: str, limit: int) -> None:
+    """A text that cannot have `limit` tokens or fewer takes no time to be told so: megabytes take seconds to encode."""
+    if len(text) > limit and (least := tokenizer.least(text)) > limit:
+        raise PromptTooLongError(tokens=least, limit=limit, least=True)
 
 
 def stand_in(jinja: str | None) -> str | None:
@@ -287,17 +301,17 @@ def _starts(messages: Sequence[Message]) -> list[int]:
     return [index for index in starts if index == last or messages[index].role != "tool"]
 
 
-def _longest(attempt: Callable[[int], Prompt], starts: list[int], whole: Prompt, limit: int) -> Prompt:
+def _longest(attempt: Callable[[int], Prompt], starts: list[int], shortest: PromptTooLongError) -> Prompt:
     """The prompt that drops the fewest messages and fits. From the end in growing leaps and then by bisection, so that
-    what is rendered is a few times what fits, however long the conversation is."""
+    what is rendered is a few times what fits, however long the conversation is. `shortest`: what does not fit."""
     best: Prompt | None = None
-    shortest = whole
     low, high = 0, len(starts) - 1
     leap = 1  # 0: both sides are known, bisect
     while low <= high:
         middle = max(low, high + 1 - leap) if leap else (low + high) // 2
         try:
-            prompt = attempt(starts[middle])
+            best = attempt(starts[middle])
+            high, leap = middle - 1, 2 * leap
         except TemplateRaised:  # a template may refuse a conversation that starts in the middle of an exchange
             if leap:
                 leap = 0 if middle == low else 2 * leap + (leap % 2 == 0)  # of the other parity
@@ -305,13 +319,10 @@ def _longest(attempt: Callable[[int], Prompt], starts: list[int], whole: Prompt,
             if middle == len(starts) - 1:
                 raise
             low = middle + 1
-            continue
-        if len(prompt.ids) <= limit:
-            best, high, leap = prompt, middle - 1, 2 * leap
-        else:
-            shortest, low, leap = prompt, middle + 1, 0
+        except PromptTooLongError as error:
+            shortest, low, leap = error, middle + 1, 0
     if best is None:
-        raise PromptTooLongError(tokens=len(shortest.ids), limit=limit)
+        raise shortest
     return best
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 
 from runtime.text import words
 from runtime.text.errors import TokenizerError
@@ -118,6 +119,18 @@ class Tokenizer:
         if add_eos and self.eos is not None:
             ids.append(self.eos)
         return ids
+
+    def least(self, text: str) -> int:
+        """So many ids `text` has at the least, without looking at it: no token holds more of it than the longest one.
+        0 for families whose tokens may stand for any length of text."""
+        return len(text) // self._longest if self._longest else 0
+
+    @cached_property
+    def _longest(self) -> int:
+        """Characters of the longest token, of byte-level ones bytes; 0 where not every character has ids of its own.
+        Only long texts ask, so a start does not wait for it."""
+        every = self._style.byte_level or self._vocab.types.count(BYTE) == 256
+        return max(map(len, self._vocab.texts())) if every and not self._style.strip_after else 0
 
     def harmless(self, text: str) -> str:
         """`text` for use inside a template: its control texts are broken by SEAM, so that `encode` reads them as plain

@@ -38,10 +38,9 @@ from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RuntimeFailure
 from runtime.text.errors import TextError
 from runtime.text.parsers.calls import Offered
-from runtime.text.parsers.harmony import HarmonyReader
 from runtime.text.parsers.reader import AnswerReader
 from runtime.text.parsers.syntax import FAMILIES, GENERIC, of_tag
-from runtime.text.prompt import Renderer
+from runtime.text.prompt import FRAMED, Renderer
 from runtime.text.tokenizer import Tokenizer
 from runtime.told import Settings
 from scripts.attacks.asked import BODIES, CHAT, GRAMMARS, MODELFILE, MODELS, ODD, POSTS, SCHEMA
@@ -258,8 +257,8 @@ def _answer(bench: Bench, numbers: random.Random) -> bool:
 def _parts(family: str, tags: Any, inside: bool, pieces: Sequence[str]) -> list[tuple[str, Any]]:
     """Kinds and what they say, neighbours of a kind as one."""
     reader: Any
-    if family == "harmony":
-        reader = HarmonyReader(Offered(TOOLS), "<|start|>assistant")
+    if family in FRAMED:
+        reader = FRAMED[family](Offered(TOOLS), "<|start|>assistant")
     else:
         known = {one.name: one for one in (*FAMILIES, GENERIC)}
         reader = AnswerReader(Offered(TOOLS), syntax=known.get(family) or of_tag(family), tags=tags, inside=inside)

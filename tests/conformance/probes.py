@@ -38,6 +38,7 @@ WORKED = [
     {"type": "function_call", "call_id": "call_1", "name": TOOL, "arguments": '{"city": "Oslo"}'},
     {"type": "function_call_output", "call_id": "call_1", "output": "sunny"},
 ]
+ANTHROPIC = {"anthropic-version": "2023-06-01"}
 CLAUDE = {"model": MODEL, "messages": HELLO, "max_tokens": 8}
 CLAUDE_TOOL = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 
@@ -51,6 +52,7 @@ class Probe:
     body: Mapping[str, Any] | None = None
     status: int = 200
     at: str = ""  # the path, where the route's has a parameter
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -72,7 +74,7 @@ class Answer:
 
 def ask(client: httpx.Client, probe: Probe) -> Answer:
     body = None if probe.body is None else json.dumps(probe.body)
-    found = client.request(probe.method, probe.at or probe.path, content=body)
+    found = client.request(probe.method, probe.at or probe.path, content=body, headers=probe.headers)
     assert found.status_code == probe.status, f"{probe.name}: {found.status_code} {found.text[:500]}"
     kind = found.headers.get("content-type", "").partition(";")[0]
     return Answer(status=found.status_code, kind=kind, documents=list(_documents(kind, found.text)))
@@ -154,6 +156,8 @@ PROBES: tuple[Probe, ...] = (
     Probe(name="web", route="POST /api/experimental/web_search", body={}, status=403),
     Probe(name="models", route="GET /v1/models"),
     Probe(name="model", route="GET /v1/models/{model}", at=f"/v1/models/{MODEL}"),
+    Probe(name="Anthropic's models", route="GET /v1/models", headers=ANTHROPIC),
+    Probe(name="Anthropic's model", route="GET /v1/models/{model}", at=f"/v1/models/{MODEL}", headers=ANTHROPIC),
     *_both("chat completion", "POST /v1/chat/completions", SHORT | {"messages": HELLO}),
     *_both("chat completions with log probabilities", "POST /v1/chat/completions",
            SHORT | {"messages": HELLO, "logprobs": True, "top_logprobs": 2, "n": 2}),

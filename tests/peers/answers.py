@@ -357,7 +357,76 @@ HARMONY = _samples(
     ("only a header", "<|channel|>analysis", []),
 )
 
+ATEM = '<atem:function_calls>\n<atem:invoke name="{name}">\n{inner}</atem:invoke>\n</atem:function_calls>'
+CITY = '<atem:parameter name="city">{city}</atem:parameter>\n'
+ATEM_PARIS = ATEM.format(name="get_weather", inner=CITY.format(city="Paris"))
+GLIMMER = _samples(
+    "glimmer",
+    (
+        "thinks and answers",
+        " to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Yes.<|eot|>",
+        [think("Hm."), say("Yes.")],
+    ),
+    ("no recipient", "<|message|>Yes.", [say("Yes.")]),
+    (
+        "calls, values typed by the schema",
+        " to=self<|message|>Hm.<|eom|><|start|>assistant to=get_weather<|message|>"
+        + ATEM.format(
+            name="get_weather", inner=CITY.format(city="Rome") + '<atem:parameter name="days">2</atem:parameter>\n'
+        )
+        + "<|eom|>",
+        [think("Hm."), ROME],
+    ),
+    ("without arguments", f" to=now<|message|>{ATEM.format(name='now', inner='')}<|eot|>", [call("now")]),
+    (
+        "a value keeps its lines and tags",
+        " to=run-code<|message|>"
+        + ATEM.format(name="run-code", inner='<atem:parameter name="code">\nif a < b:\n  </p>\n</atem:parameter>')
+        + "<|eom|>",
+        [call("run-code", code="\nif a < b:\n  </p>\n")],
+    ),
+    (
+        "text and then a call, and one whose message is not ended",
+        f" to=user<|message|>I look.<|eom|><|start|>assistant to=get_weather<|message|>{ATEM_PARIS}"
+        f"<|start|>assistant to=now<|message|>{ATEM.format(name='now', inner='')}",
+        [say("I look."), PARIS, call("now")],
+    ),
+    ("a call to the user", f" to=user<|message|>\n{ATEM_PARIS}\n<|eot|>", [PARIS]),
+    (
+        "a tool in a namespace of its name",
+        f" to=now.now<|message|>{ATEM.format(name='now.now', inner='')}",
+        [call("now")],
+    ),
+    (
+        "a stray mark in the name",
+        f" to=now<|message|>{ATEM.format(name='now<|message|>', inner='')}<|eom|>",
+        [call("now")],
+    ),
+    (
+        "two calls in one message",
+        " to=get_weather<|message|>"
+        + ATEM_PARIS.replace("</atem:function_calls>", '<atem:invoke name="now"></atem:invoke></atem:function_calls>'),
+        [PARIS, call("now")],
+    ),
+    (
+        "an unknown tool",
+        f" to=rm<|message|>{ATEM.format(name='rm', inner='')}<|eom|>",
+        [say(ATEM.format(name="rm", inner=""))],
+    ),
+    (
+        "text beside a call is no call",
+        f" to=user<|message|>So: {ATEM_PARIS}<|eot|>",
+        [say(f"So: {ATEM_PARIS}")],
+    ),
+    ("text behind a call", f" to=user<|message|>{ATEM_PARIS} so<|eot|>", [say(f"{ATEM_PARIS} so")]),
+    ("a call that is cut", f" to=now<|message|>{ATEM_PARIS[:60]}", [say(ATEM_PARIS[:60])]),
+    ("a call that the message's end cuts", f" to=now<|message|>{ATEM_PARIS[:60]}<|eom|>", [say(ATEM_PARIS[:60])]),
+    ("no header at all", "Yes <b>.", [say("Yes <b>.")]),
+    ("only a header", " to=self", []),
+    ("blanks are the message's own", "<|message|>\n Yes. \n<|eot|>", [say("\n Yes. \n")]),
+)
+
 SAMPLES = [
     *HERMES, *THINKING, *OPENED, *LLAMAS, *MISTRAL, *XML, *DEEPSEEK, *COMMAND_R, *COMMAND_R7B, *KIMI, *GLM, *LFM2,
-    *OLMO, *GEMMA, *OTHERS, *HARMONY,
+    *OLMO, *GEMMA, *OTHERS, *HARMONY, *GLIMMER,
 ]  # fmt: skip

@@ -11,7 +11,6 @@ import asyncio
 from array import array
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,7 +40,7 @@ class Script:
     gate: asyncio.Event | None = None
     load_error: RuntimeFailure | None = None
     requests: list[GenerateRequest] = field(default_factory=list)
-    embedded: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
+    embedded: list[tuple[tuple[int, ...], str, str]] = field(default_factory=list)
     sources: list[ModelSource] = field(default_factory=list)
     begun: int = 0
     ended: int = 0
@@ -62,7 +61,6 @@ class ScriptedModel:
         self.n_ctx = source.n_ctx or 256
         self.n_ctx_train = 0 if source.n_ctx else 256  # so that a request without a context fits what it got
         self.figures = SimpleNamespace(total=123456)
-        self.loaded_at = datetime.now(timezone.utc)
         self._gone = asyncio.Event()
 
     async def died(self) -> None:
@@ -106,11 +104,11 @@ class ScriptedModel:
         finally:
             script.ended += 1
 
-    async def embed(self, tokens: Sequence[int], *, client: str = "") -> array[float]:
+    async def embed(self, tokens: Sequence[int], *, client: str = "", salt: str = "") -> array[float]:
         """Three values that tell the text's length and ends."""
         if not tokens:
             raise RequestRefused("the input is empty")
-        self.script.embedded.append((tuple(tokens), client))
+        self.script.embedded.append((tuple(tokens), client, salt))
         if self.script.gate is not None:
             await self.script.gate.wait()
         await asyncio.sleep(0)

@@ -377,6 +377,37 @@ def test_the_openai_client_with_keys(server: Live, keys: tuple[Path, str, str]) 
         scraper.models.list()
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_keys_do_not_find_each_others_prompts_in_the_cache(store: Store, tmp_path: Path, share: bool) -> None:
+    path = tmp_path / "access.toml"
+    keys = [make(path, name)[1] for name in ("wiki", "mail")]
+    routes: dict[str, dict[str, Any]] = {
+        "/api/generate": {"prompt": "x"}, "/api/chat": {"messages": HI}, "/v1/completions": {"prompt": "x"},
+        "/v1/chat/completions": {"messages": HI}, "/v1/responses": {"input": "x"},
+        "/v1/messages": {"messages": HI, "max_tokens": 3},
+    }  # fmt: skip
+    script = Script()
+
+    async def main(access: Access | None) -> None:
+        async with asking(store, script, access=access, settings=Settings(share_prefixes=share)) as client:
+            for route, body in routes.items():
+                for key in keys:
+                    answer = await client.post(route, json={"model": "demo", **body}, headers=with_key(key))
+                    assert answer.status_code == 200, answer.text
+            vector = await client.post(
+                "/api/embed", json={"model": "embedder", "input": "x"}, headers=with_key(keys[0])
+            )
+            assert vector.status_code == 200
+
+    asyncio.run(main(Access(path)))
+    own = ["", ""] if share else ["key wiki", "key mail"]
+    assert [request.salt for request in script.requests] == own * len(routes)
+    assert [salt for _, _, salt in script.embedded] == own[:1]
+    script.requests.clear()
+    asyncio.run(main(None))
+    assert {request.salt for request in script.requests} == {""}
+
+
 def test_the_anthropic_client_with_keys(server: Live, keys: tuple[Path, str, str]) -> None:
     """It sends X-Api-Key."""
 
@@ -387,6 +418,9 @@ def test_the_anthropic_client_with_keys(server: Live, keys: tuple[Path, str, str
         stranger.messages.create(model="demo", max_tokens=9, messages=HI)
     with client(keys[2]) as scraper, pytest.raises(anthropic.PermissionDeniedError, match="not for 'infer'"):
         scraper.messages.create(model="demo", max_tokens=9, messages=HI)
+    with client("sk-none") as stranger, pytest.raises(anthropic.AuthenticationError) as refused:
+        stranger.models.list()
+    assert "'type': 'error'" in str(refused.value.body)  # in Anthropic's form, although OpenAI's API has this path too
 
 
 def test_a_key_that_is_revoked_is_out_at_once(server: Live, keys: tuple[Path, str, str]) -> None:

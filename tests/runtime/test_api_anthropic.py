@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,11 @@ WEATHER = {"name": "weather", "description": "Says it", "input_schema": {"type":
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return small_store(tmp_path_factory.mktemp("store"))
+    found = small_store(tmp_path_factory.mktemp("store"))
+    for file in (found.root / "manifests").rglob("*"):  # the time is the second in which a model was made
+        if file.is_file():
+            os.utime(file, (age := {"v1": 3e8}.get(file.name, 2e8 if "embedder" in file.parts else 1e8), age))
+    return found
 
 
 def post(store: Store, body: Any, script: Script | None = None, path: str = "/v1/messages") -> httpx.Response:
@@ -67,6 +72,11 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 0}, "max_tokens is required and must be positive"),
     ({"max_tokens": None}, "max_tokens is required and must be positive"),
     ({"model": ""}, "model is required"),
+    (
+        {"thinking": "yes"},
+        "json: cannot unmarshal string into Go struct field MessagesRequest.thinking of type map[string]interface {}",
+    ),
+    ({"thinking": {"type": "often"}}, "'thinking.type' must be enabled, adaptive or disabled"),
     ({"messages": []}, "messages is required"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "'messages[0].role' must be user or assistant, found 'robot'"),
     ({"messages": [{"role": "user", "content": 3}]}, "'messages[0].content' must be a string or a list of blocks"),
@@ -247,3 +257,63 @@ def test_a_failure_in_mid_stream_is_told(store: Store) -> None:
     kind, data = last.split("\n")
     error = json.loads(data.removeprefix("data: "))
     assert kind == "event: error" and error["error"] == {"type": "api_error", "message": "the model fell over"}
+
+
+# -- models, which OpenAI's API has at the same path
+
+
+def listed(store: Store, query: str = "", path: str = "/v1/models") -> httpx.Response:
+    async def main() -> httpx.Response:
+        manager = scripted_manager(Script())
+        transport = httpx.ASGITransport(app=create_app(store, manager))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            try:
+                return await client.get(path + query, headers={"Anthropic-Version": "2023-06-01"})
+            finally:
+                await manager.close()
+
+    return asyncio.run(main())
+
+
+def test_models_in_anthropics_form(store: Store) -> None:
+    whole = listed(store).json()
+    assert [model["id"] for model in whole["data"]] == ["acme/tuned:v1", "embedder:latest", "demo:latest"]
+    assert (whole["has_more"], whole["first_id"], whole["last_id"]) == (False, "acme/tuned:v1", "demo:latest")
+    one = listed(store, path="/v1/models/DEMO").json()
+    assert one == whole["data"][-1]
+    assert (one["type"], one["display_name"], one["lifecycle"]) == ("model", "demo:latest", "active")
+    assert one["created_at"] == "1973-03-03T09:46:40Z"
+
+
+PAGES = [
+    ("?limit=2", ["acme/tuned:v1", "embedder:latest"], True),
+    ("?limit=3", ["acme/tuned:v1", "embedder:latest", "demo:latest"], False),
+    ("?limit=1&after_id=acme/tuned:v1", ["embedder:latest"], True),
+    ("?after_id=embedder:latest", ["demo:latest"], False),
+    ("?after_id=demo:latest", [], False),
+    ("?limit=1&before_id=demo:latest", ["embedder:latest"], True),
+    ("?before_id=embedder:latest", ["acme/tuned:v1"], False),
+]
+
+
+@pytest.mark.parametrize(("query", "ids", "more"), PAGES)
+def test_pages_of_models(store: Store, query: str, ids: list[str], more: bool) -> None:
+    page = listed(store, query).json()
+    assert ([model["id"] for model in page["data"]], page["has_more"]) == (ids, more)
+    assert (page["first_id"], page["last_id"]) == ((ids[0], ids[-1]) if ids else (None, None))
+
+
+@pytest.mark.parametrize(
+    ("query", "path", "status", "text"),
+    [
+        ("?limit=0", "/v1/models", 400, "'limit' must be from 1 to 1000, found '0'"),
+        ("?limit=1001", "/v1/models", 400, "'limit' must be from 1 to 1000, found '1001'"),
+        ("?limit=٢", "/v1/models", 400, "'limit' must be from 1 to 1000, found '٢'"),
+        ("?after_id=gone", "/v1/models", 400, "'after_id' names 'gone', which is not in the list"),
+        ("?before_id=gone", "/v1/models", 400, "'before_id' names 'gone', which is not in the list"),
+        ("", "/v1/models/gone", 404, "model 'gone:latest' not found"),
+    ],
+)
+def test_models_are_refused_in_anthropics_words(store: Store, query: str, path: str, status: int, text: str) -> None:
+    answer = listed(store, query, path)
+    assert (answer.status_code, answer.json()["type"], answer.json()["error"]["message"]) == (status, "error", text)

@@ -205,6 +205,19 @@ def test_anthropics_messages_and_their_stream(store: Store) -> None:
     assert counted.input_tokens == streamed.usage.input_tokens < whole.usage.input_tokens
 
 
+def test_anthropics_client_lists_models_page_by_page(server: Live) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="x") as client_of_openai:
+        ids = [model.id for model in client_of_openai.models.list()]
+    with anthropic.Anthropic(base_url=server.url, api_key="x", max_retries=0) as client:
+        assert len(ids) == 3
+        assert [model.id for model in client.models.list(limit=1)] == ids
+        assert [model.id for model in client.models.list(limit=1, before_id=ids[2])] == ids[1::-1]
+        one = client.models.retrieve("acme/tuned:v1")
+        assert (one.display_name, one.lifecycle, one.created_at.tzinfo is None) == ("acme/tuned:v1", "active", False)
+        with pytest.raises(anthropic.NotFoundError, match="model 'gone:latest' not found"):
+            client.models.retrieve("gone")
+
+
 def test_anthropic_raises_our_errors(server: Live, store: Store) -> None:
     with anthropic.Anthropic(base_url=server.url, api_key="x", max_retries=0) as client:
         with pytest.raises(anthropic.NotFoundError, match="model 'gone' not found"):

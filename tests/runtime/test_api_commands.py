@@ -320,6 +320,66 @@ def test_version_tells_what_the_server_is(server: Live, store: Store, stranger: 
         assert told(same.url) == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "here"),
+    [
+        ("", True), ("127.0.0.1:1", True), ("127.9.9.9", True), ("0.0.0.0", True), ("[::]:5", True), ("::1", True),
+        ("LocalHost:99", True), ("https://localhost/x", True), (":7", True), ("10.0.0.5", False),
+        ("models.corp", False), ("[fe80::1]", False), ("localhost.corp", False), ("https://127.0.0.1.nip.io", False),
+    ],
+)  # fmt: skip
+def test_which_addresses_are_of_this_machine(text: str, here: bool) -> None:
+    assert parse_address(text).here is here
+
+
+def test_the_store_of_another_machine_is_asked_of_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """list, show, cp and rm, as Ollama's; nothing of this host is touched, its custody log neither."""
+    (tmp_path / "there").mkdir()
+    there, home = small_store(tmp_path / "there"), tmp_path / "home"
+    own = {"SEALIFT_HOME": str(home), "SEALIFT_MODELS": str(tmp_path / "here")}
+    monkeypatch.setattr(Address, "here", False)
+    with live(there, Script()) as server:
+
+        def ask(*words: str) -> Done:
+            done = sealift(*words, host=server.url, **own)
+            assert f"sealift: asks the server at {server.url}\n" in done.stderr
+            return done
+
+        listed = json.loads(ask("list", "--json").stdout)
+        assert {row["name"]: row["digest"] for row in listed} == {
+            name.short: there.manifest(name).digest.hex for name in there.names()
+        }
+        shown = ask("list", "ACME").stdout.splitlines()
+        assert shown[0].split() == ["NAME", "ID", "SIZE", "MODIFIED"] and shown[1].startswith("acme/tuned:v1 ")
+        assert ask("cp", "demo", "second:x").stdout == "copied 'demo' to 'second:x'\n"
+        assert "second:x" in [name.short for name in there.names()]
+        assert "architecture" in ask("show", "second:x").stdout
+        assert json.loads(ask("show", "acme/tuned:v1", "--json").stdout)["system"] == "Be brief."
+        gone = ask("rm", "second:x", "nope")
+        assert (gone.returncode, gone.stdout) == (
+            1,
+            "deleted 'second:x'\n",
+        ) and "'nope:latest' not found" in gone.stderr
+        assert ask("rm", "acme/tuned:v1").returncode == 0
+        assert {name.short for name in there.names()} == {"demo:latest", "embedder:latest"}
+        assert ask("rm", "--unused").returncode == 2
+        assert ask("show", "nope").returncode == 1
+        made = sealift("create", "x", "-f", "absent", host=server.url, **own)
+        assert made.returncode == 1 and "works on the store of this host" in made.stderr
+    unreachable = sealift("rm", "demo", host=server.url, **own)
+    assert unreachable.returncode == 4 and "SEALIFT_HOST=localhost" in unreachable.stderr
+    assert not (tmp_path / "here").exists() and not home.exists()
+
+
+def test_without_a_host_the_store_of_this_one_is_listed(store: Store, tmp_path: Path) -> None:
+    own = {"SEALIFT_HOME": str(tmp_path), "SEALIFT_MODELS": str(store.root)}
+    for host in ("", "127.0.0.1:9", "0.0.0.0", "localhost"):
+        done = sealift("list", "--json", host=host, **own)
+        assert done.stderr == "" and len(json.loads(done.stdout)) == 3
+    refused = sealift("list", host="ftp://x", **own)
+    assert refused.returncode == 1 and "expected http:// or https://" in refused.stderr
+
+
 def test_a_connection_that_fails_says_the_next_step(server: Live, stranger: str) -> None:
     key = sealift("ps", host=stranger)
     assert key.returncode == 1 and "401" in key.stderr and "hint: SEALIFT_API_KEY (or OLLAMA_API_KEY)" in key.stderr

@@ -72,7 +72,7 @@ def test_embed_answers_in_the_texts_order_with_vectors_of_length_one(store: Stor
     answer = response.json()
     assert set(answer) == {"model", "embeddings", "total_duration", "load_duration", "prompt_eval_count"}
     assert answer["model"] == "Bert" and answer["total_duration"] >= answer["load_duration"] > 0
-    assert [list(tokens) for tokens, _ in script.embedded] == [ids(text) for text in TEXTS]
+    assert [list(tokens) for tokens, _, _ in script.embedded] == [ids(text) for text in TEXTS]
     assert answer["prompt_eval_count"] == sum(len(ids(text)) for text in TEXTS)
     for text, found in zip(TEXTS, answer["embeddings"], strict=True):
         whole = (len(ids(text)), ids(text)[0], ids(text)[-1])
@@ -125,7 +125,7 @@ def test_many_texts_are_all_answered_and_few_are_with_the_worker_at_once(store: 
     counts = [round(math.hypot(*one)) for one in response.json()["embeddings"]]
     assert counts == [1] * 300 and len(script.embedded) == 300
     assert "content-length" not in response.headers  # as they come, not held back
-    assert {client for _, client in script.embedded} == {"127.0.0.1"}
+    assert {client for _, client, _ in script.embedded} == {"127.0.0.1"}
 
 
 ERRORS = [
@@ -202,28 +202,30 @@ def test_openai_takes_token_ids_as_they_are(store: Store, input: Any, expected: 
     script = Script()
     assert post(store, "/v1/embeddings", {"model": "bert", "input": input}, script).status_code == 200
     expected = expected or [(7,), tuple(ids("a"))]
-    assert [tokens for tokens, _ in script.embedded] == expected
+    assert [tokens for tokens, _, _ in script.embedded] == expected
 
 
+BAD = "invalid_request_error"
 OPENAI_ERRORS = [
-    ({"model": "bert"}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": ""}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": []}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": [1.5]}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": [True]}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": [[]]}, 400, "invalid_request_error", "invalid input"),
-    ({"model": "bert", "input": "a", "encoding_format": "int8"}, 400, "invalid_request_error", "float or base64"),
-    ({"input": "a"}, 400, "invalid_request_error", "model is required"),
-    ({"model": "gone", "input": "a"}, 404, "not_found_error", 'model "gone" not found'),
-    ({"model": "demo", "input": "a"}, 400, "invalid_request_error", "does not support embeddings"),
+    ({"model": "bert"}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": ""}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": []}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": [1.5]}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": [True]}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": [[]]}, 400, BAD, "invalid input", "input"),
+    ({"model": "bert", "input": "a", "encoding_format": "int8"}, 400, BAD, "float or base64", "encoding_format"),
+    ({"model": "bert", "input": "a", "options": {"num_ctx": "x"}}, 400, BAD, "must be of type integer", "num_ctx"),
+    ({"input": "a"}, 400, BAD, "model is required", "model"),
+    ({"model": "gone", "input": "a"}, 404, "not_found_error", 'model "gone" not found', "model"),
+    ({"model": "demo", "input": "a"}, 400, BAD, "does not support embeddings", None),
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "kind", "words"), OPENAI_ERRORS)
-def test_openais_refusals(store: Store, body: Any, status: int, kind: str, words: str) -> None:
+@pytest.mark.parametrize(("body", "status", "kind", "words", "param"), OPENAI_ERRORS)
+def test_openais_refusals(store: Store, body: Any, status: int, kind: str, words: str, param: str | None) -> None:
     response = post(store, "/v1/embeddings", body)
     error = response.json()["error"]
-    assert (response.status_code, error["type"]) == (status, kind) and words in error["message"]
+    assert (response.status_code, error["type"], error["param"]) == (status, kind, param) and words in error["message"]
 
 
 # -- numbers

@@ -269,6 +269,18 @@ def test_an_embedding_model_can_be_unloaded_though_it_cannot_answer(store: Store
     assert response.json()["done_reason"] == "unload"
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("/api/generate", {"response": ""}), ("/api/chat", {"message": {"role": "assistant", "content": ""}})],
+)
+def test_the_rendered_prompt_comes_in_the_routes_own_form(store: Store, path: str, said: dict[str, Any]) -> None:
+    """Ollama's client refuses an answer without its field."""
+    asked = {"prompt": "x", "messages": [{"role": "user", "content": "x"}], "_debug_render_only": True}
+    found = post(store, path, {"model": "demo", **asked}).json()
+    assert found | said == found and found["done"] is False and found["model"] == "demo"
+    assert found.keys() == {"model", "created_at", "done", "_debug_info", *said}
+
+
 def prompt_of(store: Store, path: str, body: dict[str, Any]) -> str:
     return str(post(store, path, body | {"_debug_render_only": True}).json()["_debug_info"]["rendered_template"])
 

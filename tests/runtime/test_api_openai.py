@@ -142,6 +142,32 @@ ERRORS: list[tuple[str, dict[str, Any], int, str, str, str | None, str | None]] 
                 "temperature",
             ),
             ("chat/completions", CHAT | {"max_tokens": -1}, "'max_tokens' must be 0 or more, found -1", "max_tokens"),
+            *(
+                (
+                    path,
+                    {"input" if path == "responses" else "prompt": "x", **CHAT, field: "many"},
+                    f"json: cannot unmarshal string into Go struct field {struct}.{field} of type float64",
+                    field,
+                )
+                for path, field, struct in (
+                    ("chat/completions", "max_tokens", "ChatCompletionRequest"),
+                    ("chat/completions", "max_completion_tokens", "ChatCompletionRequest"),
+                    ("completions", "max_tokens", "CompletionRequest"),
+                    ("responses", "max_output_tokens", "ResponsesRequest"),
+                )
+            ),
+            (
+                "responses",
+                {"input": [{"type": "function_call", "call_id": "a", "name": 3, "arguments": "{}"}]},
+                "'input[0].name' must be a string",
+                "input",
+            ),
+            (
+                "chat/completions",
+                CHAT | {"reasoning_effort": "high"},
+                '"demo" does not support thinking',
+                "reasoning_effort",
+            ),
             (
                 "chat/completions",
                 CHAT | {"reasoning_effort": "vast"},
@@ -349,3 +375,14 @@ def test_models(store: Store, tmp_path: Any) -> None:
     missing = request(store, "GET", "/v1/models/gone")
     assert (missing.status_code, missing.json()["error"]["message"]) == (404, "model 'gone:latest' not found")
     assert request(Store(tmp_path / "none"), "GET", "/v1/models").json() == {"object": "list", "data": []}
+
+
+@pytest.mark.parametrize("most", [2**31, 10**30, 1e300])
+def test_more_tokens_than_there_are_is_no_limit(store: Store, most: float) -> None:
+    script = Script()
+    for path, field in (("chat/completions", "max_completion_tokens"), ("messages", "max_tokens")):
+        if path != "messages" or most == 2**31:
+            assert (
+                request(store, "POST", f"/v1/{path}", {"model": "demo", **CHAT, field: most}, script).status_code == 200
+            )
+    assert {asked.max_tokens for asked in script.requests} == {2**31 - 1}

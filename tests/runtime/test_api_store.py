@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -302,6 +304,21 @@ def test_blobs_and_create(store: Store) -> None:
     assert unknown.status_code == 500 and "not found" in unknown.json()["error"]
 
 
+@pytest.mark.parametrize("role", ["alien", "tool", "", "Assistant "])
+def test_a_message_of_a_role_that_no_model_opens_with_is_refused(store: Store, role: str) -> None:
+    said = [{"role": "USER", "content": "a"}, {"role": role, "content": "x"}]
+    body = {"model": "odd", "from": "demo", "messages": said}
+    answer = request(store, "POST", "/api/create", body | {"stream": False})
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        f'messages[1]: message role must be one of "system", "user", or "assistant", found {role.lower()!r}',
+    )
+    assert not store.has(ModelName.parse("odd"))
+    assert request(store, "POST", "/api/create", body | {"messages": said[:1], "stream": False}).status_code == 200
+    shown = request(store, "POST", "/api/show", {"model": "odd"}).json()
+    assert shown["messages"] == [{"role": "user", "content": "a"}]
+
+
 def test_a_stub_that_names_a_model_elsewhere_is_refused(store: Store) -> None:
     from manifests.manifest import DOCKER_CONFIG, Descriptor, Manifest
 
@@ -538,3 +555,42 @@ def test_a_card_at_hand_is_never_that_of_a_model_that_has_gone_or_changed(tmp_pa
     assert names.find(box, "demo") == names.known(box, "demo") != found
     store.remove(name)
     assert names.known(box, "demo") is None
+
+
+# -- a store that is damaged: no fault of who asks, and nothing of this host's paths for who asks from elsewhere
+
+
+def _gone(path: Path) -> None:
+    path.unlink()
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4096])
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("damage", [_gone, _cut, _pipe])
+@pytest.mark.parametrize("part", ["model", "template", "manifest"])
+def test_damage_is_the_servers_fault_and_no_path_is_told(
+    tmp_path: Path, damage: Callable[[Path], None], part: str
+) -> None:
+    store = small_store(tmp_path)
+    name = ModelName.parse("acme/tuned:v1")
+    layers = {layer.kind: store.blob_path(layer.digest) for layer in store.manifest(name).layers}
+    file = layers.get(part, store.manifest_path(name))
+    if damage is _cut and part != "model":
+        file.write_bytes(b"{")
+    else:
+        damage(file)
+    asked = {"model": name.short, "messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "max_tokens": 1}
+    expected = 404 if part == "manifest" and damage is _gone else 500
+    for path in ("/api/generate", "/api/chat", "/api/show", "/v1/chat/completions", "/v1/messages", "/api/embed"):
+        answer = request(store, "POST", path, asked)
+        assert (path, answer.status_code) == (path, expected) and str(tmp_path) not in answer.text, answer.text
+    for path in ("/api/tags", "/v1/models", "/api/ps"):
+        listed = request(store, "GET", path)
+        assert listed.status_code == 200 and str(tmp_path) not in listed.text

@@ -247,3 +247,13 @@ def test_the_type_of_shift_is_checked(store: Store) -> None:
     assert response.json()["error"] == (
         "json: cannot unmarshal string into Go struct field ChatRequest.shift of type bool"
     )
+
+
+def test_a_call_in_the_history_that_is_none_is_refused_by_its_place(store: Store) -> None:
+    bad = {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "weather", "arguments": "{bad"}}]}
+    text = "messages[1].tool_calls[0].function.arguments: expected a JSON object"
+    response = post(store, "/v1/chat/completions", {"messages": [USER, bad]})
+    error = {"message": text, "type": "invalid_request_error", "param": "messages[1]", "code": None}
+    assert (response.status_code, response.json()) == (400, {"error": error})
+    native = post(store, "/api/chat", {"messages": [USER, bad]})
+    assert (native.status_code, native.json()) == (400, {"error": text})

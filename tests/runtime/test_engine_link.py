@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runtime.engine.link import DIED, NOT_NUMBERS, Link, Load
+from runtime.engine.link import DIED, NOT_NUMBERS, Link, Load, how
 from runtime.engine.protocol import (
     ENDS,
     ENTRY,
@@ -219,23 +219,48 @@ def test_a_cancelled_load_leaves_no_process() -> None:
     asyncio.run(run())
 
 
-def test_kill_9_ends_every_stream_in_the_contracts_words_and_later_ones_are_refused() -> None:
+SHORT = ", as the system sends where memory is short"
+
+
+def test_kill_9_ends_every_stream_in_the_contracts_words_and_later_ones_are_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def run() -> None:
         link = await start("slow", n_ctx=4096)
-        died = asyncio.Event()
-        link.on_death = died.set
         streams = [link.submit([id + 1], Sampling(seed=0), max_tokens=4000)[1] for id in range(20)]
         await asyncio.wait_for(streams[0].take(), WAIT)
         os.kill(link.pid, signal.SIGKILL)
         for stream in streams:
             _, ended = await collect(stream)
             assert ended.reason == "error" and str(ended.failure) == DIED
-        assert died.is_set() and not link.alive
+        assert not link.alive
         with pytest.raises(WorkerDied):
             link.submit([1], Sampling(seed=0), max_tokens=1)
         await link.close()
+        (said,) = (record.getMessage() for record in caplog.records)
+        assert said == f"the worker {link.pid} ended while it was needed: signal SIGKILL{SHORT}"
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(70, "exit status 70"), (-9, f"signal SIGKILL{SHORT}"), (-11, "signal SIGSEGV"), (-99, "signal 99")],
+)
+def test_the_log_says_how_a_worker_ended(status: int, text: str) -> None:
+    assert how(status) == text
+
+
+def test_an_end_that_was_wished_for_is_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        link = await start("slow")
+        link.submit([1], Sampling(seed=0), max_tokens=400)
+        await link.close()
+        with pytest.raises(ModelRefused):
+            await start("refuse")
+
+    asyncio.run(run())
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_closing_says_to_open_streams_that_the_server_ends() -> None:
@@ -334,6 +359,7 @@ def test_a_worker_that_says_anything_costs_only_itself(ready: bool, frames: list
 
     class Process:
         killed = False
+        pid = 1
 
         def kill(self) -> None:
             self.killed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -52,6 +53,19 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: float) -> Non
     with pytest.raises(OptionRefused, match=f'option "{name}" must be') as caught:
         merge({name: value})
     assert caught.value.http_status == 400
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3, "at least 4 (or 0), found 3"),
+        (2**31, "at most 2147483647 (or 0), found 2147483648"),
+        (1e300, "at most 2147483647"),
+    ],
+)
+def test_the_end_that_a_value_is_beyond_is_told(value: float, text: str) -> None:
+    with pytest.raises(OptionRefused, match=re.escape(f'option "num_ctx" must be {text}')):
+        merge({"num_ctx": value})
 
 
 def test_the_later_source_wins_and_a_list_of_stops_replaces_the_earlier() -> None:

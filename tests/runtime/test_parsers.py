@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from runtime.text.parsers import Call, Content, Parser, Part
 from runtime.text.parsers.calls import Offered
 from runtime.text.parsers.feed import Feed
-from runtime.text.parsers.harmony import HarmonyReader
 from runtime.text.parsers.reader import AnswerReader
 from runtime.text.parsers.syntax import FAMILIES, GENERIC, of_tag
+from runtime.text.prompt import FRAMED
 from tests.peers.answers import SAMPLES, TOOLS, Sample
 
 BY_NAME = {one.name: one for one in (*FAMILIES, GENERIC)}
 
 
 def parser(family: str, tags: tuple[str, str] | None = None, inside: bool = False) -> Parser:
-    if family == "harmony":
-        return HarmonyReader(Offered(TOOLS), "<|start|>assistant")
+    if family in FRAMED:
+        return FRAMED[family](Offered(TOOLS), "<|start|>assistant")
     return AnswerReader(Offered(TOOLS), syntax=BY_NAME[family], tags=tags, inside=inside)
 
 
@@ -133,7 +133,7 @@ def test_a_tag_that_no_family_has(case: str) -> None:
 
 # laws
 
-EVERY = [*BY_NAME, "harmony"]
+EVERY = [*BY_NAME]
 PLAIN_TEXT = st.text(st.characters(exclude_characters="<[{`AfH|", exclude_categories=["Cs"]), max_size=60)
 
 

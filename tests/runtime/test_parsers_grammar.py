@@ -16,9 +16,9 @@ from runtime.errors import RequestRefused
 from runtime.text.parsers import Call, Parser
 from runtime.text.parsers.calls import Offered
 from runtime.text.parsers.grammar import call_grammar
-from runtime.text.parsers.harmony import HarmonyReader
 from runtime.text.parsers.reader import AnswerReader
 from runtime.text.parsers.syntax import FAMILIES, GENERIC, Syntax
+from runtime.text.prompt import FRAMED
 from runtime.text.tokenizer import Tokenizer
 from tests.peers.answers import tool
 from tests.peers.vocabularies import byte_level
@@ -83,7 +83,7 @@ def accepts(constraint: Constraint | None, text: str) -> bool:
 def reader(syntax: Syntax) -> Parser:
     offered = Offered(TOOLS)
     return (
-        HarmonyReader(offered, "<|start|>assistant")
+        FRAMED[syntax.name](offered, "<|start|>assistant")
         if syntax.channels
         else AnswerReader(offered, syntax=syntax, tags=None)
     )

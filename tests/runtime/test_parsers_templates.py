@@ -11,6 +11,7 @@ from runtime.text.detokenize import StreamDecoder
 from runtime.text.gotemplate import GoTemplate
 from runtime.text.message import Message, ToolCall, linked
 from runtime.text.parsers import Call
+from runtime.text.parsers.glimmer import GlimmerReader
 from runtime.text.parsers.syntax import NAMED
 from runtime.text.prompt import Prompt, Renderer
 from runtime.text.tokenizer import Tokenizer
@@ -161,6 +162,14 @@ def test_answers_that_must_have_a_form_have_it_behind_the_thinking() -> None:
     assert jinja("{{ messages }}").before_answer(Prompt(text="", ids=()), think=True) == ("", "")
 
 
+OLLAMAS = {  # names that a config may give its parser (contract, 6.7)
+    "qwen3", "qwen3-thinking", "qwen3.5", "ornith", "qwen3-coder", "qwen3-vl-instruct", "qwen3-vl-thinking",
+    "ministral", "passthrough", "harmony", "cogito", "deepseek3", "olmo3", "olmo3-think", "nemotron-3-nano",
+    "nemotron-3.5-nano", "functiongemma", "glm-4.7", "gemma4", "gemma4-no-thinking", "glm-ocr", "lfm2", "lfm2-thinking",
+    "laguna", "poolside-v1", "cohere", "glimmer",
+}  # fmt: skip
+
+
 def test_a_parsers_name_counts_before_the_template() -> None:
     source = "{{ messages[0].content }}"
     assert jinja(source).family == "" and jinja(source, "no such parser").family == ""
@@ -170,6 +179,11 @@ def test_a_parsers_name_counts_before_the_template() -> None:
     assert jinja(source, "qwen3-thinking").capabilities() == {"thinking"}
     assert jinja("{{ tools }}", "harmony").capabilities() == {"tools", "thinking"}
     assert jinja("{{ tools }}<tool_call>", "passthrough").family == ""
+    glimmer = jinja("{{ tools }}{{ messages }}", "glimmer")
+    assert glimmer.capabilities() == {"tools", "thinking"}
+    assert isinstance(glimmer.parser(tools=[WEATHER]), GlimmerReader)
+    assert jinja("{{ tools }}<|message|><atem:function_calls>").family == "glimmer"
+    assert NAMED.keys() == OLLAMAS
     for name, (family, tags) in NAMED.items():
         assert (jinja(source, name).family, jinja(source, name).thinking_tags()) == (family, tags)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.events import CallDelta, Event, Finish, PromptScored, Reason, TextDelta, ThinkingDelta, TokenInfo, Usage
-from runtime.parting import Collected, collected, parted
+from runtime.parting import Collected, parted
 from runtime.text.message import ToolCall
 from runtime.text.parsers import Call, Content, Part, Plain, Thinking
 
@@ -45,6 +45,13 @@ class Tagged:
 
 
 FINISH = Finish(reason="stop", usage=Usage(generated_tokens=3), seed=1)
+
+
+def collected(events: Sequence[Event]) -> Collected:
+    found = Collected()
+    for event in events:
+        found.add(event)
+    return found
 
 
 def run(events: Sequence[Event], parser: Tagged | Plain, most_calls: int | None = None) -> list[Event]:

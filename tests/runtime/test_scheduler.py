@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.engine.batch import Rows, rows_of
-from runtime.engine.blocks import BLOCK, BlockPool, blocks_for
+from runtime.engine.blocks import BLOCK, BlockPool, blocks_for, root_of
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Sequence
@@ -34,12 +34,12 @@ class House:
 
     def add(
         self, id: int, prompt: Iterable[int], max_tokens: int = 8, *, client: str = "", seed: int = 0,
-        ends: frozenset[int] = frozenset(),
+        ends: frozenset[int] = frozenset(), salt: str = "",
     ) -> Sequence:  # fmt: skip
         tokens = list(prompt)
         sequence = Sequence(
             id=id, client=client, arrival=id, tokens=tokens, n_prompt=len(tokens), max_tokens=max_tokens,
-            sampling=Sampling(seed=seed), ends=ends,
+            sampling=Sampling(seed=seed), ends=ends, root=root_of(salt),
         )  # fmt: skip
         self.scheduler.add(sequence)
         self.sequences[id], self.out[id] = sequence, []
@@ -99,7 +99,7 @@ def test_every_sequence_answers_as_if_alone_whatever_the_load(data: st.DataObjec
         prompt = prompt_of(length, start=rng.choice([0, 0, 1]))  # most share a prefix
         count, seed = rng.randint(0, 70), rng.choice([0, 1])
         ends = frozenset(rng.sample(range(VOCAB), 20))
-        house.add(id, prompt, count, client=rng.choice("abc"), seed=seed, ends=ends)
+        house.add(id, prompt, count, client=rng.choice("abc"), seed=seed, ends=ends, salt=rng.choice(["", "", "x"]))
         expected[id] = answer(prompt, seed, min(count, n_ctx - length), ends)
         for _ in range(rng.randint(0, 12)):
             house.step(rng.randint(1, 80))
@@ -326,6 +326,20 @@ def test_the_pool_check_notices_a_lost_and_a_doubled_block() -> None:
     pool._free.append(block)
     with pytest.raises(AssertionError, match="free twice"):
         pool.check()
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_a_salt_finds_its_own_blocks_and_no_others(one: str, other: str) -> None:
+    """Also where both run at once, so that equal blocks are published while the other's are there."""
+    house = House(n_blocks=64, n_ctx=256, max_rows=64)
+    for id, salt in enumerate((one, other, one, other)):
+        house.add(id, prompt_of(3 * BLOCK + 5), 4, salt=salt)
+        if id % 2:
+            house.drain()
+    found = [house.sequences[id].n_cached for id in range(4)]
+    assert found[2:] == [3 * BLOCK, 3 * BLOCK]
+    assert found[:2] == [0, 0] or one == other
+    assert len({tuple(house.out[id]) for id in range(4)}) == 1
 
 
 def test_a_hash_alone_is_never_trusted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -381,6 +381,27 @@ def test_what_is_rendered_to_fit_a_long_conversation_is_a_few_times_what_fits(mo
     assert first == 4001 and sum(rest) < 21 * 16
 
 
+def test_megabytes_that_cannot_fit_are_not_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor are they taken for a template without end: what a template adds has room beside the largest conversation."""
+    renderer = Renderer.choose(PLAIN, template=None, jinja=SMOLLM2)
+    encoded: list[int] = []
+    whole = PLAIN.encode
+
+    def counting(text: str, **options: Any) -> list[int]:
+        encoded.append(len(text))
+        return whole(text, **options)
+
+    monkeypatch.setattr(PLAIN, "encode", counting)
+    large = "x" * ((8 << 20) - 100)
+    kept = renderer.chat(said(f"user: {large}", "assistant: a", "user: b"), limit=500)
+    assert [len(one.content) for one in kept.dropped] == [len(large)]
+    for ask in (lambda: renderer.chat(said(f"user: {large}"), limit=500), lambda: renderer.generate(large, limit=500)):
+        with pytest.raises(PromptTooLongError) as caught:
+            ask()
+        assert caught.value.tokens > 500 and "at least" in str(caught.value.hint)
+    assert max(encoded) < 2000
+
+
 def test_texts_beyond_all_reason_are_refused_before_they_are_rendered() -> None:
     renderer = Renderer.choose(PLAIN, template=LOOP, jinja=None)
     with pytest.raises(MessageError, match="characters; at most 8388608"):

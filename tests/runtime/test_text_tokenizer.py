@@ -48,6 +48,23 @@ def test_published_vectors(family: str) -> None:
         assert back in (text, " " + text)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_text_has_fewer_ids_than_is_said_without_looking(family: str) -> None:
+    tokenizer, _ = _load(family)
+    longest = sorted((tokenizer.token_bytes(one) for one in range(tokenizer.vocab_size)), key=len)[-20:]
+    texts = [
+        *(token.decode("utf-8", "ignore") * 50 for token in longest),
+        " " * 999,
+        "\n" * 999,
+        "漢字🦙é" * 300,
+        "x" * 999,
+    ]
+    for text in texts:
+        for special in (True, False):
+            assert tokenizer.least(text) <= len(tokenizer.encode(text, special=special, bos=False))
+    assert (tokenizer.least("x" * (8 << 20)) > 4096) == (family not in ("bert-bge", "phi-3"))
+
+
 SPM_WORDS = {
     "▁": -1.0, "a": -2.0, "b": -3.0, "c": -4.0, "ab": -5.0, "ba": -6.0, "▁a": -7.0, "aba": -8.0, "abc": -9.0,
     "▁ab": -4.5, "cc": -10.0, "ccc": -11.0, "▁▁": -2.5, "abab": -12.0, "é": -13.0,
@@ -83,6 +100,15 @@ BYTES = Tokenizer.from_gguf(byte_level())
 def test_decode_gives_the_text_back(text: str) -> None:
     assert BYTES.decode(BYTES.encode(text, special=False, bos=False)) == text
     assert SPM.decode(SPM.encode(text, special=False, bos=False)) == (" " + text if text else "").replace("▁", " ")
+
+
+@given(st.lists(st.sampled_from([*CONTROL_TEXTS, "hello", "a", " ", "é", "🦙"]), max_size=60), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_the_least_is_no_more_than_there_are(parts: list[str], special: bool) -> None:
+    text = "".join(parts)
+    for tokenizer in (BYTES, SPM):
+        assert tokenizer.least(text) <= len(tokenizer.encode(text, special=special, bos=False))
+    assert BYTES.least("a" * 1000) > 10
 
 
 @given(st.lists(st.sampled_from([*CONTROL_TEXTS, "a", " ", "<", "|im_end|>", "<|im_<|im_end|>end|>"]), max_size=8))

@@ -15,11 +15,13 @@ import pytest
 from native import engine as native
 from native.library import KV_TYPES
 from runtime.engine import resources
+from runtime.engine.blocks import BLOCK
 from runtime.engine.link import Link, Load
 from runtime.engine.native_runner import PROCESS, open_native, plan_memory
 from runtime.engine.pace import SMALLEST, Pace
+from runtime.engine.sampling import Sampling
 from runtime.engine.stream import Ended, Stream, Token
-from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory
+from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory, RuntimeFailure
 from runtime.loaded import GenerateRequest, load_model
 from runtime.source import ModelSource
 from tests.peers.house import N_CTX, House, alone, asks
@@ -73,6 +75,23 @@ def test_the_real_process_answers_confined(model: Path) -> None:
             assert link.ready.weight_bytes > 0 and link.ready.kv_bytes > 0
         finally:
             await link.close()
+
+    asyncio.run(run())
+
+
+def test_a_prompt_is_cached_for_its_own_salt_alone(model: Path) -> None:
+    async def run() -> None:
+        link = await Link.start(Load(path=str(model), n_ctx=N_CTX, threads=2))
+        prompt = [1 + index % 50 for index in range(2 * BLOCK + 3)]
+        try:
+            told = []
+            for salt in ("key a", "key a", "key b", "", "key b"):
+                tokens, _ = await bits(link.submit(prompt, Sampling(seed=1), max_tokens=3, salt=salt)[1])
+                told.append((tokens[0].cached, [(token.id, token.logprob) for token in tokens]))
+        finally:
+            await link.close()
+        assert [cached for cached, _ in told] == [0, 2 * BLOCK, 0, 0, 2 * BLOCK]
+        assert all(answer == told[0][1] for _, answer in told)
 
     asyncio.run(run())
 
@@ -167,6 +186,24 @@ def test_an_architecture_we_do_not_know_keeps_its_error_over_the_wire(tmp_path: 
         assert caught.value.hint
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("found", ["nothing", "no library"])
+def test_a_library_that_cannot_be_loaded_is_told_without_its_path(
+    found: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    library = tmp_path / "libsealift.so"
+    if found == "no library":
+        library.write_bytes(b"\x7fELF, or so it says")
+    monkeypatch.setenv("SEALIFT_NATIVE_LIBRARY", str(library))
+
+    async def run() -> None:
+        with pytest.raises(RuntimeFailure, match="the native engine of this server cannot be loaded") as caught:
+            await Link.start(Load(path=str(model)))
+        assert str(tmp_path) not in f"{caught.value} {caught.value.hint}"
+
+    asyncio.run(run())
+    assert str(library) in capfd.readouterr().err  # the log has it
 
 
 # -- memory, cores, pace

@@ -18,7 +18,7 @@ from runtime.api.tools import Tool, each_once, few_tools, function_tool
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
 from runtime.errors import CapabilityMissing, RequestRefused
-from runtime.options import Options
+from runtime.options import INT32_MAX, Options
 from runtime.text.message import Message, Think, ToolCall
 
 PASSED_OVER = ("redacted_thinking",)
@@ -51,7 +51,7 @@ def chat_of(body: Body, name: ModelName, card: ModelCard) -> prompts.Chat:
 
 def options_of(body: Body, card: ModelCard) -> Options:
     asked: dict[str, Any] = {key: body.raw(key) for key in ("temperature", "top_p", "top_k") if body.has(key)}
-    asked["num_predict"] = body.integer("max_tokens")
+    asked["num_predict"] = min(body.integer("max_tokens"), INT32_MAX)
     if body.has("stop_sequences"):
         asked["stop"] = body.array("stop_sequences", str, "string")
     return openai_options({"temperature": 1.0, "top_p": 1.0}, card.params, body.object("options"), asked)
@@ -161,11 +161,11 @@ def _tools(body: Body) -> tuple[tuple[Tool, ...], str, bool]:
 
 
 def _think(body: Body, card: ModelCard) -> Think:
-    if not card.can("thinking"):
-        return None
     kind = body.object("thinking").get("type", "disabled")
     if kind not in ("enabled", "adaptive", "disabled"):
         raise RequestRefused("'thinking.type' must be enabled, adaptive or disabled", param="thinking")
+    if not card.can("thinking"):
+        return None
     if kind == "disabled":
         return False
     effort = {"xhigh": "high"}.get(str(body.object("output_config").get("effort")))

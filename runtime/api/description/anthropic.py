@@ -10,6 +10,7 @@ from runtime.api.description.forms import (
     NAME,
     NUMBER,
     TEXT,
+    TIME,
     WHOLE,
     Route,
     Schema,
@@ -54,6 +55,13 @@ MESSAGE_EVENTS: dict[str, Schema] = {
 SCHEMAS: dict[str, Schema] = {
     "AnthropicError": has(
         {"type": one_of("error"), "error": has({"type": TEXT, "message": TEXT})}, {"request_id": or_null(TEXT)}
+    ),
+    "AnthropicModels": has(
+        {"data": many(ref("AnthropicModel")), "has_more": FLAG, "first_id": or_null(TEXT), "last_id": or_null(TEXT)}
+    ),
+    "AnthropicModel": has(
+        {"type": one_of("model"), "id": TEXT, "display_name": TEXT, "created_at": TIME, "lifecycle": one_of("active"),
+         **dict.fromkeys(("max_input_tokens", "max_tokens"), or_null(COUNT))}
     ),
     **BLOCKS,
     "Block": either(*map(ref, BLOCKS)),

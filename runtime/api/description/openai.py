@@ -65,6 +65,7 @@ RESPONSE = has(
 )  # fmt: skip
 SCHEMAS: dict[str, Schema] = {
     "OpenAIError": has({"error": has({"message": TEXT, "type": TEXT, "param": or_null(TEXT), "code": or_null(TEXT)})}),
+    "OpenAIModels": has({"object": one_of("list"), "data": many(ref("OpenAIModel"))}),
     "OpenAIModel": has({"id": TEXT, "object": one_of("model"), "created": COUNT, "owned_by": TEXT}),
     "OpenAIFunction": FUNCTION,
     "ChatCompletion": has(
@@ -138,9 +139,12 @@ OPENAI_TOLD = wants(
 
 ROUTES: dict[str, Route] = {
     "GET /v1/models": (
-        "Models of the store", None, answers(has({"object": one_of("list"), "data": many(ref("OpenAIModel"))}))
+        "Models of the store; in Anthropic's form, in pages, where the header anthropic-version is sent", None,
+        answers(either(ref("OpenAIModels"), ref("AnthropicModels"))),
     ),
-    "GET /v1/models/{model}": ("One model", None, answers(ref("OpenAIModel"))),
+    "GET /v1/models/{model}": (
+        "One model, in the form of whoever asks", None, answers(either(ref("OpenAIModel"), ref("AnthropicModel")))
+    ),
     "POST /v1/chat/completions": (
         "Answers to messages",
         takes({**MODEL, "messages": many(OPENAI_TOLD, minItems=1)},

@@ -16,7 +16,7 @@ from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
 from runtime.engine.sampling import MAX_BIAS
 from runtime.errors import OptionRefused, RequestRefused
-from runtime.options import Options, merge
+from runtime.options import INT32_MAX, Options, merge
 from runtime.text.message import Think
 
 MAX_ANSWERS = 128  # of one request: prompts times choices
@@ -30,13 +30,19 @@ def options_of(body: Body, card: ModelCard, *limits: str) -> Options:
             asked[name] = body.raw(name)
     limit = next((limit for limit in limits if body.has(limit)), None)
     if limit is not None:
-        asked["num_predict"] = body.raw(limit)
-        if isinstance(asked["num_predict"], (int, float)) and asked["num_predict"] < 0:
-            raise RequestRefused(f"'{limit}' must be 0 or more, found {asked['num_predict']}", param=limit)
+        asked["num_predict"] = _most_tokens(body, limit)
     stop = body.raw("stop")
     if stop is not None:
         asked["stop"] = [item for item in (stop if isinstance(stop, list) else [stop]) if isinstance(item, str)]
     return openai_options({"temperature": 1.0, "top_p": 1.0}, card.params, body.object("options"), asked)
+
+
+def _most_tokens(body: Body, name: str) -> int:
+    """Options know this field by another name. More than any context has is no limit, and no mistake."""
+    value = body.number(name)
+    if value < 0:
+        raise RequestRefused(f"'{name}' must be 0 or more, found {value:g}", param=name)
+    return int(min(value, INT32_MAX))
 
 
 def openai_options(*sources: Mapping[str, Any]) -> Options:
@@ -190,4 +196,4 @@ def effort_of(body: Body, asked: str, card: ModelCard) -> Think:
     if not isinstance(value, str) or value not in _EFFORTS:
         expected = 'must be "high", "medium", "low", "max", or "none"'
         raise RequestRefused(f"invalid reasoning value: {str(value)[:40]!r} ({expected})", param="reasoning_effort")
-    return think_of(_EFFORTS[value], asked, card)
+    return think_of(_EFFORTS[value], asked, card, param="reasoning_effort")

@@ -18,10 +18,11 @@ from runtime.errors import ModelNotFound, RequestRefused
 
 async def list_models(request: Request) -> Response:
     server = server_of(request)
-    return json_response({"object": "list", "data": await asyncio.to_thread(_models, server)})
+    return json_response({"object": "list", "data": await asyncio.to_thread(every_model, server)})
 
 
-def _models(server: Server) -> list[dict[str, Any]]:
+def every_model(server: Server) -> list[dict[str, Any]]:
+    """Newest first. Blocks on disk."""
     found = []
     for name in server.store.names():
         try:
@@ -37,10 +38,11 @@ def _model(server: Server, name: ModelName) -> dict[str, Any]:
 
 
 async def one_model(request: Request) -> Response:
-    return json_response(await asyncio.to_thread(_one, server_of(request), request.path_params["model"]))
+    return json_response(await asyncio.to_thread(model_named, server_of(request), request.path_params["model"]))
 
 
-def _one(server: Server, asked: str) -> dict[str, Any]:
+def model_named(server: Server, asked: str) -> dict[str, Any]:
+    """Raises RequestRefused, Forbidden or ModelNotFound. Blocks on disk."""
     name = names.parse(asked, server.store)
     if name is None:
         raise RequestRefused("invalid model name")

@@ -85,6 +85,8 @@ def _item(name: ModelName, item: Mapping[str, Any], path: str, names: Mapping[st
         text = text_of(name, item.get("content"), f"{path}.content")
         return Message(role="system" if role == "developer" else role, content=text)
     if kind == "function_call":
+        if not isinstance(item.get("name"), str):
+            raise RequestRefused(f"'{path}.name' must be a string", param="input")
         call = {"id": item.get("call_id"), "function": {key: item.get(key) for key in ("name", "arguments")}}
         return Message(role="assistant", tool_calls=tool_calls_of([call], path))
     if kind == "function_call_output":

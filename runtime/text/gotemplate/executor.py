@@ -21,7 +21,7 @@ STEPS = 128  # between two looks at the clock
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    output_chars: int = 8 << 20
+    output_chars: int = 16 << 20  # of a prompt: twice what a conversation may have
     steps: int = 1_000_000  # nodes, arguments and loop turns
     work_chars: int = 64 << 20  # text made by functions, shown or not
     depth: int = 60  # blocks and template calls inside one another

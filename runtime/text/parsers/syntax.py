@@ -46,7 +46,7 @@ class Syntax:
     head: str = _LIST
     block: blocks.Block | None = None
     loose: bool = False
-    channels: bool = False  # gpt-oss: the whole answer is framed, not only calls
+    channels: bool = False  # gpt-oss, Glimmer: the whole answer is framed, not only calls
     written: str = ""  # one call as the model writes it, with {name} and {arguments}; "" when no grammar is made of it
 
     @property
@@ -65,6 +65,12 @@ HARMONY = Syntax(
     channels=True,
     written="<|channel|>commentary to=functions.{bare} <|constrain|>json<|message|>{arguments}",
 )
+GLIMMER = Syntax(
+    name="glimmer",
+    marks=(("<atem:function_calls>", "<|message|>"),),
+    inner=("<|start|>", "<|message|>", "<|eom|>", "<|eot|>"),
+    channels=True,
+)
 GENERIC = Syntax(
     name="json",
     opens=("<tool_call>",),
@@ -82,6 +88,7 @@ HERMES = Syntax(
 )
 FAMILIES: tuple[Syntax, ...] = (
     HARMONY,
+    GLIMMER,
     Syntax(
         name="deepseek",
         marks=(("<｜tool▁call▁begin｜>",), ("<｜tool▁calls▁begin｜>",)),
@@ -231,6 +238,7 @@ NAMED: dict[str, tuple[str, Tags | None]] = {
     "nemotron-3.5-nano": ("xml", THINK),
     "ministral": ("mistral", ("[THINK]", "[/THINK]")),
     "harmony": ("harmony", None),
+    "glimmer": ("glimmer", None),
     "cogito": ("deepseek", THINK),
     "deepseek3": ("deepseek", THINK),
     "functiongemma": ("gemma-function", None),
