@@ -1,9 +1,8 @@
 """The second pass of an export: write the volumes, hashing what is written and comparing it with the signed statement.
 
 Every file is written as `*.tmp`, synced and renamed. Data volumes first, then the sheet and the verifier, the index
-volume
-last: where it is, all is. A volume that an interrupted run finished is read, and kept if it is right; an encrypted one
-is written again, since only its recipients can read it.
+volume last: where it is, all is. A volume that an interrupted run finished is read, and kept if it is right; an
+encrypted one is written again, since only its recipients can read it.
 """
 
 from __future__ import annotations
