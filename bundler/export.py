@@ -93,6 +93,7 @@ def export(
     resumed = journal.take(load)
     if resumed is None:
         planned = _planned(load, options, seen, now or _now())
+        _check_encrypted(planned, options)
         _check_folder(out, None)
         _check_space(out, planned, options)
         meter = _Meter(progress, _passes(2, options) * sum(volume.size for volume in planned.volumes))
@@ -226,6 +227,15 @@ def _check_folder(out: Path, stem: str | None) -> None:
     others = sorted(found - {stem, f"{conceal.LABEL}-{stem[-8:]}" if stem else None})
     if others:
         raise ExportRefused(f"{out} holds volumes of another bundle: {others[0]}", hint="export into an empty folder")
+
+
+def _check_encrypted(planned: Statement, options: Options) -> None:
+    """Who asks for encryption does not get a bundle that is all in clear."""
+    if options.sealing and not options.sealing.hidden and len(planned.volumes) == 1:
+        raise BadRequest(
+            "all of it fits into the index volume, which --index readable leaves in clear: nothing would be encrypted",
+            hint="leave --index away: then the index volume is encrypted too",
+        )
 
 
 def _check_readable(statement: Statement) -> None:

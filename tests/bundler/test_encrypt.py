@@ -281,6 +281,23 @@ def test_recipients_that_are_none(value: str) -> None:
         seal.recipients([value])
 
 
+def test_an_identity_that_is_given_for_a_recipient_is_not_shown(identity: tuple[Path, str]) -> None:
+    with pytest.raises(BadRequest, match="a line is no age recipient") as caught:
+        seal.recipients([str(identity[0])])
+    assert "AGE-SECRET-KEY" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_bundle_that_is_all_index_is_not_called_encrypted(identity: tuple[Path, str], gap: Gap) -> None:
+    """A small model fits into the index volume, which a readable index leaves in clear."""
+    gap.model(rows=8)
+    out, recipients = gap.root / "small", seal.recipients([identity[1]])
+    with pytest.raises(BadRequest, match="nothing would be encrypted"):
+        gap.export(options=options(Sealing(recipients=recipients, hidden=False)), out=out)
+    assert list(out.iterdir()) == []
+    gap.export(options=options(Sealing(recipients=recipients)), out=out)
+    assert [path.suffix for path in sorted(out.glob("*.v*"))] == [".age"]
+
+
 def test_no_resend_in_clear(made: Gap, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALIFT_HOME", str(made.root / "home"))
     with pytest.raises(ExportRefused, match="encrypted"):
