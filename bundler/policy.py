@@ -108,8 +108,8 @@ class Policy:
         now = max(now, parse_time(statement.created))
         if statement.expires is not None and parse_time(statement.expires) < now:
             raise PolicyRefused(
-                f"the bundle expired on {statement.expires}, and by this host's clock or by the newest signed time it is "
-                f"{format_time(now)}",
+                f"the bundle expired on {statement.expires}, and by this host's clock or by the newest signed time it "
+                f"is {format_time(now)}",
                 hint="ask the publisher for a newer bundle",
             )
         total = sum(blob.size for blob in statement.blobs)

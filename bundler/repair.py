@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from bundler import conceal, gf256, layout, packing, parity, slip
+from bundler import conceal, gf256, layout, locks, packing, parity, slip
 from bundler.errors import (
     BundleRefused,
     CannotDecrypt,
@@ -217,8 +217,7 @@ def _write(
     temps = [path.with_name(path.name + ".tmp") for path in paths]
     if not paths:
         return []
-    with medium_errors(out), contextlib.ExitStack() as stack:
-        out.mkdir(parents=True, exist_ok=True)
+    with locks.alone(out), medium_errors(out), contextlib.ExitStack() as stack:
         _require_space(out, sum(bundle.expected.whole(index) for index in indexes))
         for temp in temps:
             stack.callback(temp.unlink, missing_ok=True)

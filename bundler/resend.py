@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bundler import journal, layout, mend, packing, parts, shards
+from bundler import journal, layout, locks, mend, packing, parts, shards
 from bundler.conceal import SEALED
 from bundler.errors import BadRequest, BundleRefused, SlipRefused, VolumeMissing, medium_errors
 from bundler.hashing import Pipeline
@@ -60,13 +60,12 @@ def resend(
     ExportRefused, MediumUnavailable."""
     progress = progress or (lambda count: None)
     source = _source(slip, volumes, store, progress)
-    with medium_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
     if volumes is not None and out.resolve() == source.folder.resolve():
         raise BadRequest(f"-o {out} is the folder of the volumes themselves", hint="give an empty folder")
     number = int(hashlib.sha256(slip.encode()).hexdigest()[:5], 16)
-    written = [_write(source, want, out, source.name(want.volume), number, progress) for want in slip.wants]
-    sync_medium(out)
+    with locks.alone(out):
+        written = [_write(source, want, out, source.name(want.volume), number, progress) for want in slip.wants]
+        sync_medium(out)
     return ResendReport(id=slip.id, statement=source.statement, source=source.kind, written=tuple(written))
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, carried, layout, mend, packing, parity, parts, shards
+from bundler import approvals, carried, layout, locks, mend, packing, parity, parts, shards
 from bundler.conceal import LOCKED, SEALED
 from bundler.errors import BadRequest, BundleRefused, MediumUnavailable, VolumeMixed, medium_errors
 from bundler.medium import PARITY, VOLUME, file_names, plain_size
@@ -226,11 +226,11 @@ def send(
         raise BadRequest(f"--to {to} is the folder of the volumes themselves")
     _require_room(bundle, max_part)
     sender = _Sender(bundle, to, max_part, pace or Pace(None), progress or (lambda count: None))
-    with medium_errors(to):
+    with sender.alone(), medium_errors(to):
         to.mkdir(parents=True, exist_ok=True)
         for number in range(1, repeat + 1):
             sender.round(number)
-    sender.journal.unlink(missing_ok=True)
+        sender.journal.unlink(missing_ok=True)
     return SendReport(
         id=bundle.id,
         sent=tuple(sender.sent),
@@ -268,6 +268,17 @@ class _Sender:
         self.bytes = 0
         request = [bundle.id, str(to.resolve()), str(max_part)]
         self.journal = home() / "state" / "sends" / Digest.of(canonical.encode(request)).hex[:32]
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Two that send the same would take each other's `*.tmp` for their own."""
+        with medium_errors(self.journal):
+            self.journal.parent.mkdir(parents=True, exist_ok=True)
+            lock = locks.take(self.journal, f"bundle {self._bundle.id} is being sent to {self._to} already")
+        try:
+            yield
+        finally:
+            os.close(lock)
 
     def round(self, number: int) -> None:
         done = self._journal(number)
@@ -329,9 +340,7 @@ class _Sender:
 
     def _journal(self, number: int) -> set[str] | None:
         """What this round has sent; None where a later round was begun."""
-        lines: list[str] = []
-        with contextlib.suppress(FileNotFoundError):
-            lines = self.journal.read_text().splitlines()
+        lines = self.journal.read_text().splitlines()
         begun = [line for line in lines if line.startswith("round ")]
         if len(begun) > number:
             return None
@@ -341,7 +350,5 @@ class _Sender:
         return set(lines[lines.index(f"round {number}") + 1 :])
 
     def _note(self, line: str) -> None:
-        with medium_errors(self.journal):
-            self.journal.parent.mkdir(parents=True, exist_ok=True)
-            with self.journal.open("a") as out:
-                out.write(line + "\n")
+        with medium_errors(self.journal), self.journal.open("a") as out:
+            out.write(line + "\n")
