@@ -24,7 +24,7 @@ from bundler import layout, packing, tar
 from bundler.conceal import SEALED
 from bundler.errors import BundleRefused, MediumUnavailable, PartRefused, medium_errors
 from bundler.medium import MAX_ENVELOPE, MAX_MARK, PARITY, VOLUME, VolumeReader, file_names
-from bundler.writing import create
+from bundler.writing import create, write_all
 from manifests.statement import MAX_SEGMENT
 
 MARK, HASH = "SEALIFT-PART", "hash"
@@ -103,9 +103,9 @@ def cut(
     with medium_errors(out), source.open("rb") as stream:
         try:
             with create(temp) as file:
-                _write(file, _member(MARK, line) + _member(packing.MEMBER if sealed else layout.ENVELOPE, told))
+                write_all(file, _member(MARK, line) + _member(packing.MEMBER if sealed else layout.ENVELOPE, told))
                 for start, end in pieces:
-                    _write(file, tar.header(f"range/{start:016x}", end - start))
+                    write_all(file, tar.header(f"range/{start:016x}", end - start))
                     stream.seek(start)
                     left = end - start
                     while left:
@@ -113,12 +113,12 @@ def cut(
                         if not data:
                             raise MediumUnavailable(f"{source}: became shorter while it was read")
                         hasher.update(data)
-                        _write(file, data)
+                        write_all(file, data)
                         left -= len(data)
                         if meter:
                             meter(len(data))
-                    _write(file, tar.padding(end - start))
-                _write(file, _member(HASH, hasher.hexdigest().encode() + b"\n") + tar.END)
+                    write_all(file, tar.padding(end - start))
+                write_all(file, _member(HASH, hasher.hexdigest().encode() + b"\n") + tar.END)
                 os.fsync(file.fileno())
             temp.replace(out)
         except BaseException:
@@ -134,12 +134,6 @@ def _pieces(start: int, end: int) -> Iterator[Range]:
 
 def _member(name: str, data: bytes) -> bytes:
     return tar.header(name, len(data)) + data + tar.padding(len(data))
-
-
-def _write(file: object, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]  # type: ignore[attr-defined]
 
 
 # -- reading

@@ -31,7 +31,7 @@ from bundler.packing import PackingList
 from bundler.parts import Part
 from bundler.repair import repair
 from bundler.volumes import check_volume
-from bundler.writing import create, sync_medium, write_file
+from bundler.writing import copy_file, create, sync_medium, write_all, write_file
 from manifests.errors import ManifestsError
 from manifests.statement import Statement
 from signing.errors import NotTrusted
@@ -130,11 +130,7 @@ class Room:
             used = sum((self.folder / other).stat().st_size for other in self.files())
             if used + path.stat().st_size > 3 * sum(self.sizes.values()) + SPARE:
                 raise BundleRefused(f"{path.name}: there is more here than this bundle can need")
-            temp = target.with_name(name + ".tmp")
-            with path.open("rb") as source, create(temp) as file:
-                shutil.copyfileobj(source, file, READ)
-                os.fsync(file.fileno())
-            temp.replace(target)
+            copy_file(path, target)
             sync_medium(self.folder)
 
     def reconsider(self) -> None:
@@ -191,7 +187,7 @@ class Room:
                     for at in range(first, end, READ):
                         for offset, data in part.read(at, min(end, at + READ)):
                             file.seek(offset)
-                            file.write(data)
+                            write_all(file, data)
             os.fsync(file.fileno())
         try:
             self.settle(temp, name)

@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bundler import approve, carried, layout, locks, mend, packing, parts, verify
+from bundler import approve, carried, heads, layout, locks, packing, parts, verify
 from bundler.channels import Channels
 from bundler.conceal import SEALED
 from bundler.errors import BundleRefused, BundlerError, medium_errors
@@ -104,7 +104,7 @@ class Rooms:
         stems |= {match["stem"] for name in names if (match := parts.NAME.fullmatch(name))}
         for stem in stems:
             with contextlib.suppress(BundlerError):
-                self.admit(mend.find_statement(folder, stem)[1])
+                self.admit(heads.find_statement(folder, stem)[1])
         sealed = [name for name in names if name.endswith(SEALED)]
         if sealed and not stems:
             with contextlib.suppress(BundlerError):
@@ -125,7 +125,7 @@ class Rooms:
         try:
             now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
             verify.judge(envelope, approve.one_publisher(self.trust), self._policy, now, roles)
-            return mend.decode_statement(envelope)
+            return heads.decode_statement(envelope)
         except (SigningError, ManifestsError, BundleRefused) as error:
             self.say({"event": "untrusted", "bundle": "", "why": str(error)})
             return None

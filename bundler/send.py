@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundler import approvals, carried, layout, locks, mend, packing, parity, parts, shards
+from bundler import approvals, carried, heads, layout, locks, packing, parity, parts, shards
 from bundler.conceal import LOCKED, SEALED
 from bundler.errors import BadRequest, BundleRefused, MediumUnavailable, VolumeMixed, medium_errors
 from bundler.medium import PARITY, VOLUME, file_names, plain_size
@@ -27,13 +27,12 @@ from bundler.pace import Pace
 from bundler.packing import PackingList
 from bundler.shards import require_clear, stem_of
 from bundler.volumes import check_volume
-from bundler.writing import create, sync_medium
+from bundler.writing import copy_file, sync_medium
 from manifests import canonical
 from manifests.digest import Digest
 from manifests.home import home
 from manifests.statement import Statement
 
-READ = 1 << 20  # bytes
 Progress = Callable[[int], None]
 
 
@@ -145,7 +144,7 @@ def outgoing(path: Path) -> Outgoing:
     folder = path if path.is_dir() else path.parent
     require_clear(path, folder)  # what encrypted volumes it has was asked before
     stem = stem_of(path, folder)
-    statement, envelope = mend.find_statement(folder, stem)
+    statement, envelope = heads.find_statement(folder, stem)
     here = file_names(folder)
     volumes = layout.volume_names(statement)
     groups = (
@@ -310,26 +309,11 @@ class _Sender:
             self.kept.append(piece)
             return
         if ranges is None:
-            self._copy(source, target)
+            copy_file(source, target, self._spend)
         else:
             parts.cut(source, [ranges], target, self._bundle.id, self._bundle.envelope, meter=self._spend)
         sync_medium(self._to)
         self.sent.append(piece)
-
-    def _copy(self, source: Path, target: Path) -> None:
-        temp = target.with_name(target.name + ".tmp")
-        try:
-            with source.open("rb") as stream, create(temp) as file:
-                while data := stream.read(READ):
-                    view = memoryview(data)
-                    while view:
-                        view = view[file.write(view) :]
-                    self._spend(len(data))
-                os.fsync(file.fileno())
-            temp.replace(target)
-        except BaseException:
-            temp.unlink(missing_ok=True)
-            raise
 
     def _spend(self, count: int) -> None:
         self.bytes += count

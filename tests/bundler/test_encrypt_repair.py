@@ -23,12 +23,14 @@ from bundler.errors import (
     BundleRefused,
     BundlerError,
     CannotDecrypt,
+    MediumUnavailable,
     PackingRefused,
     RepairImpossible,
     VolumeMissing,
     VolumeMixed,
 )
 from bundler.expected import of_packing
+from bundler.importer import import_bundle
 from bundler.packing import PackingList
 from bundler.receive import watch
 from bundler.repair import repair, survey
@@ -98,6 +100,10 @@ def parities(folder: Path) -> list[Path]:
 
 def whole(made: Gap, gap: Gap) -> bool:
     return all((gap.medium / path.name).read_bytes() == path.read_bytes() for path in made.medium.glob("*.v*"))
+
+
+def bring_in(gap: Gap, keys: Keys) -> None:
+    import_bundle(gap.medium, gap.far, trusting(signer()), seen=gap.seen, keys=keys)
 
 
 def check(gap: Gap, keys: Keys) -> bool:
@@ -222,6 +228,17 @@ def test_volumes_of_others_under_ours(made: Gap, gap: Gap, identity: tuple[Path,
     assert len(repair(gap.medium, gap.medium, keys=keys).damaged) == 2 and whole(made, gap)
 
 
+def test_an_identity_under_a_passphrase_is_kept_too(identity: tuple[Path, str], tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("SEALIFT_HOME", str(tmp_path / "home"))
+    gap = export(tmp_path, identity[1], hidden=True, locked=SECRET)
+    (path,) = gap.medium.glob("*.identity.age")
+    path.write_bytes(SECRET + b", another")
+    report = repair(gap.medium, gap.medium)
+    assert path.read_bytes() == SECRET
+    assert [one.read_bytes() for one in report.kept] == [SECRET + b", another"]
+
+
 def test_another_folder_gets_only_what_was_damaged(made: Gap, gap: Gap, keys: Keys) -> None:
     lost, hurt = files(gap.medium)[1], files(gap.medium)[2]
     lost.unlink()
@@ -238,15 +255,19 @@ def test_another_folder_gets_only_what_was_damaged(made: Gap, gap: Gap, keys: Ke
 
 def test_kill_9_and_again(hidden: Gap, keys: Keys) -> None:
     names = [path.name for path in files(hidden.medium)]
-    good = {path.name: path.read_bytes() for path in hidden.medium.glob("*.v*")}
+    good = {path.name: path.read_bytes() for path in hidden.medium.glob("*.age")}
     ends: list[int] = []
     for stop in (20, 37, 1000):
         flip(hidden.medium / names[1], 7000)
+        damaged = (hidden.medium / names[1]).read_bytes()
         (hidden.medium / names[2]).unlink()
         ends.append(killed_at(stop, hidden.medium))
         assert (hidden.medium / names[3]).read_bytes() == good[names[3]]
         repair(hidden.medium, hidden.medium)
-        assert {path.name: path.read_bytes() for path in hidden.medium.glob("*.v*")} == good
+        assert {path.name: path.read_bytes() for path in hidden.medium.glob("*.age")} == good
+        (kept,) = hidden.medium.glob("*.before")
+        assert kept.name == f"{names[1]}.before" and kept.read_bytes() == damaged
+        kept.unlink()
     assert ends[-1] == 0 and -signal.SIGKILL in ends and check(hidden, keys)
 
 
@@ -331,6 +352,42 @@ def test_lying_parity_is_found_by_who_can_read_inside(hidden: Gap, identity: tup
         repair(hidden.medium, hidden.root / "out")
         assert (hidden.root / "out" / path.name).read_bytes() == lie
         shutil.rmtree(hidden.root / "out")
+
+
+def test_nothing_goes_that_a_list_without_a_signature_says_is_damaged(hidden: Gap, keys: Keys) -> None:
+    """Parity and its list may be anybody's: what they replace in place is kept, import refuses what they made, and with
+    an identity they replace nothing."""
+    path = sorted(hidden.medium.glob("*.age"))[2]
+    good = path.read_bytes()
+    forged(hidden, 2, good[:7000] + b"?" + good[7001:])
+    before = tree(hidden.medium)
+    with pytest.raises(BundlerError):
+        repair(hidden.medium, hidden.medium, keys=keys)
+    assert tree(hidden.medium) == before
+    report = repair(hidden.medium, hidden.medium)
+    (kept,) = report.kept
+    assert report.written == (path,) and report.listed and path.read_bytes() != good == kept.read_bytes()
+    with pytest.raises((BundleRefused, CannotDecrypt)):
+        bring_in(hidden, keys)
+    kept.replace(path)
+    assert check(hidden, keys)
+
+
+def test_where_nothing_can_be_kept_nothing_is_replaced(hidden: Gap, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sorted(hidden.medium.glob("*.age"))[2]
+    forged(hidden, 2, b"nothing of the kind" * 100)
+    before = tree(hidden.medium)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", lambda *_, **__: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+        with pytest.raises(MediumUnavailable, match=r"cannot be kept beside it: Operation not permitted"):
+            repair(hidden.medium, hidden.medium)
+    assert tree(hidden.medium) == before
+    path.with_name(path.name + ".before").write_bytes(b"of an earlier repair")
+    with pytest.raises(MediumUnavailable, match="from an earlier repair"):
+        repair(hidden.medium, hidden.medium)
+    assert path.with_name(path.name + ".before").read_bytes() == b"of an earlier repair"
+    path.with_name(path.name + ".before").unlink()
+    assert tree(hidden.medium) == before
 
 
 def test_a_sound_bundle_of_others_is_not_put_in_its_place(hidden: Gap, identity: tuple[Path, str], keys: Keys) -> None:

@@ -275,7 +275,7 @@ def test_a_full_medium_during_an_export_is_survived(gap: Gap, monkeypatch: pytes
     from bundler import writing
 
     gap.model(rows=640)
-    real, calls = writing._write_all, [0]
+    real, calls = writing.write_all, [0]
 
     def full(file: object, data: bytes) -> None:
         calls[0] += 1
@@ -283,10 +283,10 @@ def test_a_full_medium_during_an_export_is_survived(gap: Gap, monkeypatch: pytes
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file, data)
 
-    monkeypatch.setattr(writing, "_write_all", full)
+    monkeypatch.setattr(writing, "write_all", full)
     with pytest.raises(MediumUnavailable, match="No space"):
         gap.export(options=OPTIONS)
-    monkeypatch.setattr(writing, "_write_all", real)
+    monkeypatch.setattr(writing, "write_all", real)
     assert gap.export(options=OPTIONS).resumed
     assert gap.verify().complete
 
