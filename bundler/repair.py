@@ -115,7 +115,7 @@ def repair(
         kept=tuple(kept),
         sealed=bundle.expected.packing is not None,
         listed=bundle.expected.packing is not None,
-        inside=keys is not None,
+        inside=keys is not None and bool(written),
     )
 
 

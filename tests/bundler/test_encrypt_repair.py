@@ -369,6 +369,8 @@ def test_nothing_goes_that_a_list_without_a_signature_says_is_damaged(hidden: Ga
     assert report.written == (path,) and report.listed and path.read_bytes() != good == kept.read_bytes()
     with pytest.raises((BundleRefused, CannotDecrypt)):
         bring_in(hidden, keys)
+    report = repair(hidden.medium, keys=keys)
+    assert not report.damaged and not report.inside, "nothing was written, so nothing was looked at inside"
     kept.replace(path)
     assert check(hidden, keys)
 

@@ -29,12 +29,13 @@ from bundler.receive import Watch, watch
 from bundler.room import DONE
 from bundler.rooms import Rooms
 from bundler.send import outgoing, send
+from manifests import canonical
 from manifests.store import Store
 from signing.keyring import Keyring
 from signing.trust import TrustStore
 from tests.bundler.test_import_interrupted import check_store, live
 from tests.peers.bundles import LEAF, Gap, noise, signer, tree, trusting, volumes
-from tests.peers.forgery import flip
+from tests.peers.forgery import flip, split, write
 
 ROOT = Path(__file__).parents[2]
 SIZE = 256 << 10
@@ -206,6 +207,19 @@ def test_an_approval_may_come_last(side: Side, made: Gap) -> None:
     report = approve(examine(side.stick, trust, seen=made.seen), [signer("officer")], side.drop)
     assert report.file is not None
     assert side.once(trust=trust) == 0 and side.models() == ["mine:latest"]
+
+
+def test_one_statement_with_two_sets_of_signatures(side: Side) -> None:
+    """Both count, so both get a room, and it is the same folder: a mixed set is no bundle, and either whole one is."""
+    other = side.root / "other"
+    shutil.copytree(side.stick, other)
+    document, payloads = split(other)
+    write(other, canonical.encode(document), payloads, [signer(), signer("bob")])
+    for number, path in enumerate(volumes(side.stick)):
+        shutil.copy(volumes(other)[1] if number == 1 else path, side.drop)
+    assert side.once() == 4 and side.said("damaged") and side.models() == []
+    shutil.copy(volumes(side.stick)[1], side.drop / "again.tar")
+    assert side.once() == 0 and side.models() == ["mine:latest"]
 
 
 def test_receipts_are_written_for_what_was_imported_and_refused(side: Side) -> None:
@@ -396,6 +410,7 @@ Path.replace, Path.unlink, Path.rename = counted(Path.replace), counted(Path.unl
 from bundler.channels import Channels
 from bundler.receive import watch
 from bundler.rooms import Rooms
+from manifests import canonical
 from manifests.store import Store
 from signing.keyring import Keyring
 from signing.trust import TrustStore
