@@ -24,6 +24,7 @@ from bundler import layout, packing, tar
 from bundler.conceal import SEALED
 from bundler.errors import BundleRefused, MediumUnavailable, PartRefused, medium_errors
 from bundler.medium import MAX_ENVELOPE, MAX_MARK, PARITY, VOLUME, VolumeReader, file_names
+from bundler.packing import PackingList
 from bundler.writing import create, write_all
 from manifests.statement import MAX_SEGMENT
 
@@ -150,8 +151,9 @@ def open_part(path: Path) -> tuple[Part, bytes]:
         member = (packing.MEMBER, packing.MAX_PACKING) if sealed else (layout.ENVELOPE, MAX_ENVELOPE)
         told = _read_member(volume, *member)
         name, size = line["name"].decode(), int(line["size"])
-        plain = name.removesuffix(SEALED) if sealed else name
-        if not (VOLUME.fullmatch(plain) or PARITY.fullmatch(plain)) or size > MAX_SIZE:
+        if sealed:
+            _check_listed(path, PackingList.decode(told), line["id"].decode(), name, size)
+        elif not (VOLUME.fullmatch(name) or PARITY.fullmatch(name)) or size > MAX_SIZE:
             raise PartRefused(f"{path.name}: a part of {name[:60]!r}, which is no volume")
         ranges, places = _read_ranges(volume, size)
         volume.expect_end()
@@ -159,6 +161,14 @@ def open_part(path: Path) -> tuple[Part, bytes]:
         path=path, id=line["id"].decode(), name=name, size=size, sealed=sealed,
         told=hashlib.sha256(told).hexdigest(), ranges=tuple(ranges), places=tuple(places),
     ), told  # fmt: skip
+
+
+def _check_listed(path: Path, found: PackingList, identity: str, name: str, size: int) -> None:
+    """The line of a part of encrypted volumes, by the packing list that the part carries."""
+    spare = PARITY.fullmatch(name)
+    known = (size, name) in [(size, name) for (size, _), name in zip(found.files, found.names, strict=True)]
+    if found.id != identity or not (known or (spare and spare["stem"] == found.stem and size <= MAX_SIZE)):
+        raise PartRefused(f"{path.name}: a part of {name[:60]!r}, which is not in its packing list")
 
 
 def _read_ranges(volume: VolumeReader, size: int) -> tuple[list[Range], list[int]]:

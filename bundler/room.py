@@ -113,9 +113,9 @@ class Room:
             self.say("taken", name=name, bytes=(self.folder / name).stat().st_size)
 
     def take_part(self, path: Path, part: Part) -> None:
-        expected = None if part.sealed else self.sizes.get(part.name)
-        if expected is not None and part.size != expected:
-            raise BundleRefused(f"{path.name}: {part.name} has {expected:,} bytes, not {part.size:,}")
+        spare = PARITY.fullmatch(part.name)
+        if not part.sealed and self.sizes.get(part.name) != part.size and not (spare and spare["stem"] == self.stem):
+            raise BundleRefused(f"{path.name}: this bundle has no {part.name} of {part.size:,} bytes")
         if not (self.folder / part.name).exists():
             number = part.ranges[0][0] >> 12
             given = parts.NAME.fullmatch(path.name)
@@ -219,6 +219,8 @@ class Room:
             self._settle_parity(temp, name)
 
     def _settle_parity(self, temp: Path, name: str) -> None:
+        if not PARITY.fullmatch(name):
+            raise BundleRefused(f"{name}: no file of this bundle")
         temp.replace(self.folder / name)
         try:
             if parity.open_parity(self.folder / name).id != self.id:

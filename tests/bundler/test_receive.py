@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from bundler import parts
+from bundler import layout, parts
 from bundler.approve import approve, examine
 from bundler.channels import Channels
 from bundler.draft import Options
 from bundler.errors import BadRequest, BundlerBusy, VolumeDamaged
 from bundler.pace import Pace
+from bundler.packing import PackingList
 from bundler.policy import Policy
 from bundler.receipts_keep import Keeper
 from bundler.receipts_read import judge, read_file
@@ -219,6 +220,35 @@ def test_one_statement_with_two_sets_of_signatures(side: Side) -> None:
         shutil.copy(volumes(other)[1] if number == 1 else path, side.drop)
     assert side.once() == 4 and side.said("damaged") and side.models() == []
     shutil.copy(volumes(side.stick)[1], side.drop / "again.tar")
+    assert side.once() == 0 and side.models() == ["mine:latest"]
+
+
+@pytest.mark.parametrize("lie", ["encrypted", "another id", "another name", "another size"])
+def test_parts_that_lie_of_what_they_are(side: Side, lie: str) -> None:
+    """Each is sound in itself and covers the whole of a file; none becomes one, and none stops the receiver."""
+    found = outgoing(side.stick)
+    statement, envelope = found.statement, found.envelope
+    paths, stem = volumes(side.stick), layout.stem(statement)
+    files = tuple((path.stat().st_size, "ab" * 32) for path in paths)
+    listed = PackingList(stem=stem, clear=0, files=files)
+    name, told, size = paths[2].name, envelope, files[2][0]
+    identity, sealed = statement.id, lie in ("encrypted", "another id")
+    if sealed:
+        name, told = listed.names[2], listed.encode()
+    if lie == "encrypted":
+        identity = listed.id
+    if lie == "another name":
+        name = "other-00000000.v000.tar"
+    if lie == "another size":
+        size -= 1
+    source = side.root / "source"
+    source.write_bytes(noise(size))
+    out = side.drop / f"{stem}.cv002-00001.tar"
+    parts.cut(source, [(0, size)], out, identity, told, name, sealed=sealed)
+    shutil.copy(paths[0], side.drop)
+    assert side.once() == 4 and side.models() == []
+    for path in paths:
+        shutil.copy(path, side.drop)
     assert side.once() == 0 and side.models() == ["mine:latest"]
 
 
