@@ -3,7 +3,8 @@
     order    carried trust, parts that answer a slip, index volume, data volumes, parity volumes, approvals
     each     volumes are hashed before they go; written as `*.tmp`, synced, renamed; a file that is there is left alone
     large    what is larger than `max_part` goes in parts (parts.py), which the receiver joins
-    sealed   encrypted volumes and their parity volumes go as they are, whole: nothing of them is known here
+    sealed   encrypted volumes and their parity volumes go as they are; parts of them carry the packing list, and the
+             index volume goes whole, since it tells the receiver whose parts these are
     again    `repeat` rounds, for a link that loses files; what was taken away meanwhile is sent once more
 
 <home>/state/sends/<hash>   what was sent already, so that the same command goes on after an interruption even if the
@@ -15,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ class Outgoing:
         return self.envelope
 
     @property
+    def whose(self) -> str:
+        """The id that parts carry."""
+        return self.id
+
+    @property
     def head(self) -> int:
         """Bytes of the index volume that say whose files these are."""
         return len(layout.head(self.statement, self.envelope, 0))
@@ -62,6 +68,10 @@ class Outgoing:
     @property
     def volumes(self) -> Sequence[str]:
         return layout.volume_names(self.statement)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether the file is never cut."""
+        return _is_whole(name)
 
     def check(self, name: str) -> None:
         """Raises VolumeDamaged for a volume that is not what the statement says."""
@@ -71,19 +81,44 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encrypted:
-    """An encrypted bundle, which this host need not be able to read. `id`: the eight digits that its names show."""
+    """An encrypted bundle, which this host need not be able to read. `id`: the eight digits that its names show.
+    `packing`: where files are to be cut; `fresh`: it was made just now, from the files themselves."""
 
     folder: Path
     stem: str
     id: str
     names: tuple[str, ...]
     missing: tuple[str, ...] = ()  # numbers between others; how many there are is not shown
-    envelope: bytes = b""
+    packing: PackingList | None = None
+    fresh: bool = False
+
+    @property
+    def told(self) -> bytes:
+        return self.packing.encode() if self.packing else b""
+
+    @property
+    def whose(self) -> str:
+        return self.packing.id if self.packing else ""
 
     def check(self, name: str) -> None:
-        """Raises VolumeDamaged for what is no whole age file, as far as its outer form says."""
-        if VOLUME.fullmatch(name.removesuffix(SEALED)):
+        """Raises VolumeDamaged for what is not as the packing list says; where there is none for what is no whole age
+        file, as far as its outer form says."""
+        if self.packing and not self.fresh and name in self.packing.names:
+            self.packing.check(self.folder / name, self.packing.names.index(name))
+        elif VOLUME.fullmatch(name.removesuffix(SEALED)):
             plain_size(self.folder / name)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether the file is never cut."""
+        volume = VOLUME.fullmatch(name.removesuffix(SEALED))
+        return int(volume["number"]) == 0 if volume else _is_whole(name) or not PARITY.fullmatch(name)
+
+    def listed(self, progress: Progress | None) -> Encrypted:
+        """With its packing list: that of its parity volumes, or made from the files, of which then all must be here.
+        Raises VolumeMissing, VolumeMixed, BundleRefused."""
+        known = shards.packing_list(self.folder, self.stem)
+        found = known or packing.of_folder(self.folder, self.stem, progress)
+        return replace(self, packing=found, fresh=known is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,15 +227,16 @@ def listed(path: Path, progress: Progress | None = None) -> Listed | None:
     bundle = encrypted(path)
     if bundle is None:
         return None
-    known = shards.packing_list(bundle.folder, bundle.stem)
-    found = known or packing.of_folder(bundle.folder, bundle.stem, progress)
+    bundle = bundle.listed(progress)
+    assert bundle.packing
+    found, fresh = bundle.packing, bundle.fresh
     told, spare, approved = ([name for name in bundle.names if kind.fullmatch(name)]
                              for kind in (carried.NAME, PARITY, approvals.NAME))  # fmt: skip
     volumes = [name for name in found.names if name in bundle.names]
-    spare = [name for name in spare if known and _is_parity_of(bundle.folder / name, known.id)]
+    spare = [name for name in spare if not fresh and _is_parity_of(bundle.folder / name, found.id)]
     names = (packing.MEMBER, *told, *volumes, *spare, *approved)
     missing = tuple(name for name in found.names if name not in volumes)
-    return Listed(folder=bundle.folder, packing=found, fresh=known is None, names=names, missing=missing)
+    return Listed(folder=bundle.folder, packing=found, fresh=fresh, names=names, missing=missing)
 
 
 def _is_parity_of(path: Path, identity: str) -> bool:
@@ -223,7 +259,10 @@ def send(
     bundle = encrypted(path) or outgoing(path)
     if to.resolve() == bundle.folder.resolve():
         raise BadRequest(f"--to {to} is the folder of the volumes themselves")
-    _require_room(bundle, max_part)
+    large = [name for name in bundle.names if max_part and (bundle.folder / name).stat().st_size > max_part]
+    if isinstance(bundle, Encrypted) and not all(map(bundle.is_whole, large)):
+        bundle = bundle.listed(progress)
+    _require_room(bundle, large, max_part)
     sender = _Sender(bundle, to, max_part, pace or Pace(None), progress or (lambda count: None))
     with sender.alone(), medium_errors(to):
         to.mkdir(parents=True, exist_ok=True)
@@ -239,22 +278,25 @@ def send(
     )
 
 
-def _require_room(bundle: Outgoing | Encrypted, max_part: int | None) -> None:
-    """Before anything is sent: what cannot be cut must fit."""
+def _is_whole(name: str) -> bool:
+    """What is small, or a part already."""
+    return any(kind.fullmatch(name) for kind in (parts.NAME, approvals.NAME, carried.NAME))
+
+
+def _require_room(bundle: Outgoing | Encrypted, large: Sequence[str], max_part: int | None) -> None:
+    """Before anything is sent: what is not cut must fit, and parts must have room for their data. `large`: files."""
     if max_part is None:
         return
-    if max_part <= parts.overhead(bundle.envelope) + 4096:
+    if max_part <= parts.overhead(bundle.told) + 4096:
         raise BadRequest(
-            f"parts of {max_part:,} bytes are too small: each carries the statement, {len(bundle.envelope):,} bytes",
+            f"parts of {max_part:,} bytes are too small: each carries {len(bundle.told):,} bytes that say whose it is",
             hint="choose a larger --max-part",
         )
-    for name in bundle.names:
-        whole = isinstance(bundle, Encrypted) or any(
-            kind.fullmatch(name) for kind in (parts.NAME, approvals.NAME, carried.NAME)
-        )
-        if whole and (bundle.folder / name).stat().st_size > max_part:
-            raise BadRequest(f"{name} is larger than --max-part and cannot be cut", hint="choose a larger --max-part; "
-                             "encrypted volumes are made smaller by `bundle export --volume-size`")  # fmt: skip
+    for name in filter(bundle.is_whole, large):
+        index = isinstance(bundle, Encrypted) and VOLUME.fullmatch(name.removesuffix(SEALED))
+        why = ", which tells the receiver whose the other volumes are, goes first and whole" if index else ""
+        size = (bundle.folder / name).stat().st_size
+        raise BadRequest(f"{name}{why}: its {size:,} bytes cannot be cut", hint="choose a larger --max-part")
 
 
 class _Sender:
@@ -299,7 +341,7 @@ class _Sender:
         if self._max is None or size <= self._max:
             yield name, None
             return
-        step = (self._max - parts.overhead(self._bundle.envelope)) // 4096 * 4096
+        step = (self._max - parts.overhead(self._bundle.told)) // 4096 * 4096
         for number, first in enumerate(range(0, size, step), 1):
             yield parts.file_name(name, "c", number), (first, min(first + step, size))
 
@@ -311,7 +353,9 @@ class _Sender:
         if ranges is None:
             copy_file(source, target, self._spend)
         else:
-            parts.cut(source, [ranges], target, self._bundle.id, self._bundle.envelope, meter=self._spend)
+            sealed = isinstance(self._bundle, Encrypted)
+            whose, told = self._bundle.whose, self._bundle.told
+            parts.cut(source, [ranges], target, whose, told, meter=self._spend, sealed=sealed)
         sync_medium(self._to)
         self.sent.append(piece)
 

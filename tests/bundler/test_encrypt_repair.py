@@ -26,6 +26,7 @@ from bundler.errors import (
     MediumUnavailable,
     PackingRefused,
     RepairImpossible,
+    VolumeDamaged,
     VolumeMissing,
     VolumeMixed,
 )
@@ -512,6 +513,58 @@ def receive(gap: Gap, keys: Keys | None) -> tuple[int, list[dict[str, Any]]]:
     with Rooms(base, trusting(signer()), events.append, store=gap.far, seen=gap.seen, repair=True, keys=keys) as rooms:
         watch(gap.root / "drop", rooms, once=True)
         return rooms.exit_code(), events
+
+
+def sizes(made: Gap) -> tuple[int, int]:
+    """Of the index volume, and of the largest."""
+    (index,) = made.medium.glob("*.v000.tar*")
+    return index.stat().st_size, max(path.stat().st_size for path in made.medium.glob("*.age"))
+
+
+@pytest.mark.parametrize("spare", [True, False], ids=["parity", "no parity"])
+def test_cut_for_a_guard_and_joined(made: Gap, gap: Gap, keys: Keys, spare: bool) -> None:
+    """The sender has no identity. Parts come renamed, and with parity not all of them."""
+    index, largest = sizes(made)
+    if not spare:
+        for path in parities(gap.medium):
+            path.unlink()
+    limit, drop = max(index, largest * 2 // 3), gap.root / "drop"
+    report = send(gap.medium, drop, max_part=limit)
+    assert max(path.stat().st_size for path in drop.iterdir()) <= limit and not report.missing
+    some = sorted(drop.glob("*.cv002-*"))
+    assert len(some) == 2 and (not spare or list(drop.glob("*.cp001-*")))
+    some[0].replace(drop / "renamed by the guard")
+    if spare:
+        some[1].unlink()
+    assert receive(gap, None)[0] == 4, "nothing of it can be read without an identity"
+    assert receive(gap, keys)[0] == 0
+    assert [name.short for name in gap.far.names()] == ["mine:latest"]
+
+
+def test_parts_of_a_list_that_lies_become_nothing(made: Gap, gap: Gap, keys: Keys) -> None:
+    """They are all of a volume, by a list that fits, and are compared with the statement inside before it is one."""
+    (stem,) = packing.sealed_stems(gap.medium)
+    found, drop = packing.of_folder(gap.medium, stem), gap.root / "drop"
+    size = found.files[2][0]
+    lie = replace(found, files=(*found.files[:2], (size, "ab" * 32), *found.files[3:]))
+    drop.mkdir()
+    shutil.copy(gap.medium / found.names[0], drop)
+    (gap.root / "source").write_bytes(bytes(size))
+    out = drop / f"{stem}.cv002-00001.tar"
+    parts.cut(gap.root / "source", [(0, size)], out, lie.id, lie.encode(), lie.names[2], sealed=True)
+    code, events = receive(gap, keys)
+    assert code == 4 and any("put together from its parts" in event["why"] for event in events if "why" in event)
+    for path in gap.medium.glob("*.v*"):
+        shutil.copy(path, drop)
+    assert receive(gap, keys)[0] == 0
+
+
+def test_what_is_damaged_is_not_cut(hidden: Gap) -> None:
+    """The packing list of the parity volumes is what parts are held against over there."""
+    flip(sorted(hidden.medium.glob("*.age"))[2], 7000)
+    index, largest = sizes(hidden)
+    with pytest.raises(VolumeDamaged, match="not the file that its packing list says"):
+        send(hidden.medium, hidden.root / "drop", max_part=max(index, largest * 2 // 3))
 
 
 def spoil_header(path: Path) -> None:
