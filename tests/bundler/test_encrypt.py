@@ -29,6 +29,7 @@ from bundler.importer import ImportReport, import_bundle
 from bundler.inspect import inspect
 from bundler.journal import exported
 from bundler.medium import VolumeReader, open_medium
+from bundler.outgoing import outgoing
 from bundler.policy import Policy
 from bundler.receipts_keep import Keeper
 from bundler.receive import watch
@@ -36,7 +37,7 @@ from bundler.repair import repair
 from bundler.resend import resend
 from bundler.rooms import Rooms
 from bundler.seal import Keys, Sealing
-from bundler.send import outgoing, send
+from bundler.send import send
 from bundler.verify import Verification, authenticate, verify
 from manifests.errors import ManifestsError
 from manifests.statement import parse_time

@@ -21,6 +21,7 @@ from bundler.approve import approve, examine
 from bundler.channels import Channels
 from bundler.draft import Options
 from bundler.errors import BadRequest, BundlerBusy, VolumeDamaged
+from bundler.outgoing import outgoing
 from bundler.pace import Pace
 from bundler.packing import PackingList
 from bundler.policy import Policy
@@ -29,7 +30,7 @@ from bundler.receipts_read import judge, read_file
 from bundler.receive import Watch, watch
 from bundler.room import DONE
 from bundler.rooms import Rooms
-from bundler.send import outgoing, send
+from bundler.send import send
 from manifests import canonical
 from manifests.store import Store
 from signing.keyring import Keyring
