@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 FILES = (  # and their verbs, some of them in a group of several files, in the order of the help text
     ("manifests.commands", "create list ls cp rm verify audit"),
-    ("bundler.commands_bundle", "bundle: export verify inspect import"),
+    ("bundler.commands_export", "bundle: export"),
+    ("bundler.commands_bundle", "bundle: verify inspect import"),
     ("bundler.commands_approve", "bundle: approve"),
     ("bundler.commands_seal", "bundle: identity"),
     ("bundler.commands_repair", "bundle: repair resend"),

@@ -25,6 +25,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bundler import locks
 from bundler.errors import PolicyRefused
 from manifests import canonical
 from manifests.digest import Digest
@@ -115,6 +116,19 @@ class Channels:
             newest = self.newest_time()
             if newest is None or newest < parse_time(statement.created):
                 _write(self._time_path, {"newest": statement.created, "bundle": statement.id})
+
+    @contextlib.contextmanager
+    def alone(self, channel: str) -> Iterator[None]:
+        """As the only one who gives numbers in a channel: two at once would give the same to two bundles, and the other
+        side takes one of these. Raises BundlerBusy."""
+        name = f"{self.path.stem}.{Digest.of(channel.encode()).hex[:16]}.lock"
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = locks.take(self.path.with_name(name), f"another export in channel {channel} is running")
+        try:
+            yield
+        finally:
+            os.close(lock)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""`sealift bundle export | verify | inspect | import`: arguments and printing only. `approve`: commands_approve."""
+"""`sealift bundle verify | inspect | import`: arguments and printing only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import typer
 
 from bundler.inputs import (
     APPROVAL,
-    BUNDLE_PASSPHRASE,
     CUSTODIAN,
     FOLDER,
     GAP,
@@ -21,12 +20,10 @@ from bundler.inputs import (
     MEDIUM,
     TRUST,
     authenticated,
-    expiry,
     load_identity,
     load_policy,
     load_trust,
     renewed_trust,
-    sealing_of,
 )
 from bundler.printing import (
     bar,
@@ -35,9 +32,7 @@ from bundler.printing import (
     print_import,
     print_inspection,
     print_json,
-    print_since,
     print_verification,
-    say,
 )
 
 if TYPE_CHECKING:
@@ -51,111 +46,8 @@ prepare_model: Callable[[Store, ModelName], object] | None = None
 
 
 def register(group: typer.Typer) -> None:
-    for name, verb in (("export", export_), ("verify", verify_), ("inspect", inspect_), ("import", import_)):
+    for name, verb in (("verify", verify_), ("inspect", inspect_), ("import", import_)):
         group.command(name)(verb)
-
-
-def export_(
-    names: list[str] = typer.Argument(help="Models of the store, such as llama3.2:1b.", show_default=False),
-    out: Path = typer.Option(..., "--out", "-o", help="An empty folder: the medium.", show_default=False),
-    sign: list[str] = typer.Option(
-        ..., "--sign", help="Name of a key; may be given several times.", show_default=False
-    ),
-    volume_size: str = typer.Option(
-        "fat32", "--volume-size", help="Largest volume: 32M, 4GB, none, diode, av2g, fat32, dvd, bd25, bd100."
-    ),
-    channel: str = typer.Option(None, "--channel", help="Series of bundles this belongs to, such as acme/llm."),
-    seq: int = typer.Option(None, "--seq", min=1, help="Number in the channel; by default one more than the last."),
-    parity: str = typer.Option(
-        None, "--parity", help="Add parity volumes: 10% of the volumes, or a number such as 2. See `bundle repair`."
-    ),
-    since: str = typer.Option(
-        None,
-        "--since",
-        metavar="BUNDLE|INVENTORY",
-        help="Send only what changed: a bundle's folder or id, or a file of `sealift inventory`.",
-        show_default=False,
-    ),
-    allow_unsigned: bool = typer.Option(
-        False, "--allow-unsigned-inventory", help="Take an inventory without looking at its signatures."
-    ),
-    label: str = typer.Option(
-        None, "--label", help="Beginning of the files' names; by default the name of the model that is named first."
-    ),
-    expires: str = typer.Option(None, "--expires", help="Refused after this time: 2027-01-31 or 2027-01-31T12:00:00Z."),
-    with_trust: bool = typer.Option(
-        False, "--with-trust", help="Carry the signed versions of trust too. See `trust init`."
-    ),
-    encrypt: list[str] = typer.Option(
-        None,
-        "--encrypt",
-        help="Encrypt the volumes for this recipient, age1…, or for those in this file; may be given several times.",
-        show_default=False,
-    ),
-    encrypt_passphrase: bool = typer.Option(
-        False, "--encrypt-passphrase", help=f"Encrypt for who knows a passphrase: asked for, or {BUNDLE_PASSPHRASE}."
-    ),
-    index: str = typer.Option(
-        "hidden", "--index", help="With --encrypt: `readable` leaves the index volume, the sheet and names in clear."
-    ),
-    passphrase_file: Path = typer.Option(None, "--passphrase-file", help="File with the key's passphrase."),
-    medium: str = MEDIUM,
-    custodian: str = CUSTODIAN,
-    as_json: bool = JSON,
-) -> None:
-    """Seal models into a signed bundle of volumes.
-
-    The same command again after an interruption finishes the same bundle. Example:
-
-    \b
-        sealift bundle export llama3.2:1b mine -o /media/usb --sign alice --volume-size fat32
-    """
-    from bundler import carried, layout
-    from bundler.commands_custody import hands, named, recorded
-    from bundler.delta_since import other_side
-    from bundler.draft import Options
-    from bundler.export import export
-    from bundler.sizes import parse_size, show_size
-    from manifests.name import ModelName
-    from manifests.store import Store
-    from signing.hosttrust import HostTrust
-    from signing.keyring import open_signer
-
-    sealing = sealing_of(encrypt or [], index, with_trust=with_trust, passphrase=encrypt_passphrase)
-    chain = HostTrust.here().chain() if with_trust else None  # before the work: there may be nothing signed
-    options = Options(
-        volume_size=parse_size(volume_size),
-        channel=channel,
-        sequence=seq,
-        label=label,
-        expires=expiry(expires),
-        parity=parity,
-        sealing=sealing,
-    )
-    parsed = [ModelName.parse(name) for name in names]
-    signers = [open_signer(name, passphrase_file=passphrase_file) for name in dict.fromkeys(sign)]
-    known = other_side(since, load_trust(None), signers, unsigned=allow_unsigned) if since is not None else None
-    with bar("exporting") as progress:
-        report = export(
-            Store(), parsed, out, signers, options, since=known, rules=load_policy().gate, progress=progress
-        )
-    if chain is not None:
-        carried.write(out, layout.stem(report.statement), chain)
-    recorded("export", named(report.statement) | hands(medium, custodian), signers[0])
-    if as_json:
-        print_json(report.as_dict())
-        return
-    statement = report.statement
-    print(f"bundle {statement.id}: channel {statement.channel}, number {statement.sequence}")
-    also = f" and {len(report.parity)} parity volume(s)" if report.parity else ""
-    also += f", encrypted for {len(sealing.recipients)} recipient(s)" if sealing else ""
-    print(f"{len(statement.volumes)} volume(s){also}, {show_size(report.bytes)}, in {report.folder}")
-    print_since(statement)
-    say(
-        "finished the export that was interrupted"
-        if report.resumed
-        else "signed by " + ", ".join(s.name for s in signers)
-    )
 
 
 def verify_(

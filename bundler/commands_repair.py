@@ -41,7 +41,8 @@ def repair_(
     it to the connected side as text or QR symbol, and give it to `bundle resend` there.
 
     Encrypted volumes are restored as they were, still encrypted, and that needs no identity. With one, what is restored
-    is also compared with the statement, inside; and where there is no parity, the slip names what is damaged.
+    is also compared with the statement, inside; and where there is no parity, the slip names what is damaged. Without
+    one, what is replaced in place is kept as *.before, since nobody signed what it is compared with.
 
     What is restored has the hashes of the statement. Who signed is not judged here: verify afterwards. Exit codes:
     0 whole, restorable or restored, 1 more is lost than can be restored (what is missing is listed).
@@ -61,7 +62,7 @@ def repair_(
         hand_out(error, slip, qr, as_json)
         raise
     if report.written:
-        recorded("repair", {"packing" if report.sealed else "bundle": report.id, "restored": len(report.written)})
+        recorded("repair", {"packing" if report.listed else "bundle": report.id, "restored": len(report.written)})
     if as_json:
         print_json(report.as_dict())
     else:
@@ -89,19 +90,23 @@ def hand_out(error: RepairImpossible, slip: Path | None, qr: Path | None, as_jso
 
 
 def _print(report: RepairReport) -> None:
-    print(f"bundle {report.id}")
+    print(f"{'packing list' if report.listed else 'bundle'} {report.id}")
     for damage in report.damaged:
         print(f"damaged: {damage.sentence()}")
     for name in report.parity:
         print(f"damaged: {name} (parity)")
     for path in report.written:
         print(f"restored: {path}")
+    for path in report.kept:
+        print(f"kept as it was: {path}")
     if not report.damaged:
         print("all volumes are whole")
     elif not report.written:
         print("all of it can be restored: add --in-place, or -o FOLDER")
     if report.sealed and not report.inside:
-        say("what is inside was not looked at: sealift bundle verify --identity FILE")
+        say("nobody signed the packing list; what is inside was not looked at: sealift bundle verify --identity FILE")
+    if report.kept:
+        say("hint: take away what was kept when `bundle verify` is content; else give it its name back")
 
 
 def resend_(

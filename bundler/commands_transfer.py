@@ -74,7 +74,7 @@ def send_(
 def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int, as_json: bool) -> None:
     from bundler import udp_link, udp_send
     from bundler.commands_custody import recorded
-    from bundler.send import Listed
+    from bundler.outgoing import Listed
     from bundler.sizes import show_size
 
     host, port = udp_link.parse_address(udp, "--udp")

@@ -21,7 +21,7 @@
     ├── ReceiptRefused        bytes that are no receipt, or not in their one spelling
     ├── ExportRefused         these models cannot be exported
     ├── BadRequest        2   options that cannot work together, such as a volume size that is too small
-    ├── BundlerBusy       4   another import of the same bundle is running
+    ├── BundlerBusy       4   another one of ours imports, writes or sends the same thing
     ├── MediumUnavailable 4   the medium cannot be read or written
     │   └── MediumFull    4   there is no space on it
     └── GateFailed        4   the content gate could not run, so nothing is imported

@@ -7,7 +7,9 @@ again.
 
 * Every file is written as `*.tmp`, synced and renamed. The index volume comes last: where it is, all is.
 * After signing, the envelope is kept in <home>/state/exports. The same command after an interruption finds it there,
-  checks the volumes that are finished and writes the rest: same bundle, same bytes.
+  checks the volumes that are finished and writes the rest: same bundle, same bytes. If meanwhile another bundle got its
+  number, a new one is made.
+* One export at a time goes into a folder, and into a channel.
 * A blob whose bytes are not what its name says stops the export, in either pass.
 * Payload bytes depend on the models, the volume size, the leaf size and the share of parity alone.
 """
@@ -23,9 +25,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler import cargo, conceal, delta, expected, layout, packing, parity, verify
+from bundler import cargo, conceal, delta, expected, layout, locks, packing, parity, verify
 from bundler.cargo import Load
-from bundler.channels import Channels
+from bundler.channels import Channels, Seen
 from bundler.delta import OtherSide
 from bundler.draft import Options, draft, overhead_of
 from bundler.errors import BadRequest, ExportRefused, MediumUnavailable, medium_errors
@@ -78,7 +80,8 @@ def export(
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
     """`progress` gets bytes done and bytes in all (of all passes); `rules` are the content gate's; `since`: leave out
-    what the other side has. Raises ExportRefused, BadRequest, MediumUnavailable, NoSpace and the store's errors."""
+    what the other side has. Raises ExportRefused, BadRequest, MediumUnavailable, NoSpace and the store's errors, and
+    BundlerBusy where another export goes into the same folder or channel."""
     if not signers:
         raise BadRequest("a bundle needs a signer", hint="name a key: --sign NAME (sealift key generate NAME)")
     seen = seen or Channels.exported()
@@ -87,12 +90,21 @@ def export(
     if since is not None:
         options = replace(options, since=since.since)
         delta.leave_out(load, since)
-    with medium_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with seen.alone(options.channel or ""), locks.alone(out):
+        return _export(load, out, signers, options, seen, now or _now(), progress)
+
+
+def _export(
+    load: Load, out: Path, signers: Sequence[Signer], options: Options, seen: Channels, now: datetime,
+    progress: Callable[[int, int], None] | None,
+) -> ExportReport:  # fmt: skip
     journal = Journal(load, out, signers, options)
     resumed = journal.take(load)
+    if resumed and _taken(resumed[0], seen):
+        resumed = None
     if resumed is None:
-        planned = _planned(load, options, seen, now or _now())
+        planned = _planned(load, options, seen, now)
+        _check_encrypted(planned, options)
         _check_folder(out, None)
         _check_space(out, planned, options)
         meter = _Meter(progress, _passes(2, options) * sum(volume.size for volume in planned.volumes))
@@ -228,6 +240,15 @@ def _check_folder(out: Path, stem: str | None) -> None:
         raise ExportRefused(f"{out} holds volumes of another bundle: {others[0]}", hint="export into an empty folder")
 
 
+def _check_encrypted(planned: Statement, options: Options) -> None:
+    """Who asks for encryption does not get a bundle that is all in clear."""
+    if options.sealing and not options.sealing.hidden and len(planned.volumes) == 1:
+        raise BadRequest(
+            "all of it fits into the index volume, which --index readable leaves in clear: nothing would be encrypted",
+            hint="leave --index away: then the index volume is encrypted too",
+        )
+
+
 def _check_readable(statement: Statement) -> None:
     """Never sign what our own reader would refuse, such as a layer with an impossible media type."""
     try:
@@ -236,17 +257,23 @@ def _check_readable(statement: Statement) -> None:
         raise ExportRefused(f"these models do not make a bundle: {error}") from None
 
 
-def _check_number(statement: Statement, seen: Channels) -> None:
-    """The same bundle may be made again; another one of its number, or an older number, would be refused over there."""
+def _taken(statement: Statement, seen: Channels) -> Seen | None:
+    """The newest bundle of the channel, where this one's number is older or another's. The same bundle may be made
+    again."""
     last = seen.last(statement.channel)
     known = {item.sequence: item.id for item in last.ids} if last else {}
-    if last is None or statement.sequence > last.sequence or known.get(statement.sequence) == statement.id:
-        return
-    raise ExportRefused(
-        f"number {statement.sequence} in channel {statement.channel}: number {last.sequence}, bundle {last.id}, was "
-        "exported already, and who has it refuses this one",
-        hint=f"leave --seq away: the next number is {last.sequence + 1}",
-    )
+    free = last is None or statement.sequence > last.sequence or known.get(statement.sequence) == statement.id
+    return None if free else last
+
+
+def _check_number(statement: Statement, seen: Channels) -> None:
+    """It would be refused over there."""
+    if last := _taken(statement, seen):
+        raise ExportRefused(
+            f"number {statement.sequence} in channel {statement.channel}: number {last.sequence}, bundle {last.id}, "
+            "was exported already, and who has it refuses this one",
+            hint=f"leave --seq away: the next number is {last.sequence + 1}",
+        )
 
 
 def _check_sizes(statement: Statement, envelope: bytes, options: Options) -> None:

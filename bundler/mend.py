@@ -15,18 +15,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundler import expected, layout, parts, tar
-from bundler.errors import BundleRefused, MediumUnavailable, VolumeDamaged, VolumeMissing, VolumeMixed
+from bundler.errors import BundleRefused, VolumeDamaged
+from bundler.heads import find_statement
 from bundler.layout import Member
-from bundler.medium import VOLUME, file_names, read_start
 from bundler.parts import Part
 from bundler.shards import Damage, Progress, joined_ranges, require_clear, stem_of
 from bundler.sources import Source
+from bundler.writing import write_all
 from manifests.digest import Digest
-from manifests.errors import ManifestsError, StatementError
+from manifests.errors import StatementError
 from manifests.leaves import LeafList, leaf_hash
-from manifests.statement import Statement
-from signing import envelope as dsse
-from signing.errors import SigningError
 
 Piece = tuple[int, int, Callable[[bytes], bool]]  # offset in the payload, length, whether bytes are right
 READ = 1 << 20  # bytes at a time, where a payload can only be judged as a whole
@@ -81,13 +79,13 @@ class Volumes:
     def write(self, index: int, file: BinaryIO, progress: Progress) -> None:
         """The whole volume, as it should be. Raises VolumeDamaged where its bytes cannot be had."""
         hasher = hashlib.sha256()
-        _write_all(file, self.heads[index])
+        write_all(file, self.heads[index])
         for offset, length, good in self._pieces(index) or ():
             data = self.sources[index].sound(offset, length, good)
             if data is None:
                 raise VolumeDamaged(self.names[index], 0, "it changed while it was read", hint="run it again")
             hasher.update(data)
-            _write_all(file, data)
+            write_all(file, data)
             progress(length)
         if hasher.hexdigest() != self.statement.volumes[index].sha256.hex:
             raise BundleRefused(f"statement: predicate.volumes[{index}].sha256 is not the hash of its members")
@@ -174,56 +172,3 @@ def _leaf_pieces(leaves: LeafList, member: Member, at: int) -> Iterator[Piece]:
 
 def _leaf_check(expected: bytes) -> Callable[[bytes], bool]:
     return lambda data: leaf_hash(data) == expected
-
-
-def find_statement(folder: Path, stem: str) -> tuple[Statement, bytes]:
-    """A well-formed one and its envelope: the one that most volumes carry, for what is repaired gets it, and a damaged
-    signature in one head must not be spread over sound ones. Parts are asked where no volume's head is sound. Raises
-    BundleRefused."""
-    names = file_names(folder)
-    problems: list[str] = []
-    for pattern in (VOLUME, parts.NAME):
-        mine = [name for name in names if (match := pattern.fullmatch(name)) and match["stem"] == stem]
-        found = _most(folder, mine, stem, problems)
-        if found:
-            return found
-    if not problems:
-        raise VolumeMissing(f"{folder}: no volume of {stem} here")
-    raise BundleRefused(f"{stem}: no volume's statement can be read: {'; '.join(problems[:4])}")
-
-
-def _most(folder: Path, names: Sequence[str], stem: str, problems: list[str]) -> tuple[Statement, bytes] | None:
-    """Of the sound statements in these files, the one with the most copies; of as many, the first."""
-    copies: dict[bytes, int] = {}
-    best: tuple[Statement, bytes] | None = None
-    most = 0
-    for name in names:
-        try:
-            envelope = read_start(folder / name)[1] if VOLUME.fullmatch(name) else parts.open_part(folder / name)[1]
-            key = hashlib.sha256(envelope).digest()
-            copies[key] = copies.get(key, 0) + 1
-            if copies[key] > most:
-                if best is None or best[1] != envelope:
-                    best = decode_statement(envelope, stem), envelope
-                most = copies[key]
-        except (BundleRefused, MediumUnavailable) as error:
-            problems.append(str(error))
-    return best
-
-
-def decode_statement(envelope: bytes, stem: str | None = None) -> Statement:
-    """Bound to its own id by a hash; who signed it is not asked. Raises BundleRefused."""
-    try:
-        statement = Statement.decode(dsse.decode(envelope).payload)
-    except (ManifestsError, SigningError) as error:
-        raise BundleRefused(f"the statement is not sound: {error}") from None
-    layout.check(statement)
-    if stem is not None and layout.stem(statement) != stem:
-        raise VolumeMixed(f"volumes named {stem} carry the statement of {layout.stem(statement)}: renamed")
-    return statement
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

@@ -111,7 +111,7 @@ def _parse_line(part: str) -> tuple[int, str]:
     plain = re.sub(r"[ \t-]", "", part)
     digits, piece, check = plain[:3], plain[3:-2], plain[-2:]
     if not re.fullmatch(r"[0-9]{3}", digits) or not 1 <= int(digits) <= MAX_LINES:
-        raise PaperRefused(f"a line does not begin with its number: {part[:40]!r}", hint=_HINT)
+        raise PaperRefused(f"a line does not begin with its number: {part[:16]!r}", hint=_HINT)
     number = int(digits)
     sound = 1 <= len(piece) <= _LINE and all(character in _VALUES for character in piece + check)
     if not sound or [_VALUES[c] for c in check] != [_VALUES[c] for c in _check(number, piece)]:

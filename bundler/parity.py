@@ -29,7 +29,7 @@ from bundler.errors import BadRequest, VolumeDamaged, medium_errors
 from bundler.expected import Expected
 from bundler.gf256 import MAX_SHARDS, Bytes
 from bundler.medium import MAX_ENVELOPE, MAX_MARK, PARITY, VolumeReader
-from bundler.writing import create, sync_medium
+from bundler.writing import create, sync_medium, write_all
 from manifests import canonical
 from manifests.errors import ManifestsError
 from manifests.fields import Fields
@@ -236,10 +236,8 @@ def _finish(file: BinaryIO, head: bytes, header: Header, first: int) -> None:
 
 
 def _write_at(file: BinaryIO, position: int, data: bytes) -> None:
-    view = memoryview(data)
     file.seek(position)
-    while view:
-        view = view[file.write(view) :]
+    write_all(file, data)
 
 
 # -- reading

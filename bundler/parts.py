@@ -24,7 +24,8 @@ from bundler import layout, packing, tar
 from bundler.conceal import SEALED
 from bundler.errors import BundleRefused, MediumUnavailable, PartRefused, medium_errors
 from bundler.medium import MAX_ENVELOPE, MAX_MARK, PARITY, VOLUME, VolumeReader, file_names
-from bundler.writing import create
+from bundler.packing import PackingList
+from bundler.writing import create, write_all
 from manifests.statement import MAX_SEGMENT
 
 MARK, HASH = "SEALIFT-PART", "hash"
@@ -103,9 +104,9 @@ def cut(
     with medium_errors(out), source.open("rb") as stream:
         try:
             with create(temp) as file:
-                _write(file, _member(MARK, line) + _member(packing.MEMBER if sealed else layout.ENVELOPE, told))
+                write_all(file, _member(MARK, line) + _member(packing.MEMBER if sealed else layout.ENVELOPE, told))
                 for start, end in pieces:
-                    _write(file, tar.header(f"range/{start:016x}", end - start))
+                    write_all(file, tar.header(f"range/{start:016x}", end - start))
                     stream.seek(start)
                     left = end - start
                     while left:
@@ -113,12 +114,12 @@ def cut(
                         if not data:
                             raise MediumUnavailable(f"{source}: became shorter while it was read")
                         hasher.update(data)
-                        _write(file, data)
+                        write_all(file, data)
                         left -= len(data)
                         if meter:
                             meter(len(data))
-                    _write(file, tar.padding(end - start))
-                _write(file, _member(HASH, hasher.hexdigest().encode() + b"\n") + tar.END)
+                    write_all(file, tar.padding(end - start))
+                write_all(file, _member(HASH, hasher.hexdigest().encode() + b"\n") + tar.END)
                 os.fsync(file.fileno())
             temp.replace(out)
         except BaseException:
@@ -136,12 +137,6 @@ def _member(name: str, data: bytes) -> bytes:
     return tar.header(name, len(data)) + data + tar.padding(len(data))
 
 
-def _write(file: object, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]  # type: ignore[attr-defined]
-
-
 # -- reading
 
 
@@ -156,8 +151,9 @@ def open_part(path: Path) -> tuple[Part, bytes]:
         member = (packing.MEMBER, packing.MAX_PACKING) if sealed else (layout.ENVELOPE, MAX_ENVELOPE)
         told = _read_member(volume, *member)
         name, size = line["name"].decode(), int(line["size"])
-        plain = name.removesuffix(SEALED) if sealed else name
-        if not (VOLUME.fullmatch(plain) or PARITY.fullmatch(plain)) or size > MAX_SIZE:
+        if sealed:
+            _check_listed(path, PackingList.decode(told), line["id"].decode(), name, size)
+        elif not (VOLUME.fullmatch(name) or PARITY.fullmatch(name)) or size > MAX_SIZE:
             raise PartRefused(f"{path.name}: a part of {name[:60]!r}, which is no volume")
         ranges, places = _read_ranges(volume, size)
         volume.expect_end()
@@ -165,6 +161,14 @@ def open_part(path: Path) -> tuple[Part, bytes]:
         path=path, id=line["id"].decode(), name=name, size=size, sealed=sealed,
         told=hashlib.sha256(told).hexdigest(), ranges=tuple(ranges), places=tuple(places),
     ), told  # fmt: skip
+
+
+def _check_listed(path: Path, found: PackingList, identity: str, name: str, size: int) -> None:
+    """The line of a part of encrypted volumes, by the packing list that the part carries."""
+    spare = PARITY.fullmatch(name)
+    known = (size, name) in [(size, name) for (size, _), name in zip(found.files, found.names, strict=True)]
+    if found.id != identity or not (known or (spare and spare["stem"] == found.stem and size <= MAX_SIZE)):
+        raise PartRefused(f"{path.name}: a part of {name[:60]!r}, which is not in its packing list")
 
 
 def _read_ranges(volume: VolumeReader, size: int) -> tuple[list[Range], list[int]]:

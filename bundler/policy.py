@@ -30,7 +30,7 @@ from manifests.errors import FieldError
 from manifests.fields import Fields, text_item
 from manifests.gate import Rules, check_actions
 from manifests.scan import licences
-from manifests.statement import Statement, parse_time
+from manifests.statement import Statement, format_time, parse_time
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -105,9 +105,12 @@ class Policy:
         publisher signed. Raises PolicyRefused; returns what could not be checked."""
         if self.channels is not None and not any(_covers(pattern, statement.channel) for pattern in self.channels):
             raise PolicyRefused(f"channel {statement.channel!r} is not taken here (policy.toml: channels)")
-        if statement.expires is not None and parse_time(statement.expires) < max(now, parse_time(statement.created)):
+        now = max(now, parse_time(statement.created))
+        if statement.expires is not None and parse_time(statement.expires) < now:
             raise PolicyRefused(
-                f"the bundle expired on {statement.expires}", hint="ask the publisher for a newer bundle"
+                f"the bundle expired on {statement.expires}, and by this host's clock or by the newest signed time it "
+                f"is {format_time(now)}",
+                hint="ask the publisher for a newer bundle",
             )
         total = sum(blob.size for blob in statement.blobs)
         if self.max_bytes is not None and total > self.max_bytes:

@@ -5,11 +5,13 @@
     scan    every block of every volume and parity volume against the table, or every leaf against the leaf lists;
             what is missing or cannot be read is lost, unless a part has it
     judge   where more is lost than can be restored nothing is written, and a slip asks for what is needed
+    keep    what would be replaced by something that nobody signed, or that has other signatures, as `*.before`
     write   each volume with damage, whole, as `*.tmp`: head from the statement, sound blocks, restored blocks
     check   its payload has the SHA-256 that the statement says; only then are all of them renamed
 
 Encrypted volumes are restored as they were, from parity over their encrypted bytes: no identity is needed, and nothing
-of what is inside is ever on the medium. They have the hashes of the packing list then, which nobody signed.
+of what is inside is ever on the medium. They have the hashes of the packing list then, which nobody signed: without an
+identity no file is replaced that is not kept.
 
 Who signed the statement is not judged here: `verify` and `import` do that afterwards.
 """
@@ -22,13 +24,14 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from bundler import conceal, gf256, layout, packing, parity, slip
+from bundler import conceal, gf256, layout, locks, packing, parity, replaced, slip
 from bundler.errors import (
     BundleRefused,
     CannotDecrypt,
@@ -39,26 +42,29 @@ from bundler.errors import (
     medium_errors,
 )
 from bundler.gf256 import Bytes
+from bundler.heads import decode_statement
 from bundler.medium import VOLUME, file_names, read_start, volume_size
-from bundler.mend import Volumes, decode_statement
+from bundler.mend import Volumes
 from bundler.seal import Keys
 from bundler.shards import Damage, Lost, Progress, Shards, stem_of
 from bundler.volumes import check_inside, check_volume
-from bundler.writing import create, sync_medium, write_file
+from bundler.writing import create, sync_medium, write_all, write_file
 from manifests.statement import Statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
-    """`damaged`: volumes; `parity`: parity volumes that are missing or damaged; `written`: files, checked. `id`: of the
-    bundle, or of the packing list of `sealed` volumes."""
+    """`damaged`: volumes; `parity`: parity volumes that are missing or damaged; `written`: files, checked; `kept`: what
+    lay there before. `id`: of the bundle, or, `listed`, of the packing list of its encrypted volumes."""
 
     id: str
     folder: Path
     damaged: tuple[Damage, ...]
     parity: tuple[str, ...]
     written: tuple[Path, ...]
+    kept: tuple[Path, ...] = ()
     sealed: bool = False
+    listed: bool = False
     inside: bool = False  # what was written was also compared with the statement, inside
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,6 +75,7 @@ class RepairReport:
             "damaged": [damage.as_dict() for damage in self.damaged],
             "parity_damaged": list(self.parity),
             "written": [str(path) for path in self.written],
+            "kept": [str(path) for path in self.kept],
             "not_checked": [
                 *(hidden if self.sealed and not self.inside else []),
                 "signatures: sealift bundle verify judges them",
@@ -90,15 +97,13 @@ def repair(
         bad = bundle.scan(progress or (lambda count: None))
         damaged, identity = bundle.damage(bad), bundle.lost_identity()
         _require_enough(bundle, bad)
-        written: list[Path] = []
+        written, kept = list[Path](), list[Path]()
         if out is not None and damaged:
             indexes = [bundle.names.index(damage.name) for damage in damaged]
-            advance = progress or (lambda count: None)
-            written = _write(bundle, indexes, out, lambda files: _write_payloads(bundle, bad, files, advance), keys)
+            fill = partial(_write_payloads, bundle, bad, progress or (lambda count: None))
+            written, kept = _write(bundle, indexes, out, fill, keys)
         if out is not None and identity:
-            with medium_errors(out):
-                out.mkdir(parents=True, exist_ok=True)
-                write_file(out / identity.name, bundle.identity)
+            kept += _write_identity(out / identity.name, bundle)
             written.append(out / identity.name)
     lost_parity = [bundle.names[i] for i in range(bundle.header.data, bundle.header.shards) if bad[i].any()]
     return RepairReport(
@@ -107,8 +112,10 @@ def repair(
         damaged=(*damaged, identity) if identity else damaged,
         parity=tuple(lost_parity),
         written=tuple(written),
+        kept=tuple(kept),
         sealed=bundle.expected.packing is not None,
-        inside=keys is not None,
+        listed=bundle.expected.packing is not None,
+        inside=keys is not None and bool(written),
     )
 
 
@@ -139,8 +146,10 @@ def _without_parity(folder: Path, out: Path | None, why: str, keys: Keys | None,
             for index, file in files.items():
                 bundle.write(index, file, progress)
 
-        written = _write(bundle, indexes, out, fill) if out is not None else []
-    return RepairReport(id=bundle.expected.id, folder=folder, damaged=damaged, parity=(), written=tuple(written))
+        written, kept = _write(bundle, indexes, out, fill) if out is not None else ([], [])
+    return RepairReport(
+        id=bundle.expected.id, folder=folder, damaged=damaged, parity=(), written=tuple(written), kept=tuple(kept)
+    )
 
 
 def _look_inside(folder: Path, why: str, keys: Keys, progress: Progress) -> RepairReport:
@@ -211,17 +220,18 @@ def _slip(bundle: Shards, bad: Lost, needed: npt.NDArray[np.int_]) -> slip.Slip:
 def _write(
     bundle: Shards | Volumes, indexes: Sequence[int], out: Path, fill: Callable[[dict[int, BinaryIO]], None],
     keys: Keys | None = None,
-) -> list[Path]:  # fmt: skip
-    """The volumes `indexes`, filled all at once and named only when all are right."""
+) -> tuple[list[Path], list[Path]]:  # fmt: skip
+    """The volumes `indexes`, filled all at once and named only when all are right; and what was kept of before."""
     paths = [out / bundle.names[index] for index in indexes]
     temps = [path.with_name(path.name + ".tmp") for path in paths]
     if not paths:
-        return []
-    with medium_errors(out), contextlib.ExitStack() as stack:
-        out.mkdir(parents=True, exist_ok=True)
+        return [], []
+    with locks.alone(out), medium_errors(out), contextlib.ExitStack() as stack:
         _require_space(out, sum(bundle.expected.whole(index) for index in indexes))
         for temp in temps:
             stack.callback(temp.unlink, missing_ok=True)
+        undo = stack.enter_context(contextlib.ExitStack())
+        kept = [replaced.keep(path, undo) for path in paths if replaced.is_doubtful(path, bundle.expected, keys)]
         files: dict[int, BinaryIO] = {
             index: stack.enter_context(create(temp)) for index, temp in zip(indexes, temps, strict=True)
         }
@@ -231,10 +241,21 @@ def _write(
         if bundle.expected.packing and keys:
             others = [bundle.folder / name for i, name in enumerate(bundle.expected.names) if i not in files]
             check_inside(dict(zip(indexes, temps, strict=True)), others, keys)
+        undo.pop_all()
         for temp, path in zip(temps, paths, strict=True):
             temp.replace(path)
     sync_medium(out)
-    return paths
+    return paths, kept
+
+
+def _write_identity(path: Path, bundle: Shards) -> list[Path]:
+    """That a passphrase opens; what was kept of before."""
+    with medium_errors(path), contextlib.ExitStack() as undo:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [replaced.keep(path, undo)] if replaced.is_doubtful(path, bundle.expected, None) else []
+        write_file(path, bundle.identity)
+        undo.pop_all()
+    return kept
 
 
 def _require_space(out: Path, needed: int) -> None:
@@ -243,10 +264,10 @@ def _require_space(out: Path, needed: int) -> None:
         raise MediumUnavailable(f"{out}: {needed:,} bytes are needed, only {free:,} are free")
 
 
-def _write_payloads(bundle: Shards, bad: Lost, files: dict[int, BinaryIO], progress: Progress) -> None:
+def _write_payloads(bundle: Shards, bad: Lost, progress: Progress, files: dict[int, BinaryIO]) -> None:
     hashers = {index: hashlib.sha256() for index in files}
     for index, file in files.items():
-        _write_all(file, bundle.expected.heads[index])
+        write_all(file, bundle.expected.heads[index])
     for row in range(bundle.header.rows):
         lost = [int(index) for index in np.flatnonzero(bad[: bundle.header.data, row])]
         restored = _restore(bundle, bad, row, lost) if lost else {}
@@ -256,7 +277,7 @@ def _write_payloads(bundle: Shards, bad: Lost, files: dict[int, BinaryIO], progr
             if data is None:
                 raise VolumeDamaged(bundle.names[index], 0, "it changed while it was read", hint="run it again")
             hashers[index].update(data)
-            _write_all(file, data)
+            write_all(file, data)
             progress(length)
     for index, hasher in hashers.items():
         if hasher.hexdigest() != bundle.expected.hashes[index]:
@@ -278,9 +299,3 @@ def _restore(bundle: Shards, bad: Lost, row: int, lost: list[int]) -> dict[int, 
         shards.append(None if data is None else parity.padded(data, header.block))
     rows = gf256.restoration(lost, parities, header.data)
     return dict(zip(lost, gf256.combine(rows, shards), strict=True))
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

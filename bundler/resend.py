@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bundler import journal, layout, mend, packing, parts, shards
+from bundler import heads, journal, layout, locks, packing, parts, shards
 from bundler.conceal import SEALED
 from bundler.errors import BadRequest, BundleRefused, SlipRefused, VolumeMissing, medium_errors
 from bundler.hashing import Pipeline
@@ -29,13 +27,12 @@ from bundler.medium import VOLUME, file_names, plain_size, read_start
 from bundler.packing import PackingList
 from bundler.slip import Slip, Want
 from bundler.volumes import check_volume
-from bundler.writing import create, sync_medium, write_volume
+from bundler.writing import copy_file, sync_medium, write_volume
 from manifests.statement import Statement
 from manifests.store import Store
 
 Progress = Callable[[int], None]
 Source: TypeAlias = "_Folder | _Listed | _Encrypted | _Again"
-READ = 4 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +57,12 @@ def resend(
     ExportRefused, MediumUnavailable."""
     progress = progress or (lambda count: None)
     source = _source(slip, volumes, store, progress)
-    with medium_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
     if volumes is not None and out.resolve() == source.folder.resolve():
         raise BadRequest(f"-o {out} is the folder of the volumes themselves", hint="give an empty folder")
     number = int(hashlib.sha256(slip.encode()).hexdigest()[:5], 16)
-    written = [_write(source, want, out, source.name(want.volume), number, progress) for want in slip.wants]
-    sync_medium(out)
+    with locks.alone(out):
+        written = [_write(source, want, out, source.name(want.volume), number, progress) for want in slip.wants]
+        sync_medium(out)
     return ResendReport(id=slip.id, statement=source.statement, source=source.kind, written=tuple(written))
 
 
@@ -95,7 +91,8 @@ def _write(source: Source, want: Want, out: Path, name: str, number: int, progre
             sealed = isinstance(source, _Listed)
             parts.cut(whole, ranges, path, source.id, source.told, name, sealed=sealed)
         else:
-            _copy(whole, path)
+            with medium_errors(path):
+                copy_file(whole, path)
     return path
 
 
@@ -104,19 +101,6 @@ def _name(statement: Statement, index: int) -> str:
     if index >= len(names):
         raise SlipRefused(f"the bundle has {len(names)} volumes; the slip asks for number {index}")
     return names[index]
-
-
-def _copy(whole: Path, path: Path) -> None:
-    temp = path.with_name(path.name + ".tmp")
-    with medium_errors(path):
-        try:
-            with whole.open("rb") as stream, create(temp) as file:
-                shutil.copyfileobj(stream, file, READ)
-                os.fsync(file.fileno())
-            temp.replace(path)
-        except BaseException:
-            temp.unlink(missing_ok=True)
-            raise
 
 
 class _Folder:
@@ -130,7 +114,7 @@ class _Folder:
         stems = {match["stem"] for match in found if match["stem"].endswith(f"-{identity[:8]}")}
         for match in found:
             if match["stem"] in stems and read_start(self.folder / match.group())[0] == identity:
-                self.statement, self.told = mend.find_statement(self.folder, match["stem"])
+                self.statement, self.told = heads.find_statement(self.folder, match["stem"])
                 self.id = self.statement.id
                 return
         raise VolumeMissing(f"{path}: no volume of the bundle {identity} that the slip names")

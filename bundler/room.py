@@ -20,6 +20,7 @@ from bundler.conceal import SEALED
 from bundler.errors import (
     BundleRefused,
     BundlerError,
+    CannotDecrypt,
     MediumUnavailable,
     RepairImpossible,
     VolumeDamaged,
@@ -31,7 +32,7 @@ from bundler.packing import PackingList
 from bundler.parts import Part
 from bundler.repair import repair
 from bundler.volumes import check_volume
-from bundler.writing import create, sync_medium, write_file
+from bundler.writing import copy_file, create, sync_medium, write_all, write_file
 from manifests.errors import ManifestsError
 from manifests.statement import Statement
 from signing.errors import NotTrusted
@@ -66,7 +67,7 @@ class Room:
         self.slip = ""
         self._tried: frozenset[str] = frozenset()
         self._free: int | None = None  # bytes there were when something failed that more of them may mend
-        self._unjoined: dict[str, list[Part]] = {}  # parts that did not make a right file
+        self._unjoined: dict[tuple[str, str], list[Part]] = {}  # parts that did not make a right file
 
     @property
     def closed(self) -> bool:
@@ -113,9 +114,9 @@ class Room:
             self.say("taken", name=name, bytes=(self.folder / name).stat().st_size)
 
     def take_part(self, path: Path, part: Part) -> None:
-        expected = None if part.sealed else self.sizes.get(part.name)
-        if expected is not None and part.size != expected:
-            raise BundleRefused(f"{path.name}: {part.name} has {expected:,} bytes, not {part.size:,}")
+        spare = PARITY.fullmatch(part.name)
+        if not part.sealed and self.sizes.get(part.name) != part.size and not (spare and spare["stem"] == self.stem):
+            raise BundleRefused(f"{path.name}: this bundle has no {part.name} of {part.size:,} bytes")
         if not (self.folder / part.name).exists():
             number = part.ranges[0][0] >> 12
             given = parts.NAME.fullmatch(path.name)
@@ -130,11 +131,7 @@ class Room:
             used = sum((self.folder / other).stat().st_size for other in self.files())
             if used + path.stat().st_size > 3 * sum(self.sizes.values()) + SPARE:
                 raise BundleRefused(f"{path.name}: there is more here than this bundle can need")
-            temp = target.with_name(name + ".tmp")
-            with path.open("rb") as source, create(temp) as file:
-                shutil.copyfileobj(source, file, READ)
-                os.fsync(file.fileno())
-            temp.replace(target)
+            copy_file(path, target)
             sync_medium(self.folder)
 
     def reconsider(self) -> None:
@@ -147,6 +144,8 @@ class Room:
 
     def advance(self, *, settled: bool) -> None:
         """Joins parts, imports what is whole; `settled`: nothing more is coming, so parity may be used."""
+        if (self.folder / DONE).exists():  # maybe by way of the same statement with other signatures
+            self.state = "done"
         if self.state in ("done", "refused"):
             return
         if frozenset(self.files()) == self._tried and not self._eased():
@@ -162,8 +161,8 @@ class Room:
         return self._free is not None and self._rooms.free() >= self._free + EASED
 
     def _advance(self, settled: bool) -> None:
-        for name in self._joinable():
-            self._join(name)
+        for key, some in self._joinable():
+            self._join(key, some)
         missing = self.missing()
         if missing and settled and self._rooms.repair:
             self._restore()
@@ -173,17 +172,24 @@ class Room:
         if not self.missing():
             self._finish()
 
-    def _joinable(self) -> list[str]:
-        found = parts.beside(self.folder, self.stem, self.id)
-        return [
-            name
-            for name, some in found.items()
-            if not (self.folder / name).exists() and _covered(some) and self._unjoined.get(name) != some
-        ]
+    def _joinable(self) -> list[tuple[tuple[str, str], list[Part]]]:
+        """Parts that are all of a file that is not here; by the id that they carry, and its name."""
+        wanted = {other for name in self.missing() for other in conceal.names_of(name)}
+        found: dict[tuple[str, str], list[Part]] = {}
+        for name in filter(parts.NAME.fullmatch, self.files()):
+            with contextlib.suppress(BundleRefused, MediumUnavailable):
+                part, told = parts.open_part(self.folder / name)
+                mine = self.fits(PackingList.decode(told)) if part.sealed else part.id == self.id
+                spare = PARITY.fullmatch(part.name) and not (self.folder / part.name).exists()
+                if mine and (spare or part.name in wanted):
+                    found.setdefault((part.id, part.name), []).append(part)
+        return [(key, some) for key, some in found.items() if _covered(some) and self._unjoined.get(key) != some]
 
-    def _join(self, name: str) -> None:
+    def _join(self, key: tuple[str, str], some: list[Part]) -> None:
         """A file from its parts, the later ones over the earlier ones by name; they go when it is right."""
-        some = parts.beside(self.folder, self.stem, self.id)[name]
+        name = key[1]
+        if (self.folder / name).exists():  # from the parts of another packing list
+            return
         temp = self.folder / (name + ".tmp")
         with medium_errors(temp), create(temp) as file:
             for part in some:
@@ -191,14 +197,14 @@ class Room:
                     for at in range(first, end, READ):
                         for offset, data in part.read(at, min(end, at + READ)):
                             file.seek(offset)
-                            file.write(data)
+                            write_all(file, data)
             os.fsync(file.fileno())
         try:
             self.settle(temp, name)
-        except (BundleRefused, MediumUnavailable) as error:
+        except (BundleRefused, CannotDecrypt, MediumUnavailable) as error:
             self.say("damaged", name=name, why=f"put together from its parts: {error}")
             temp.unlink(missing_ok=True)
-            self._unjoined[name] = some
+            self._unjoined[key] = some
             return
         for part in some:
             part.path.unlink(missing_ok=True)
@@ -211,8 +217,12 @@ class Room:
         self.say("taken", name=name, bytes=self.sizes.get(name) or (self.folder / name).stat().st_size)
 
     def _settle(self, temp: Path, name: str) -> None:
-        if name in self.names:
-            check_volume(temp, self.statement, self.envelope, self.names.index(name))
+        volume = VOLUME.fullmatch(name.removesuffix(SEALED))
+        if volume:
+            index, sealed = int(volume["number"]), name.endswith(SEALED)
+            if index >= len(self.names) or name not in conceal.names_of(self.names[index]):
+                raise BundleRefused(f"{name}: no volume of this bundle")
+            check_volume(temp, self.statement, self.envelope, index, keys=self._rooms.keys, sealed=sealed)
             temp.replace(self.folder / name)
         elif approvals.NAME.fullmatch(name):
             approvals.check(temp, self.envelope)
@@ -221,9 +231,12 @@ class Room:
             self._settle_parity(temp, name)
 
     def _settle_parity(self, temp: Path, name: str) -> None:
+        if not PARITY.fullmatch(name):
+            raise BundleRefused(f"{name}: no file of this bundle")
         temp.replace(self.folder / name)
         try:
-            if parity.open_parity(self.folder / name).id != self.id:
+            opened = parity.open_parity(self.folder / name)
+            if not (self.fits(PackingList.decode(opened.told)) if opened.sealed else opened.id == self.id):
                 raise BundleRefused(f"{name}: parity of another bundle")
         except BundleRefused:
             (self.folder / name).unlink()

@@ -79,6 +79,9 @@ class SealedRoom(Room):
         self._parity[name] = size
         return True
 
+    def fits(self, found: PackingList) -> bool:
+        return found == self.packing
+
     # -- taking in
 
     def settle(self, temp: Path, name: str) -> None:

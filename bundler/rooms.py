@@ -18,7 +18,6 @@ file system a volume is copied into the room, which is a second write.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -29,10 +28,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bundler import approve, carried, layout, mend, packing, parts, verify
+from bundler import approve, carried, heads, layout, locks, packing, parts, verify
 from bundler.channels import Channels
 from bundler.conceal import SEALED
-from bundler.errors import BundlerBusy, BundleRefused, BundlerError, medium_errors
+from bundler.errors import BundleRefused, BundlerError, medium_errors
 from bundler.importer import ImportReport, import_bundle
 from bundler.medium import file_names, read_start
 from bundler.packing import PackingList
@@ -80,12 +79,7 @@ class Rooms:
     def __enter__(self) -> Rooms:
         with medium_errors(self.base):
             self.base.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise BundlerBusy(f"another receiver works in {self.base}", hint="stop it first") from None
+            self._lock = locks.take(self.base / "lock", f"another receiver works in {self.base}", "stop it first")
         for name in file_names(self.base):
             if (self.base / name).is_dir():
                 self._reopen(self.base / name)
@@ -110,7 +104,7 @@ class Rooms:
         stems |= {match["stem"] for name in names if (match := parts.NAME.fullmatch(name))}
         for stem in stems:
             with contextlib.suppress(BundlerError):
-                self.admit(mend.find_statement(folder, stem)[1])
+                self.admit(heads.find_statement(folder, stem)[1])
         sealed = [name for name in names if name.endswith(SEALED)]
         if sealed and not stems:
             with contextlib.suppress(BundlerError):
@@ -131,7 +125,7 @@ class Rooms:
         try:
             now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
             verify.judge(envelope, approve.one_publisher(self.trust), self._policy, now, roles)
-            return mend.decode_statement(envelope)
+            return heads.decode_statement(envelope)
         except (SigningError, ManifestsError, BundleRefused) as error:
             self.say({"event": "untrusted", "bundle": "", "why": str(error)})
             return None

@@ -79,8 +79,10 @@ def recipients(values: Sequence[str]) -> tuple[str, ...]:
             try:
                 found.add(str(pyrage.x25519.Recipient.from_str(text)))
             except pyrage.RecipientError:
+                # never a line of a file: it may be an identity, which opens what is encrypted for it
+                shown = repr(text[:80]) if text == value else f"{value}: a line"
                 raise BadRequest(
-                    f"{text[:80]!r} is no age recipient that sealift encrypts for",
+                    f"{shown} is no age recipient that sealift encrypts for",
                     hint="expected age1 and 58 characters, as `sealift bundle identity` or age-keygen print it",
                 ) from None
     if not 0 < len(found) <= MAX_KEYS:

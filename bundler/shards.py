@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundler import expected, layout, parity, parts
+from bundler import expected, parity, parts
 from bundler.conceal import LOCKED, SEALED
 from bundler.errors import (
     BundleRefused,
@@ -32,15 +32,12 @@ from bundler.errors import (
     medium_errors,
 )
 from bundler.expected import Expected
+from bundler.heads import find_statement
 from bundler.medium import VOLUME, file_names
 from bundler.packing import PackingList
 from bundler.parity import HASH, Header, ParityVolume
 from bundler.parts import NAME as PART
 from bundler.sources import Source
-from manifests.errors import ManifestsError
-from manifests.statement import Statement
-from signing import envelope as dsse
-from signing.errors import SigningError
 
 Progress = Callable[[int], None]
 Lost = npt.NDArray[np.bool_]  # (shards, rows)
@@ -72,7 +69,7 @@ class Shards:
         leader, self._sound = _leader(self.folder, stem)
         self.header: Header = leader.header
         self._table = leader.table
-        self.expected = _expected(leader, stem)
+        self.expected = _expected(self.folder, leader, stem, len(self._sound))
         parities = [parity.volume_name(stem, index) for index in range(self.header.parity)]
         self.names = [*self.expected.names, *parities]
         self.parts = parts.beside(self.folder, stem, self.expected.id)
@@ -184,10 +181,10 @@ def stem_of(path: Path, folder: Path) -> str:
 def packing_list(folder: Path, stem: str) -> PackingList | None:
     """As sound parity volumes of encrypted volumes have it; None where there are none. Raises BundleRefused."""
     try:
-        leader, _ = _leader(folder, stem)
+        leader, sound = _leader(folder, stem)
     except NoParity:
         return None
-    return _expected(leader, stem).packing
+    return _expected(folder, leader, stem, len(sound)).packing
 
 
 def require_clear(path: Path, folder: Path) -> None:
@@ -223,23 +220,15 @@ def _leader(folder: Path, stem: str) -> tuple[ParityVolume, dict[int, int]]:
     return parity.open_parity(members[0].path), {volume.index: volume.first for volume in members}
 
 
-def _expected(leader: ParityVolume, stem: str) -> Expected:
-    """Bound to its own id by a hash; who signed it is not asked."""
+def _expected(folder: Path, leader: ParityVolume, stem: str, copies: int) -> Expected:
+    """Bound to its own id by a hash; who signed it is not asked. Parity may carry any signatures, so it is outvoted by
+    the volumes."""
     if leader.sealed:
         found = expected.of_packing(PackingList.decode(leader.told))
     else:
-        found = expected.of_statement(_statement(leader), leader.told)
+        found = expected.of_statement(*find_statement(folder, stem, [leader.told] * copies))
     if found.id != leader.id or found.stem != stem:
         raise VolumeMixed(f"{leader.path.name}: parity of another bundle")
     if leader.header.data != len(found.sizes) or leader.header.length != max(found.sizes):
         raise VolumeDamaged(leader.path.name, 0, "its numbers are not those of its volumes")
     return found
-
-
-def _statement(leader: ParityVolume) -> Statement:
-    try:
-        statement = Statement.decode(dsse.decode(leader.told).payload)
-    except (ManifestsError, SigningError) as error:
-        raise BundleRefused(f"{leader.path.name}: its statement is not sound: {error}") from None
-    layout.check(statement)
-    return statement

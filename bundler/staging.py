@@ -9,14 +9,13 @@ Nothing here is believed by the next run: it hashes again what it finds. The liv
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundler.errors import BundlerBusy
+from bundler import locks
 from bundler.writeback import Writeback
 from manifests.digest import Digest
 from manifests.store import Store, disk_errors, sync_folder
@@ -35,12 +34,7 @@ class Staging:
     def __enter__(self) -> Staging:
         with disk_errors(self._root):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise BundlerBusy("another import of this bundle is running", hint="wait for it to end") from None
+            self._lock = locks.take(self.folder / "lock", "another import of this bundle is running")
         return self
 
     def __exit__(self, *_: object) -> None:

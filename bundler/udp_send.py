@@ -28,8 +28,8 @@ from bundler.errors import BadRequest, medium_errors
 from bundler.fec import Geometry
 from bundler.gf256 import MAX_SHARDS, Bytes
 from bundler.medium import PARITY
+from bundler.outgoing import Listed, Outgoing, listed, outgoing
 from bundler.pace import Pace
-from bundler.send import Listed, Outgoing, listed, outgoing
 
 K = 96  # data symbols of a block: coding costs time in proportion to the parity symbols, not to their share
 GROUP = 32  # blocks that share a burst: 320 packets in a row may be lost at 10 %

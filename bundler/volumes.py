@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bundler import layout, mend
+from bundler import heads, layout
 from bundler.conceal import SEALED
 from bundler.errors import BundleRefused, CannotDecrypt, MediumUnavailable, VolumeDamaged, VolumeMixed
 from bundler.medium import HEAD, VolumeReader, read_start
@@ -54,6 +54,6 @@ def check_inside(restored: Mapping[int, Path], others: Sequence[Path], keys: Key
     if len(said) != 1:
         raise VolumeMixed(f"{', '.join(said.values())}: volumes of {len(said)} bundles", hint="nothing was written")
     (envelope,) = said
-    statement = mend.decode_statement(envelope)
+    statement = heads.decode_statement(envelope)
     for index, path in restored.items():
         check_volume(path, statement, envelope, index, keys=keys, sealed=closed[path])

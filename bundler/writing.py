@@ -1,9 +1,8 @@
 """The second pass of an export: write the volumes, hashing what is written and comparing it with the signed statement.
 
 Every file is written as `*.tmp`, synced and renamed. Data volumes first, then the sheet and the verifier, the index
-volume
-last: where it is, all is. A volume that an interrupted run finished is read, and kept if it is right; an encrypted one
-is written again, since only its recipients can read it.
+volume last: where it is, all is. A volume that an interrupted run finished is read, and kept if it is right; an
+encrypted one is written again, since only its recipients can read it.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from manifests.statement import Statement
 from manifests.store import sync_folder
 
 Meter = Callable[[int], None]
+READ = 1 << 20  # bytes of a file that is copied, at a time
 
 
 def write(
@@ -97,11 +97,35 @@ def create(path: Path) -> FileIO:
     return FileIO(path, "x+")
 
 
+def write_all(file: Any, data: bytes | memoryview) -> None:
+    """An unbuffered file takes less than it is given where a disk gets full, and fails at the next write only."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def copy_file(source: Path, target: Path, meter: Meter | None = None) -> None:
+    """Raises OSError."""
+    temp = target.with_name(target.name + ".tmp")
+    try:
+        with source.open("rb") as stream, create(temp) as file:
+            while data := stream.read(READ):
+                write_all(file, data)
+                if meter:
+                    meter(len(data))
+            os.fsync(file.fileno())
+        temp.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise
+
+
 def write_file(path: Path, data: bytes) -> None:
     temp = path.with_name(path.name + ".tmp")
     try:
         with create(temp) as out:
-            _write_all(out, data)
+            write_all(out, data)
             os.fsync(out.fileno())
         temp.replace(path)
     except BaseException:
@@ -130,7 +154,7 @@ class _Writer:
         return Digest(self._hasher.hexdigest())
 
     def _write(self, head: bytes, members: Sequence[Member]) -> None:
-        _write_all(self._file, head)
+        write_all(self._file, head)
         for member in members:
             self._put(tar.header(member.name, member.size))
             if member.blob is None:
@@ -144,7 +168,7 @@ class _Writer:
 
     def _put(self, data: bytes) -> None:
         self._hasher.update(data)
-        _write_all(self._file, data)
+        write_all(self._file, data)
         self._meter(len(data))
 
     def _segment(self, member: Member, digest: Digest) -> None:
@@ -159,14 +183,8 @@ class _Writer:
             self._pipeline.flush()
 
     def _piece(self, piece: memoryview) -> None:
-        _write_all(self._file, piece)
+        write_all(self._file, piece)
         self._writeback.wrote(self._handle, len(piece))
-
-
-def _write_all(file: Any, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _is_finished(path: Path, statement: Statement, envelope: bytes, index: int) -> bool:

@@ -22,7 +22,7 @@ import pytest
 import typer
 
 import sealift
-from bundler.mend import find_statement
+from bundler.heads import find_statement
 from bundler.receipts import Receipt
 from bundler.receipts_compact import Short
 from bundler.shards import stem_of

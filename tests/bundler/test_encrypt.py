@@ -29,6 +29,7 @@ from bundler.importer import ImportReport, import_bundle
 from bundler.inspect import inspect
 from bundler.journal import exported
 from bundler.medium import VolumeReader, open_medium
+from bundler.outgoing import outgoing
 from bundler.policy import Policy
 from bundler.receipts_keep import Keeper
 from bundler.receive import watch
@@ -36,7 +37,7 @@ from bundler.repair import repair
 from bundler.resend import resend
 from bundler.rooms import Rooms
 from bundler.seal import Keys, Sealing
-from bundler.send import outgoing, send
+from bundler.send import send
 from bundler.verify import Verification, authenticate, verify
 from manifests.errors import ManifestsError
 from manifests.statement import parse_time
@@ -281,6 +282,23 @@ def test_recipients_that_are_none(value: str) -> None:
         seal.recipients([value])
 
 
+def test_an_identity_that_is_given_for_a_recipient_is_not_shown(identity: tuple[Path, str]) -> None:
+    with pytest.raises(BadRequest, match="a line is no age recipient") as caught:
+        seal.recipients([str(identity[0])])
+    assert "AGE-SECRET-KEY" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_bundle_that_is_all_index_is_not_called_encrypted(identity: tuple[Path, str], gap: Gap) -> None:
+    """A small model fits into the index volume, which a readable index leaves in clear."""
+    gap.model(rows=8)
+    out, recipients = gap.root / "small", seal.recipients([identity[1]])
+    with pytest.raises(BadRequest, match="nothing would be encrypted"):
+        gap.export(options=options(Sealing(recipients=recipients, hidden=False)), out=out)
+    assert list(out.iterdir()) == []
+    gap.export(options=options(Sealing(recipients=recipients)), out=out)
+    assert [path.suffix for path in sorted(out.glob("*.v*"))] == [".age"]
+
+
 def test_no_resend_in_clear(made: Gap, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALIFT_HOME", str(made.root / "home"))
     with pytest.raises(ExportRefused, match="encrypted"):
@@ -443,8 +461,10 @@ def test_a_damaged_one_is_told_and_may_come_again(gap: Gap, keys: Keys) -> None:
 
 
 def test_what_cannot_be_cut_or_named_is_refused(gap: Gap, keys: Keys) -> None:
-    with pytest.raises(BadRequest, match="cannot be cut"):
-        send(gap.medium, gap.root / "drop", max_part=30_000)
+    (index,) = gap.medium.glob("*.v000.tar*")
+    with pytest.raises(BadRequest, match=f"{index.name}, which tells the receiver .* cannot be cut"):
+        send(gap.medium, gap.root / "drop", max_part=index.stat().st_size - 1)
+    assert not (gap.root / "drop").exists()
     wanted = slip.Slip(id=check(gap, keys).bundle.statement.id, wants=(slip.Want(volume=77),))
     with pytest.raises(VolumeMissing, match="volume 77"):
         resend(wanted, gap.root / "again", volumes=gap.medium)

@@ -23,12 +23,15 @@ from bundler.errors import (
     BundleRefused,
     BundlerError,
     CannotDecrypt,
+    MediumUnavailable,
     PackingRefused,
     RepairImpossible,
+    VolumeDamaged,
     VolumeMissing,
     VolumeMixed,
 )
 from bundler.expected import of_packing
+from bundler.importer import import_bundle
 from bundler.packing import PackingList
 from bundler.receive import watch
 from bundler.repair import repair, survey
@@ -98,6 +101,10 @@ def parities(folder: Path) -> list[Path]:
 
 def whole(made: Gap, gap: Gap) -> bool:
     return all((gap.medium / path.name).read_bytes() == path.read_bytes() for path in made.medium.glob("*.v*"))
+
+
+def bring_in(gap: Gap, keys: Keys) -> None:
+    import_bundle(gap.medium, gap.far, trusting(signer()), seen=gap.seen, keys=keys)
 
 
 def check(gap: Gap, keys: Keys) -> bool:
@@ -222,6 +229,17 @@ def test_volumes_of_others_under_ours(made: Gap, gap: Gap, identity: tuple[Path,
     assert len(repair(gap.medium, gap.medium, keys=keys).damaged) == 2 and whole(made, gap)
 
 
+def test_an_identity_under_a_passphrase_is_kept_too(identity: tuple[Path, str], tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("SEALIFT_HOME", str(tmp_path / "home"))
+    gap = export(tmp_path, identity[1], hidden=True, locked=SECRET)
+    (path,) = gap.medium.glob("*.identity.age")
+    path.write_bytes(SECRET + b", another")
+    report = repair(gap.medium, gap.medium)
+    assert path.read_bytes() == SECRET
+    assert [one.read_bytes() for one in report.kept] == [SECRET + b", another"]
+
+
 def test_another_folder_gets_only_what_was_damaged(made: Gap, gap: Gap, keys: Keys) -> None:
     lost, hurt = files(gap.medium)[1], files(gap.medium)[2]
     lost.unlink()
@@ -238,15 +256,19 @@ def test_another_folder_gets_only_what_was_damaged(made: Gap, gap: Gap, keys: Ke
 
 def test_kill_9_and_again(hidden: Gap, keys: Keys) -> None:
     names = [path.name for path in files(hidden.medium)]
-    good = {path.name: path.read_bytes() for path in hidden.medium.glob("*.v*")}
+    good = {path.name: path.read_bytes() for path in hidden.medium.glob("*.age")}
     ends: list[int] = []
     for stop in (20, 37, 1000):
         flip(hidden.medium / names[1], 7000)
+        damaged = (hidden.medium / names[1]).read_bytes()
         (hidden.medium / names[2]).unlink()
         ends.append(killed_at(stop, hidden.medium))
         assert (hidden.medium / names[3]).read_bytes() == good[names[3]]
         repair(hidden.medium, hidden.medium)
-        assert {path.name: path.read_bytes() for path in hidden.medium.glob("*.v*")} == good
+        assert {path.name: path.read_bytes() for path in hidden.medium.glob("*.age")} == good
+        (kept,) = hidden.medium.glob("*.before")
+        assert kept.name == f"{names[1]}.before" and kept.read_bytes() == damaged
+        kept.unlink()
     assert ends[-1] == 0 and -signal.SIGKILL in ends and check(hidden, keys)
 
 
@@ -331,6 +353,44 @@ def test_lying_parity_is_found_by_who_can_read_inside(hidden: Gap, identity: tup
         repair(hidden.medium, hidden.root / "out")
         assert (hidden.root / "out" / path.name).read_bytes() == lie
         shutil.rmtree(hidden.root / "out")
+
+
+def test_nothing_goes_that_a_list_without_a_signature_says_is_damaged(hidden: Gap, keys: Keys) -> None:
+    """Parity and its list may be anybody's: what they replace in place is kept, import refuses what they made, and with
+    an identity they replace nothing."""
+    path = sorted(hidden.medium.glob("*.age"))[2]
+    good = path.read_bytes()
+    forged(hidden, 2, good[:7000] + b"?" + good[7001:])
+    before = tree(hidden.medium)
+    with pytest.raises(BundlerError):
+        repair(hidden.medium, hidden.medium, keys=keys)
+    assert tree(hidden.medium) == before
+    report = repair(hidden.medium, hidden.medium)
+    (kept,) = report.kept
+    assert report.written == (path,) and report.listed and path.read_bytes() != good == kept.read_bytes()
+    with pytest.raises((BundleRefused, CannotDecrypt)):
+        bring_in(hidden, keys)
+    report = repair(hidden.medium, keys=keys)
+    assert not report.damaged and not report.inside, "nothing was written, so nothing was looked at inside"
+    kept.replace(path)
+    assert check(hidden, keys)
+
+
+def test_where_nothing_can_be_kept_nothing_is_replaced(hidden: Gap, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sorted(hidden.medium.glob("*.age"))[2]
+    forged(hidden, 2, b"nothing of the kind" * 100)
+    before = tree(hidden.medium)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", lambda *_, **__: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+        with pytest.raises(MediumUnavailable, match=r"cannot be kept beside it: Operation not permitted"):
+            repair(hidden.medium, hidden.medium)
+    assert tree(hidden.medium) == before
+    path.with_name(path.name + ".before").write_bytes(b"of an earlier repair")
+    with pytest.raises(MediumUnavailable, match="from an earlier repair"):
+        repair(hidden.medium, hidden.medium)
+    assert path.with_name(path.name + ".before").read_bytes() == b"of an earlier repair"
+    path.with_name(path.name + ".before").unlink()
+    assert tree(hidden.medium) == before
 
 
 def test_a_sound_bundle_of_others_is_not_put_in_its_place(hidden: Gap, identity: tuple[Path, str], keys: Keys) -> None:
@@ -453,6 +513,58 @@ def receive(gap: Gap, keys: Keys | None) -> tuple[int, list[dict[str, Any]]]:
     with Rooms(base, trusting(signer()), events.append, store=gap.far, seen=gap.seen, repair=True, keys=keys) as rooms:
         watch(gap.root / "drop", rooms, once=True)
         return rooms.exit_code(), events
+
+
+def sizes(made: Gap) -> tuple[int, int]:
+    """Of the index volume, and of the largest."""
+    (index,) = made.medium.glob("*.v000.tar*")
+    return index.stat().st_size, max(path.stat().st_size for path in made.medium.glob("*.age"))
+
+
+@pytest.mark.parametrize("spare", [True, False], ids=["parity", "no parity"])
+def test_cut_for_a_guard_and_joined(made: Gap, gap: Gap, keys: Keys, spare: bool) -> None:
+    """The sender has no identity. Parts come renamed, and with parity not all of them."""
+    index, largest = sizes(made)
+    if not spare:
+        for path in parities(gap.medium):
+            path.unlink()
+    limit, drop = max(index, largest * 2 // 3), gap.root / "drop"
+    report = send(gap.medium, drop, max_part=limit)
+    assert max(path.stat().st_size for path in drop.iterdir()) <= limit and not report.missing
+    some = sorted(drop.glob("*.cv002-*"))
+    assert len(some) == 2 and (not spare or list(drop.glob("*.cp001-*")))
+    some[0].replace(drop / "renamed by the guard")
+    if spare:
+        some[1].unlink()
+    assert receive(gap, None)[0] == 4, "nothing of it can be read without an identity"
+    assert receive(gap, keys)[0] == 0
+    assert [name.short for name in gap.far.names()] == ["mine:latest"]
+
+
+def test_parts_of_a_list_that_lies_become_nothing(made: Gap, gap: Gap, keys: Keys) -> None:
+    """They are all of a volume, by a list that fits, and are compared with the statement inside before it is one."""
+    (stem,) = packing.sealed_stems(gap.medium)
+    found, drop = packing.of_folder(gap.medium, stem), gap.root / "drop"
+    size = found.files[2][0]
+    lie = replace(found, files=(*found.files[:2], (size, "ab" * 32), *found.files[3:]))
+    drop.mkdir()
+    shutil.copy(gap.medium / found.names[0], drop)
+    (gap.root / "source").write_bytes(bytes(size))
+    out = drop / f"{stem}.cv002-00001.tar"
+    parts.cut(gap.root / "source", [(0, size)], out, lie.id, lie.encode(), lie.names[2], sealed=True)
+    code, events = receive(gap, keys)
+    assert code == 4 and any("put together from its parts" in event["why"] for event in events if "why" in event)
+    for path in gap.medium.glob("*.v*"):
+        shutil.copy(path, drop)
+    assert receive(gap, keys)[0] == 0
+
+
+def test_what_is_damaged_is_not_cut(hidden: Gap) -> None:
+    """The packing list of the parity volumes is what parts are held against over there."""
+    flip(sorted(hidden.medium.glob("*.age"))[2], 7000)
+    index, largest = sizes(hidden)
+    with pytest.raises(VolumeDamaged, match="not the file that its packing list says"):
+        send(hidden.medium, hidden.root / "drop", max_part=max(index, largest * 2 // 3))
 
 
 def spoil_header(path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from bundler import datagrams, packing, seal, slip
 from bundler.datagrams import Symbol, What
 from bundler.errors import BundleRefused, VolumeMissing
+from bundler.outgoing import Listed
 from bundler.pace import Pace
 from bundler.packing import PackingList
 from bundler.repair import repair
@@ -21,7 +22,6 @@ from bundler.resend import resend
 from bundler.room_sealed import SealedRoom
 from bundler.rooms import Rooms
 from bundler.seal import Keys, Sealing
-from bundler.send import Listed
 from bundler.udp_receive import MAX_OPEN, Receiver
 from bundler.udp_send import bundle_of, radiate
 from bundler.verify import verify

@@ -10,13 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bundler.draft import Options
-from bundler.errors import BundlerBusy, GateRefused, MediumUnavailable
+from bundler.errors import BundlerBusy, ExportRefused, GateRefused, MediumUnavailable
+from bundler.export import export
 from bundler.importer import import_bundle
+from bundler.send import send
 from bundler.staging import Staging
 from bundler.verify import verify
 from manifests.errors import NoSpace
@@ -177,8 +180,6 @@ def is_finished(gap: Gap) -> bool:
 
 
 def test_an_export_that_stops_after_signing_is_the_same_bundle(gap: Gap) -> None:
-    from bundler.export import export
-
     gap.model(rows=1280)
 
     def progress(done: int, total: int) -> None:
@@ -198,7 +199,6 @@ def test_an_export_that_stops_after_signing_is_the_same_bundle(gap: Gap) -> None
 
 
 def test_a_finished_volume_that_was_damaged_since_is_written_again(gap: Gap) -> None:
-    from bundler.export import export
     from tests.peers.forgery import flip
 
     gap.model(rows=1280)
@@ -275,7 +275,7 @@ def test_a_full_medium_during_an_export_is_survived(gap: Gap, monkeypatch: pytes
     from bundler import writing
 
     gap.model(rows=640)
-    real, calls = writing._write_all, [0]
+    real, calls = writing.write_all, [0]
 
     def full(file: object, data: bytes) -> None:
         calls[0] += 1
@@ -283,10 +283,10 @@ def test_a_full_medium_during_an_export_is_survived(gap: Gap, monkeypatch: pytes
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file, data)
 
-    monkeypatch.setattr(writing, "_write_all", full)
+    monkeypatch.setattr(writing, "write_all", full)
     with pytest.raises(MediumUnavailable, match="No space"):
         gap.export(options=OPTIONS)
-    monkeypatch.setattr(writing, "_write_all", real)
+    monkeypatch.setattr(writing, "write_all", real)
     assert gap.export(options=OPTIONS).resumed
     assert gap.verify().complete
 
@@ -337,3 +337,64 @@ def test_what_the_gate_refuses_stays_outside(gap: Gap, monkeypatch: pytest.Monke
         with pytest.raises(GateRefused, match=rule) as caught:
             gap.bring_in(path=out)
         assert caught.value.findings and not live(gap.far) and not gap.seen.path.exists()
+
+
+def test_only_one_export_at_a_time_goes_into_a_folder_or_a_channel(gap: Gap) -> None:
+    """Two would take each other's temporary files for their own, or give one number to two bundles."""
+    gap.model("mine")
+    gap.model("other", seed=2)
+    tries: list[str] = []
+
+    def second(out: Path, channel: str) -> None:
+        with pytest.raises(BundlerBusy) as caught:
+            gap.export("other", options=replace(OPTIONS, channel=channel), out=out)
+        tries.append(str(caught.value))
+
+    def progress(done: int, total: int) -> None:
+        if not tries:
+            second(gap.medium, "b")
+            second(gap.root / "elsewhere", "a")
+
+    options = replace(OPTIONS, channel="a")
+    names = [ModelName.parse("mine")]
+    export(gap.near, names, gap.medium, [signer()], options, seen=gap.exported, progress=progress)
+    assert "another sealift writes there" in tries[0] and "another export in channel a" in tries[1]
+    assert gap.export("other", options=options, out=gap.root / "elsewhere").statement.sequence == 2
+    assert gap.verify().complete
+
+
+def test_an_export_whose_number_was_given_away_meanwhile_is_made_anew(gap: Gap) -> None:
+    gap.model("mine", rows=1280)
+    gap.model("other", seed=2)
+    stopped, options = gap.root / "stopped", replace(OPTIONS, channel="a")
+
+    def progress(done: int, total: int) -> None:
+        if done > 0.8 * total:
+            raise Stop
+
+    names = [ModelName.parse("mine")]
+    with pytest.raises(Stop):
+        export(gap.near, names, stopped, [signer()], options, seen=gap.exported, progress=progress)
+    assert gap.export("other", options=options).statement.sequence == 1
+    with pytest.raises(ExportRefused, match="another bundle"):
+        gap.export(options=options, out=stopped)
+    for path in stopped.iterdir():
+        path.unlink()
+    report = gap.export(options=options, out=stopped)
+    assert not report.resumed and report.statement.sequence == 2
+
+
+def test_only_one_sends_a_bundle_to_a_folder(gap: Gap) -> None:
+    gap.model()
+    gap.export(options=OPTIONS)
+    tries: list[str] = []
+
+    def progress(count: int) -> None:
+        if not tries:
+            with pytest.raises(BundlerBusy, match="is being sent"):
+                send(gap.medium, gap.root / "drop")
+            tries.append("")
+
+    report = send(gap.medium, gap.root / "drop", progress=progress)
+    assert tries and not report.kept and len(report.sent) == len(volumes(gap.medium))
+    assert send(gap.medium, gap.root / "drop").sent == ()

@@ -16,25 +16,28 @@ from typing import Any
 
 import pytest
 
-from bundler import parts
+from bundler import layout, parts
 from bundler.approve import approve, examine
 from bundler.channels import Channels
 from bundler.draft import Options
 from bundler.errors import BadRequest, BundlerBusy, VolumeDamaged
+from bundler.outgoing import outgoing
 from bundler.pace import Pace
+from bundler.packing import PackingList
 from bundler.policy import Policy
 from bundler.receipts_keep import Keeper
 from bundler.receipts_read import judge, read_file
 from bundler.receive import Watch, watch
 from bundler.room import DONE
 from bundler.rooms import Rooms
-from bundler.send import outgoing, send
+from bundler.send import send
+from manifests import canonical
 from manifests.store import Store
 from signing.keyring import Keyring
 from signing.trust import TrustStore
 from tests.bundler.test_import_interrupted import check_store, live
 from tests.peers.bundles import LEAF, Gap, noise, signer, tree, trusting, volumes
-from tests.peers.forgery import flip
+from tests.peers.forgery import flip, split, write
 
 ROOT = Path(__file__).parents[2]
 SIZE = 256 << 10
@@ -206,6 +209,48 @@ def test_an_approval_may_come_last(side: Side, made: Gap) -> None:
     report = approve(examine(side.stick, trust, seen=made.seen), [signer("officer")], side.drop)
     assert report.file is not None
     assert side.once(trust=trust) == 0 and side.models() == ["mine:latest"]
+
+
+def test_one_statement_with_two_sets_of_signatures(side: Side) -> None:
+    """Both count, so both get a room, and it is the same folder: a mixed set is no bundle, and either whole one is."""
+    other = side.root / "other"
+    shutil.copytree(side.stick, other)
+    document, payloads = split(other)
+    write(other, canonical.encode(document), payloads, [signer(), signer("bob")])
+    for number, path in enumerate(volumes(side.stick)):
+        shutil.copy(volumes(other)[1] if number == 1 else path, side.drop)
+    assert side.once() == 4 and side.said("damaged") and side.models() == []
+    shutil.copy(volumes(side.stick)[1], side.drop / "again.tar")
+    assert side.once() == 0 and side.models() == ["mine:latest"]
+
+
+@pytest.mark.parametrize("lie", ["encrypted", "another id", "another name", "another size"])
+def test_parts_that_lie_of_what_they_are(side: Side, lie: str) -> None:
+    """Each is sound in itself and covers the whole of a file; none becomes one, and none stops the receiver."""
+    found = outgoing(side.stick)
+    statement, envelope = found.statement, found.envelope
+    paths, stem = volumes(side.stick), layout.stem(statement)
+    files = tuple((path.stat().st_size, "ab" * 32) for path in paths)
+    listed = PackingList(stem=stem, clear=0, files=files)
+    name, told, size = paths[2].name, envelope, files[2][0]
+    identity, sealed = statement.id, lie in ("encrypted", "another id")
+    if sealed:
+        name, told = listed.names[2], listed.encode()
+    if lie == "encrypted":
+        identity = listed.id
+    if lie == "another name":
+        name = "other-00000000.v000.tar"
+    if lie == "another size":
+        size -= 1
+    source = side.root / "source"
+    source.write_bytes(noise(size))
+    out = side.drop / f"{stem}.cv002-00001.tar"
+    parts.cut(source, [(0, size)], out, identity, told, name, sealed=sealed)
+    shutil.copy(paths[0], side.drop)
+    assert side.once() == 4 and side.models() == []
+    for path in paths:
+        shutil.copy(path, side.drop)
+    assert side.once() == 0 and side.models() == ["mine:latest"]
 
 
 def test_receipts_are_written_for_what_was_imported_and_refused(side: Side) -> None:
@@ -396,6 +441,7 @@ Path.replace, Path.unlink, Path.rename = counted(Path.replace), counted(Path.unl
 from bundler.channels import Channels
 from bundler.receive import watch
 from bundler.rooms import Rooms
+from manifests import canonical
 from manifests.store import Store
 from signing.keyring import Keyring
 from signing.trust import TrustStore

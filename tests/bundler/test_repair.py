@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -23,6 +25,8 @@ from bundler.errors import BundleRefused, BundlerError, RepairImpossible, Volume
 from bundler.expected import of_statement
 from bundler.medium import open_medium
 from bundler.repair import RepairReport, repair
+from manifests import canonical
+from signing.errors import SigningError
 from tests.peers.bundles import LEAF, Gap, tree, volumes
 from tests.peers.forgery import flip, statement_of
 
@@ -336,7 +340,7 @@ def counted(real):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*words, **more)
     return call
-repair._write_all = counted(repair._write_all)
+repair.write_all = counted(repair.write_all)
 Path.replace = counted(Path.replace)
 repair.repair(Path(sys.argv[1]), Path(sys.argv[1]))
 """
@@ -366,6 +370,43 @@ def test_kill_9_at_any_moment(made: Gap, gap: Gap) -> None:
     assert killed >= 5 and done == 0
 
 
+def with_other_signatures(gap: Gap) -> None:
+    """All parity volumes carry the statement with a signature that is none, and are sound in themselves."""
+    for path in gap.medium.glob("*.p*.tar"):
+        opened, raw = parity.open_parity(path), path.read_bytes()
+        made = json.loads(opened.told)
+        wrong = bytes(len(base64.b64decode(made["signatures"][0]["sig"])))
+        made["signatures"][0]["sig"] = base64.b64encode(wrong).decode()
+        told = canonical.encode(made)
+        sums = [hashlib.sha256(some).hexdigest().encode() for some in (opened.told, told)]
+        assert len(told) == len(opened.told) and raw.count(sums[0]) == 1
+        path.write_bytes(raw.replace(opened.told, told).replace(sums[0], sums[1]))
+
+
+def test_parity_with_other_signatures_is_outvoted(made: Gap, gap: Gap) -> None:
+    """It is not signed, so whoever can write one parity volume would make all signatures go."""
+    with_other_signatures(gap)
+    assert repair(gap.medium).damaged == ()
+    flip(volumes(gap.medium)[1], 300)
+    volumes(gap.medium)[2].unlink()
+    mend(gap)
+    assert whole(made, gap)
+
+
+def test_a_head_that_is_sound_and_differs_is_kept(made: Gap, gap: Gap) -> None:
+    """Of as many copies, those that parity volumes carry count; which are right is said by who judges signatures."""
+    with_other_signatures(gap)
+    good = {path.name: path.read_bytes() for path in volumes(gap.medium)}
+    for path in volumes(gap.medium)[2:]:
+        flip(path, 10)
+    report = repair(gap.medium, gap.medium)
+    assert [path.name for path in report.kept] == [f"{name}.before" for name in sorted(good)[:2]]
+    with pytest.raises(SigningError):
+        gap.verify()
+    for path in report.kept:
+        assert path.read_bytes() == good[path.name.removesuffix(".before")]
+
+
 def test_a_full_medium_leaves_what_was_there(gap: Gap, monkeypatch: pytest.MonkeyPatch) -> None:
     from bundler import repair as module
 
@@ -375,7 +416,7 @@ def test_a_full_medium_leaves_what_was_there(gap: Gap, monkeypatch: pytest.Monke
     def full(file: object, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "_write_all", full)
+    monkeypatch.setattr(module, "write_all", full)
     with pytest.raises(BundlerError, match="No space"):
         mend(gap)
     assert tree(gap.medium) == before

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,9 @@ import pytest
 from bundler import writeback
 from bundler.draft import Options
 from bundler.errors import MediumUnavailable
+from bundler.resend import resend
+from bundler.send import send
+from bundler.slip import Slip, Want
 from bundler.writeback import Writeback
 from manifests.errors import StoreError
 from tests.peers.bundles import LEAF, Gap, tree, volumes
@@ -111,3 +117,30 @@ def test_an_import_whose_bytes_were_lost_on_the_way_shows_nothing(gap: Gap, monk
             gap.bring_in()
     assert handles and {name for name in tree(gap.far.root) if not name.startswith(".sealift")} == before
     assert gap.bring_in().complete
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The write that crosses the border is a short one without an error, as on a disk that gets full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("way", ["resend", "send"])
+def test_a_copy_that_does_not_fit_is_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """A volume that is sent is there whole or not at all, to its last piece."""
+    monkeypatch.setenv("SEALIFT_HOME", str(tmp_path / "home"))
+    gap, out = Gap(tmp_path), tmp_path / "out"
+    gap.model()
+    statement = gap.export(options=SMALL).statement
+    size = min(path.stat().st_size for path in volumes(gap.medium))
+    with files_of_at_most(size - 1), pytest.raises(MediumUnavailable, match="too large"):
+        if way == "send":
+            send(gap.medium, out)
+        else:
+            resend(Slip(id=statement.id, wants=(Want(volume=0, ranges=()),)), out, volumes=gap.medium)
+    assert list(out.iterdir()) == []

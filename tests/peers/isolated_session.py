@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bundler.mend import find_statement
+from bundler.heads import find_statement
 from bundler.shards import stem_of
 from bundler.slip import Slip, Want
 from tests.peers.model_maker import Size, make_model
