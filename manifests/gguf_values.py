@@ -33,8 +33,7 @@ _LAYOUTS = {code: struct.Struct("<" + code) for code in _SCALARS.values()}
 
 # Given bytes and a count: how many of so many strings, each a u64 length and its UTF-8, are whole at the start of these
 # bytes, and where the last one ends.
-PassStrings = Callable[[bytes, int], tuple[int, int]]
-WINDOW = 1 << 18  # bytes given at a time
+PassStrings = Callable[[memoryview, int], tuple[int, int]]
 
 
 class RawArray:
@@ -147,9 +146,11 @@ def _read_array(reader: Reader, key: str) -> list[Any] | RawArray:
         raise GgufError(f"{key}: all arrays together hold more than {limits.MAX_ARRAY_VALUES} values")
     start = reader.position
     if kind is ValueType.STRING:
-        strings = _read_strings(reader, key, count) if reader.arrays or not _passed(reader, count) else []
-        if reader.arrays:
-            return strings
+        if reader.arrays or not _passed(reader, count):
+            reader.position = start
+            strings = _read_strings(reader, key, count)
+            if reader.arrays:
+                return strings
     else:
         reader.skip(count * width, key)
     raw = RawArray(kind, count, memoryview(reader.buffer)[start : reader.position])
@@ -162,21 +163,10 @@ def _passed(reader: Reader, count: int) -> bool:
     """Goes past strings that nobody wants, if they are sound."""
     if reader.pass_strings is None:
         return _pass_strings(reader, count)
-    buffer, end, position = reader.buffer, reader.end, reader.position
-    window = WINDOW
-    while count:
-        passed, size = reader.pass_strings(bytes(buffer[position : min(position + window, end)]), count)
-        position += size
-        count -= passed
-        if passed or not count:
-            window = WINDOW
-            continue
-        needed = 8 + int.from_bytes(buffer[position : position + 8], "little")
-        if needed > end - position or needed <= window:  # the next one is not whole, or not UTF-8
-            return False
-        window = needed
-    reader.position = position
-    return True
+    with memoryview(reader.buffer) as whole, whole[reader.position : reader.end] as rest:
+        passed, size = reader.pass_strings(rest, count)
+    reader.position += size
+    return passed == count
 
 
 def _pass_strings(reader: Reader, count: int) -> bool:

@@ -12,6 +12,7 @@ from array import array
 
 from native.errors import InputError
 from native.library import check, library
+from native.memory import address, place
 
 WHOLE_WORDS, CHARACTERS = 1, 2  # sl_words
 
@@ -28,12 +29,10 @@ class Tokens:
     """texts: `count` strings, each a u64 length and its bytes. Raises RowRefused for two tokens of the same text, one
     of more than `most` characters, and strings that are broken or no UTF-8."""
 
-    def __init__(self, texts: bytes, count: int, *, most: int) -> None:
+    def __init__(self, texts: memoryview, count: int, *, most: int) -> None:
         self._handle, row = ctypes.c_void_p(), ctypes.c_int32(-1)
-        made = library().sl_tokenizer_create(
-            texts, len(texts), count, most, ctypes.byref(row), ctypes.byref(self._handle)
-        )
-        _check(made, row)
+        at, size = address(texts), texts.nbytes
+        _check(library().sl_tokenizer_create(at, size, count, most, ctypes.byref(row), ctypes.byref(self._handle)), row)
         weakref.finalize(self, library().sl_tokenizer_free, self._handle)
         start, ends = ctypes.c_void_p(), ctypes.c_void_p()
         check(library().sl_tokenizer_texts(self._handle, ctypes.byref(start), ctypes.byref(ends)))
@@ -68,34 +67,35 @@ class Tokens:
         character is its token, or where it has none its bytes are; else each byte is its token."""
         assert len(mergeable) == len(self) and len(starts) == 256 and starts.itemsize == 4
         flags = whole * WHOLE_WORDS | characters * CHARACTERS
-        check(library().sl_tokenizer_words(self._handle, mergeable, starts.buffer_info()[0], flags))
+        check(library().sl_tokenizer_words(self._handle, mergeable, place(starts), flags))
 
-    def merges(self, merges: bytes, count: int) -> None:
+    def merges(self, merges: memoryview, count: int) -> None:
         """Strings as above, best first, each two parts with a blank between them. Raises RowRefused for a merge that is
         none, or takes or makes a text without a token."""
         row = ctypes.c_int32(-1)
-        _check(library().sl_tokenizer_merges(self._handle, merges, len(merges), count, ctypes.byref(row)), row)
+        at, size = address(merges), merges.nbytes
+        _check(library().sl_tokenizer_merges(self._handle, at, size, count, ctypes.byref(row)), row)
 
     def scores(self, scores: array[float], parts: bytes) -> None:
         """Every way to split a token in two tokens is a merge, in the order of the wholes' scores [n], highest first.
         parts [n]: 1 where a token may be split, or be a part. Raises InputError where that is too much work."""
         assert len(scores) == len(parts) == len(self) and scores.typecode == "f"
-        check(library().sl_tokenizer_scores(self._handle, scores.buffer_info()[0], parts))
+        check(library().sl_tokenizer_scores(self._handle, place(scores), parts))
 
     def encode(self, text: bytes, words: array[int]) -> list[int]:
         """Ids of a UTF-8 text. words: characters of each, which together are the text. Raises InputError where they are
         not, or a byte has no token."""
         assert words.itemsize == 4
         ids, count = (ctypes.c_int32 * len(text))(), ctypes.c_int64()
-        start, length = words.buffer_info()
-        check(library().sl_tokenizer_encode(self._handle, text, len(text), start, length, ids, ctypes.byref(count)))
+        at, many = place(words), len(words)
+        check(library().sl_tokenizer_encode(self._handle, text, len(text), at, many, ids, ctypes.byref(count)))
         return ids[: count.value]
 
 
-def pass_strings(data: bytes, count: int) -> tuple[int, int]:
+def pass_strings(data: memoryview, count: int) -> tuple[int, int]:
     """How many of `count` strings at the start of `data` are whole and UTF-8, and where the last of those ends."""
     passed, end = ctypes.c_int64(), ctypes.c_int64()
-    check(library().sl_strings(data, len(data), count, ctypes.byref(passed), ctypes.byref(end)))
+    check(library().sl_strings(address(data), data.nbytes, count, ctypes.byref(passed), ctypes.byref(end)))
     return passed.value, end.value
 
 

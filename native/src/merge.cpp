@@ -18,9 +18,9 @@ int64_t merge_short(const Merges& merges, int32_t* ids, int64_t n) {
   for (;;) {
     int64_t best = SL_NONE;
     for (int64_t i = 0; i + 1 < n; i++)
-      if (pairs[i] && (best == SL_NONE || pairs[i]->rank < pairs[best]->rank)) best = i;
+      if (pairs[i] && (best == SL_NONE || pairs[i] < pairs[best])) best = i;
     if (best == SL_NONE) return n;
-    ids[best] = pairs[best]->id;
+    ids[best] = pairs[best]->whole;
     n--;
     for (int64_t i = best + 1; i < n; i++) {
       ids[i] = ids[i + 1];
@@ -37,7 +37,7 @@ struct Candidate {
   int32_t at;  // of its left id
 
   bool operator<(const Candidate& other) const {  // std's heaps give the largest first
-    return merge->rank != other.merge->rank ? merge->rank > other.merge->rank : at > other.at;
+    return merge != other.merge ? merge > other.merge : at > other.at;
   }
 };
 
@@ -75,7 +75,7 @@ class Word {
 
   void join(const Candidate& best) {
     const int32_t gone = behind(best.at), next = behind(gone);
-    ids_[best.at] = best.merge->id;
+    ids_[best.at] = best.merge->whole;
     ids_[gone] = SL_NONE;
     behind(best.at) = next;
     if (next < n_) before_[static_cast<size_t>(next)] = best.at;

@@ -39,14 +39,14 @@ bool same(std::string_view whole, std::string_view left, std::string_view right)
          same(whole.substr(left.size()), right);
 }
 
-// A slot of Tokens: 0, or an id and one, below bits of the hash.
-constexpr uint32_t kIds = (1 << 22) - 1;
-static_assert(kMaxTokens < kIds);
+// A slot of a table: 0, or an index and one, below nine bits of its hash that did not choose the slot.
+constexpr uint32_t kIndices = (1 << 23) - 1;
+static_assert(kMaxTokens < kIndices && kMaxMerges < kIndices);
 
-uint32_t slot_of(uint64_t hash, int32_t id) {
-  return (static_cast<uint32_t>(hash >> 32) & ~kIds) | (static_cast<uint32_t>(id) + 1);
-}
-int32_t id_of(uint32_t slot) { return static_cast<int32_t>(slot & kIds) - 1; }
+uint32_t tag_of(uint64_t hash) { return static_cast<uint32_t>(hash >> 8) & ~kIndices; }
+uint32_t slot_of(uint64_t hash, size_t index) { return tag_of(hash) | (static_cast<uint32_t>(index) + 1); }
+int32_t index_of(uint32_t slot) { return static_cast<int32_t>(slot & kIndices) - 1; }
+bool tagged(uint32_t slot, uint64_t hash) { return (slot & ~kIndices) == tag_of(hash); }
 
 bool begins_character(char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }  // in UTF-8
 
@@ -71,12 +71,6 @@ size_t blank(std::string_view merge) {
   return at;
 }
 
-constexpr uint64_t kNoPair = ~uint64_t{0};
-
-uint64_t pair_of(int32_t left, int32_t right) {
-  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
-}
-
 }  // namespace
 
 Tokens::Tokens(const void* texts, int64_t size, int32_t n, int32_t most_characters, int32_t& row)
@@ -84,6 +78,7 @@ Tokens::Tokens(const void* texts, int64_t size, int32_t n, int32_t most_characte
   check_table(texts, size, n, kMaxTokens);
   if (n < 1) refuse("tokenizer: no tokens");
   slots_.resize(std::bit_ceil(2 * static_cast<size_t>(n)));
+  shift_ = 64 - std::countr_zero(slots_.size());
   texts_.reserve(static_cast<size_t>(size - 8 * int64_t{n}));
   ends_.reserve(static_cast<size_t>(n));
   Strings strings(texts, size);
@@ -118,9 +113,8 @@ std::string_view Tokens::text(int32_t id) const {
 // Where the text is, or would be.
 size_t Tokens::slot(std::string_view text, uint64_t hash) const {
   const size_t mask = slots_.size() - 1;
-  const uint32_t tag = slot_of(hash, -1);
-  size_t at = hash & mask;
-  while (slots_[at] != 0 && ((slots_[at] & ~kIds) != tag || !same(this->text(id_of(slots_[at])), text))) at = (at + 1) & mask;
+  size_t at = hash >> shift_;
+  while (slots_[at] != 0 && !(tagged(slots_[at], hash) && same(this->text(index_of(slots_[at])), text))) at = (at + 1) & mask;
   return at;
 }
 
@@ -128,32 +122,41 @@ bool Tokens::insert(std::string_view text, int32_t id) {
   const uint64_t hash = this->hash(text);
   uint32_t& found = slots_[slot(text, hash)];
   if (found != 0) return false;
-  found = slot_of(hash, id);
+  found = slot_of(hash, static_cast<size_t>(id));
   return true;
 }
 
-int32_t Tokens::find(std::string_view text) const { return id_of(slots_[slot(text, hash(text))]); }
+int32_t Tokens::find(std::string_view text) const { return index_of(slots_[slot(text, hash(text))]); }
 
 // In a loop of its own: the processor waits for many slots at a time.
-Merges::Merges(const std::vector<Join>& joins)
-    : factor_(secret() | 1), slots_(std::bit_ceil(2 * joins.size() + 2), {kNoPair, 0, 0}) {
+Merges::Merges(std::vector<Merge> merges)
+    : factor_(secret() | 1), merges_(std::move(merges)), slots_(std::bit_ceil(2 * merges_.size() + 2)) {
   shift_ = 64 - std::countr_zero(slots_.size());
-  int32_t rank = 0;
-  for (const Join& join : joins) {
-    const uint64_t pair = pair_of(join.left, join.right);
-    slots_[slot(pair)] = {pair, rank++, join.whole};
+  for (size_t rank = 0; rank < merges_.size(); rank++) {
+    const Merge& merge = merges_[rank];
+    const uint64_t hash = this->hash(merge.left, merge.right);
+    slots_[slot(merge.left, merge.right, hash)] = slot_of(hash, rank);
   }
 }
 
-size_t Merges::slot(uint64_t pair) const {
-  size_t at = pair * factor_ >> shift_;
-  while (slots_[at].pair != pair && slots_[at].pair != kNoPair) at = (at + 1) & (slots_.size() - 1);
+uint64_t Merges::hash(int32_t left, int32_t right) const {
+  return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right)) * factor_;
+}
+
+size_t Merges::slot(int32_t left, int32_t right, uint64_t hash) const {
+  const size_t mask = slots_.size() - 1;
+  size_t at = hash >> shift_;
+  for (; slots_[at] != 0; at = (at + 1) & mask) {
+    if (!tagged(slots_[at], hash)) continue;
+    const Merge& merge = merges_[static_cast<size_t>(index_of(slots_[at]))];
+    if (merge.left == left && merge.right == right) break;
+  }
   return at;
 }
 
 const Merge* Merges::find(int32_t left, int32_t right) const {
-  const Merge& found = slots_[slot(pair_of(left, right))];
-  return found.pair == kNoPair ? nullptr : &found;
+  const uint32_t found = slots_[slot(left, right, hash(left, right))];
+  return found == 0 ? nullptr : &merges_[static_cast<size_t>(index_of(found))];
 }
 
 int32_t Tokenizer::mergeable(int32_t id) const {
@@ -178,8 +181,8 @@ void Tokenizer::words(const uint8_t* mergeable, const int32_t* bytes, int32_t fl
 void Tokenizer::merges(const void* texts, int64_t size, int32_t n, int32_t& row) {
   if (bytes_.empty()) refuse("tokenizer: how words begin was not said");
   check_table(texts, size, n, kMaxMerges);
-  std::vector<Join> joins;
-  joins.reserve(static_cast<size_t>(n));
+  std::vector<Merge> found;
+  found.reserve(static_cast<size_t>(n));
   Strings strings(texts, size);
   std::string both;
   int32_t guess = 0;  // most tables list merges in the order of the tokens they make
@@ -189,12 +192,12 @@ void Tokenizer::merges(const void* texts, int64_t size, int32_t n, int32_t& row)
     const std::string_view left = merge.substr(0, cut), right = merge.substr(cut + 1);
     const bool guessed = guess < tokens_.size() && same(tokens_.text(guess), left, right);
     const int32_t whole = needed(guessed ? guess : tokens_.find(both.assign(left).append(right)));
-    joins.push_back({needed(tokens_.find(left)), needed(tokens_.find(right)), whole});
+    found.push_back({needed(tokens_.find(left)), needed(tokens_.find(right)), whole});
     guess = whole + 1;
   }
   row = SL_NONE;
   if (strings.left() != 0) refuse("tokenizer: there are bytes behind the last merge");
-  merges_ = Merges(joins);
+  merges_ = Merges(std::move(found));
 }
 
 void Tokenizer::scores(const float* scores, const uint8_t* parts) {
@@ -214,17 +217,17 @@ void Tokenizer::scores(const float* scores, const uint8_t* parts) {
     const int32_t id = tokens_.find(text);
     return id == SL_NONE || !parts[id] ? SL_NONE : id;
   };
-  std::vector<Join> joins;
+  std::vector<Merge> found;
   for (const int32_t whole : order) {
     const std::string_view text = tokens_.text(whole);
     for (size_t cut = 1; cut < text.size(); cut++) {
       if (!begins_character(text[cut])) continue;
       const int32_t left = part(text.substr(0, cut)), right = left == SL_NONE ? SL_NONE : part(text.substr(cut));
-      if (right != SL_NONE) joins.push_back({left, right, whole});
+      if (right != SL_NONE) found.push_back({left, right, whole});
     }
   }
-  if (static_cast<int64_t>(joins.size()) > kMaxMerges) refuse("the tokens are made of one another in too many ways");
-  merges_ = Merges(joins);
+  if (static_cast<int64_t>(found.size()) > kMaxMerges) refuse("the tokens are made of one another in too many ways");
+  merges_ = Merges(std::move(found));
 }
 
 int64_t Tokenizer::begin_word(std::string_view word, int32_t* ids) const {

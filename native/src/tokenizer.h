@@ -14,7 +14,7 @@
 
 namespace sealift {
 
-constexpr int64_t kMaxTokens = int64_t{1} << 21, kMaxMerges = int64_t{1} << 23;
+constexpr int64_t kMaxTokens = int64_t{1} << 21, kMaxMerges = int64_t{1} << 22;
 constexpr int64_t kMaxTexts = int64_t{1} << 30;  // bytes of all strings of a table, and of a text to encode
 constexpr int64_t kMaxSplits = int64_t{1} << 27;  // squares of the tokens' bytes; a vocabulary of 262k needs 2^24
 
@@ -34,34 +34,33 @@ class Tokens {
   bool insert(std::string_view text, int32_t id);
 
   const uint64_t secret_, factor_;
+  int shift_ = 0;
   std::vector<char> texts_;
   std::vector<uint32_t> ends_;
   std::vector<uint32_t> slots_;  // [a power of two, at least twice size()]
 };
 
 // The ids of two neighbours, and of what they become.
-struct Join {
-  int32_t left, right, whole;
-};
-
 struct Merge {
-  uint64_t pair;  // left id, right id
-  int32_t rank, id;
+  int32_t left, right, whole;
 };
 
 // What pairs of ids become.
 class Merges {
  public:
-  Merges() : Merges(std::vector<Join>()) {}
-  explicit Merges(const std::vector<Join>& joins);       // best first; of twins the last counts
-  const Merge* find(int32_t left, int32_t right) const;  // nullptr: they do not merge
+  Merges() : Merges(std::vector<Merge>()) {}
+  explicit Merges(std::vector<Merge> merges);  // best first; of twins the last counts
+  // nullptr: they do not merge. Of two merges the better one has the lower address.
+  const Merge* find(int32_t left, int32_t right) const;
 
  private:
-  size_t slot(uint64_t pair) const;
+  size_t slot(int32_t left, int32_t right, uint64_t hash) const;
+  uint64_t hash(int32_t left, int32_t right) const;
 
   uint64_t factor_;
   int shift_;
-  std::vector<Merge> slots_;  // [a power of two, at least twice what it holds]
+  std::vector<Merge> merges_;
+  std::vector<uint32_t> slots_;  // [a power of two, at least twice as many]
 };
 
 class Tokenizer {

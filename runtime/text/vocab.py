@@ -199,16 +199,17 @@ def sequence(metadata: Mapping[str, object], key: str, limit: int) -> list[objec
     return list(tolist()) if callable(tolist) else list(value)
 
 
-def strings(metadata: Mapping[str, object], key: str, limit: int) -> tuple[bytes, int]:
-    """An array of strings as a GGUF has them, each a u64 length and its UTF-8, and how many; (b"", 0) if absent."""
+def strings(metadata: Mapping[str, object], key: str, limit: int) -> tuple[memoryview, int]:
+    """An array of strings as a GGUF has them, each a u64 length and its UTF-8, and how many; none if absent."""
     value = metadata.get(key)
     if isinstance(value, RawArray) and value.kind is ValueType.STRING and len(value) <= limit:
-        return bytes(value.data), len(value)
+        return value.data, len(value)
     raw = sequence(metadata, key, limit) or []
     if not set(map(type, raw)) <= {str}:
         raise TokenizerError(f"{key}: expected an array of strings")
     texts = [text.encode() for text in raw]  # type: ignore[attr-defined]
-    return b"".join(part for text in texts for part in (len(text).to_bytes(8, "little"), text)), len(texts)
+    whole = b"".join(part for text in texts for part in (len(text).to_bytes(8, "little"), text))
+    return memoryview(whole), len(texts)
 
 
 def refused_text(metadata: Mapping[str, object], key: str, refused: RowRefused) -> str:

@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 
 from native.errors import InputError
 from native.library import library
+from native.memory import place
 from native.tokenizer import RowRefused, Tokens, pass_strings
 
 BYTES = [bytes([byte]) if byte < 128 else b"<%d>" % byte for byte in range(256)]  # the token that each byte is
 STARTS = array("i", range(256))
 
 
-def packed(texts: list[bytes]) -> bytes:
-    return b"".join(struct.pack("<Q", len(text)) + text for text in texts)
+def packed(texts: list[bytes], more: bytes = b"") -> memoryview:
+    return memoryview(b"".join(struct.pack("<Q", len(text)) + text for text in texts) + more)
 
 
 def made(more: list[bytes], merges: list[tuple[bytes, bytes]], **options: Any) -> Tokens:
@@ -116,21 +117,21 @@ def test_threads_share_a_tokenizer() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], object], str, int | None]] = {
-    "none": (lambda: Tokens(b"", 0, most=9), "no tokens", None),
-    "too many": (lambda: Tokens(b"", (1 << 21) + 1, most=9), "too many strings", None),
-    "negative": (lambda: Tokens(b"", -1, most=9), "too many strings", None),
+    "none": (lambda: Tokens(memoryview(b""), 0, most=9), "no tokens", None),
+    "too many": (lambda: Tokens(memoryview(b""), (1 << 21) + 1, most=9), "too many strings", None),
+    "negative": (lambda: Tokens(memoryview(b""), -1, most=9), "too many strings", None),
     "short": (lambda: Tokens(packed([b"a"]), 2, most=9), "do not fit", None),
     "twins": (lambda: Tokens(packed([b"a", b"b", b"a"]), 3, most=9), "the same text", 2),
     "long": (lambda: Tokens(packed([b"a", b"b" * 10]), 2, most=9), "too long", 1),
     "not UTF-8": (lambda: Tokens(packed([b"a", b"\xc3"]), 2, most=9), "no UTF-8", 1),
-    "beyond": (lambda: Tokens(packed([b"a"]) + struct.pack("<Q", 2**63) + b"b", 2, most=9), "beyond the end", 1),
+    "beyond": (lambda: Tokens(packed([b"a"], struct.pack("<Q", 2**63) + b"b"), 2, most=9), "beyond the end", 1),
     "behind": (lambda: Tokens(packed([b"a", b"b"]), 1, most=9), "behind the last token", None),
     "one part": (lambda: made([], [(b"a", b"")]), "not two parts", 0),
     "no part": (lambda: made([], [(b"", b"")]), "not two parts", 0),
     "unknown part": (lambda: made([b"ab"], [(b"a", b"b"), (b"ab", b"?!")]), "without a token", 1),
     "unknown whole": (lambda: made([], [(b"a", b"b")]), "without a token", 0),
-    "no words": (lambda: Tokens(packed([b"a"]), 1, most=9).merges(b"", 0), "how words begin", None),
-    "merges behind": (lambda: made([b"ab"], []).merges(packed([b"a b"]) + b"x", 1), "behind the last merge", None),
+    "no words": (lambda: Tokens(packed([b"a"]), 1, most=9).merges(memoryview(b""), 0), "how words begin", None),
+    "merges behind": (lambda: made([b"ab"], []).merges(packed([b"a b"], b"x"), 1), "behind the last merge", None),
 }
 
 
@@ -200,9 +201,9 @@ def test_null_is_refused_everywhere() -> None:
         lib.sl_tokenizer_find(None, b"a", 1, start),
         lib.sl_tokenizer_find(handle, None, 1, start),
         lib.sl_tokenizer_find(handle, b"a", -1, start),
-        lib.sl_tokenizer_words(handle, None, STARTS.buffer_info()[0], 0),
-        lib.sl_tokenizer_words(handle, bytes(256), STARTS.buffer_info()[0], 4),
-        lib.sl_tokenizer_words(handle, bytes(256), STARTS.buffer_info()[0], -1),
+        lib.sl_tokenizer_words(handle, None, place(STARTS), 0),
+        lib.sl_tokenizer_words(handle, bytes(256), place(STARTS), 4),
+        lib.sl_tokenizer_words(handle, bytes(256), place(STARTS), -1),
         lib.sl_tokenizer_merges(handle, None, 8, 1, start),
         lib.sl_tokenizer_scores(handle, None, bytes(256)),
         lib.sl_tokenizer_encode(handle, b"a", 1, None, 1, start, ctypes.byref(other)),
@@ -248,13 +249,13 @@ EDGES = [
 )
 @settings(max_examples=500, deadline=None)
 def test_strings_are_passed_as_python_reads_them(texts: list[bytes], count: int, cut: int, spoilt: int) -> None:
-    data = packed(texts)
+    data = bytes(packed(texts))
     broken = data[:spoilt] + b"\xf3" + data[spoilt + 1 :]
     for one in (data, data[:cut], broken):
-        assert pass_strings(one, count) == slow_pass(one, count)
+        assert pass_strings(memoryview(one), count) == slow_pass(one, count)
 
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_every_edge_of_utf8(edge: bytes) -> None:
     for text in (edge, b"abcdefgh" + edge, edge + b"abcdefgh"):
-        assert pass_strings(packed([text]), 1) == slow_pass(packed([text]), 1)
+        assert pass_strings(packed([text]), 1) == slow_pass(bytes(packed([text])), 1)
