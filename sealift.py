@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import json
 import os
 import sys
 from functools import cache
@@ -42,6 +41,8 @@ FILES = (  # and their verbs, some of them in a group of several files, in the o
     ("signing.commands_trust", "trust: add list show revoke remove role channel threshold expires"),
     ("signing.commands_root", "trust: init sign discard export import history"),
 )
+AHEAD = {"serve": "runtime.engine.spawn", "start": "runtime.engine.spawn"}  # starts a process that the verb will need
+HELP = {"-h", "--help"}
 GROUPS = {
     "bundle": "Seal models into volumes, check them and bring them in.",
     "trust": "Whom this host believes: signers, roles, thresholds, revocations.",
@@ -131,10 +132,22 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """One command line, to its exit code. Errors of the rooms become one line and, if there is one, a hint."""
+    verb = named(arguments)
+    if verb not in AHEAD or HELP & set(arguments):
+        return _run(verb, arguments)
+    other: Any = importlib.import_module(AHEAD[verb])
+    other.ahead()
+    try:
+        return _run(verb, arguments)
+    finally:
+        other.leave()
+
+
+def _run(verb: str, arguments: list[str]) -> int:
     import typer
 
     try:
-        result = build(named(arguments))(args=arguments, standalone_mode=False, prog_name="sealift")
+        result = build(verb)(args=arguments, standalone_mode=False, prog_name="sealift")
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()  # a reader that has left is found here, not when the interpreter ends
         if code == 0 and (event := CUSTODY.get(" ".join(arguments[:2])) or CUSTODY.get(" ".join(arguments[:1]))):
@@ -151,7 +164,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _record(event: str, arguments: list[str]) -> None:
-    if not {"-h", "--help"} & set(arguments):
+    if not HELP & set(arguments):
         importlib.import_module("bundler.commands_custody").recorded(event, {"words": " ".join(arguments)})
 
 
@@ -177,6 +190,8 @@ def report(error: BaseException, *, as_json: bool = False) -> int:
     if hint:
         say(f"hint: {hint}")
     if as_json:
+        import json
+
         verdict = getattr(error, "verdict", None)
         facts: dict[str, Any] = getattr(error, "as_dict", dict)()
         print(

@@ -12,7 +12,6 @@ import json
 from typing import Any
 
 from manifests.errors import FieldError
-from manifests.fields import parse_json
 
 MAX_INTEGER = (1 << 53) - 1
 
@@ -24,6 +23,8 @@ def encode(value: Any) -> bytes:
 
 def decode(raw: bytes, *, limit: int) -> Any:
     """The document, if `raw` is exactly its canonical form."""
+    from manifests.fields import parse_json
+
     value = parse_json(raw, limit=limit)
     if encode(value) != raw:
         raise FieldError("", "not in canonical form (RFC 8785)")

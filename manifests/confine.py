@@ -17,21 +17,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import resource
 import signal
 import struct
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Files = Literal["any", "read", "none"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Confinement:
+class Confinement(NamedTuple):
     """Sentences for a person: what this process can no longer do, and what could not be taken away and why."""
 
     done: tuple[str, ...]
@@ -128,7 +125,7 @@ def _own_namespaces() -> None:
 
 def _filter(files: Files) -> None:
     _linux()
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _MACHINES or sys.byteorder != "little":
         raise OSError(errno.ENOSYS, f"not known for {machine}")
     program = _program(files, *_MACHINES[machine])

@@ -16,14 +16,15 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manifests import gguf_limits as limits
 from manifests.errors import GgufError
 from manifests.gguf_types import FILE_TYPES, TensorType, ValueType
 from manifests.gguf_values import Buffer, Reader, read_value
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -31,8 +32,7 @@ VERSIONS = (2, 3)
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """`shape` as GGUF writes it, fastest dimension first; `offset` (from the file's start) and `size` in bytes."""
 
     name: str
@@ -49,8 +49,7 @@ class TensorInfo:
         return count
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Gguf:
+class Gguf(NamedTuple):
     """A file that passed every check above. `metadata` and `tensors` keep the file's order; arrays are lists, or where
     they were not wanted None, unless they are empty; `kinds` has the type of each key's value, or of its elements."""
 
@@ -68,7 +67,7 @@ class Gguf:
         """Maps the file read-only and parses it. Raises GgufError, also when the file cannot be read. `arrays` False:
         those of the metadata are checked and not kept, which takes a third of the time."""
         try:
-            with Path(path).open("rb") as file:
+            with open(path, "rb") as file:
                 if not file.seek(0, 2):
                     raise GgufError("the file is empty, expected a GGUF file")
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from pathlib import Path
 
 import native
 from native import errors
@@ -125,7 +124,7 @@ def library() -> ctypes.CDLL:
     """The loaded library, checked once. Raises LibraryError."""
     path = find()
     try:
-        loaded = ctypes.CDLL(str(path))
+        loaded = ctypes.CDLL(path)
         for name, (result, arguments) in _PROTOTYPES.items():
             function = getattr(loaded, name)
             function.restype, function.argtypes = result, arguments
@@ -141,14 +140,14 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def find() -> Path:
+def find() -> str:
     """Where the library lies. Raises LibraryError."""
     chosen = os.environ.get("SEALIFT_NATIVE_LIBRARY")
-    places = [Path(chosen)] if chosen else [Path(folder) / NAME for folder in native.__path__]
+    places = [chosen] if chosen else [os.path.join(folder, NAME) for folder in native.__path__]
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):
             return place
-    looked = ", ".join(map(str, places))
+    looked = ", ".join(places)
     raise errors.LibraryError(
         f"the native engine is not there; looked for {looked}",
         hint="install sealift with pip, or build native/ with CMake and name the result in SEALIFT_NATIVE_LIBRARY",

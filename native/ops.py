@@ -1,4 +1,4 @@
-"""The closed vocabulary of a plan: one frozen dataclass per box in the papers' figures, mirroring `sl_op` in sealift.h.
+"""The closed vocabulary of a plan: one frozen record per box in the papers' figures, mirroring `sl_op` in sealift.h.
 
 A slot is a matrix of float32 with one line per row of the batch (after `Pick`: per row the batch wants outputs for).
 `out` is the slot an op writes; slots are small integers; weights and biases are tensor names. Numbers are kept as the
@@ -7,10 +7,10 @@ float32 the engine will see, so that a plan's text, its encoding and its referen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import ctypes
 from typing import ClassVar, Literal
 
-import numpy as np
+from native.record import names, record
 
 Pairing = Literal["adjacent", "halves"]
 Activation = Literal["silu", "gelu", "gelu_erf"]
@@ -26,10 +26,15 @@ def shortest(value: float) -> str:
     Not numpy's own, which changed between its versions; a plan's text must not.
     """
     texts = (f"{value:.{digits}g}" for digits in range(6, 10))
-    return next((text for text in texts if np.float32(float(text)) == np.float32(value)), str(value))
+    return next((text for text in texts if float32(float(text)) == float32(value)), str(value))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+def float32(value: float) -> float:
+    """The nearest float32; an infinity where it is too large."""
+    return ctypes.c_float(value).value
+
+
+@record(frozen=True, kw_only=True, slots=True)
 class Op:
     """What all ops share. `SLOTS` and `TENSORS` name the fields that are inputs and tensor names, in `sl_op`'s order;
     `INTS` and `FLOATS` fill its `i` and `f`."""
@@ -45,7 +50,7 @@ class Op:
 
     def __post_init__(self) -> None:
         for name in self.FLOATS:
-            object.__setattr__(self, name, float(np.float32(getattr(self, name))))
+            object.__setattr__(self, name, float32(getattr(self, name)))
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -59,15 +64,15 @@ class Op:
     def __str__(self) -> str:
         words = [f"%{self.out} = {self.NAME}", *(f"%{slot}" for slot in self.inputs)]
         words += [name for name in self.weights if name is not None]
-        for field in fields(self):
-            if field.name in self.INTS:
-                words.append(f"{field.name}={getattr(self, field.name)}")
-            elif field.name in self.FLOATS:
-                words.append(f"{field.name}={shortest(getattr(self, field.name))}")
+        for name in names(type(self)):
+            if name in self.INTS:
+                words.append(f"{name}={getattr(self, name)}")
+            elif name in self.FLOATS:
+                words.append(f"{name}={shortest(getattr(self, name))}")
         return " ".join(words)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Embed(Op):
     """out[r] = weight[token[r]] * scale; weight [vocab, width]."""
 
@@ -78,7 +83,7 @@ class Embed(Op):
     scale: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class RmsNorm(Op):
     """x / sqrt(mean(x^2) + eps) * weight, per group of `group` values of x; weight [1, group]."""
 
@@ -91,7 +96,7 @@ class RmsNorm(Op):
     eps: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Linear(Op):
     """x . weight^T + bias; weight [width of out, width of x], bias [1, width of out]."""
 
@@ -103,7 +108,7 @@ class Linear(Op):
     bias: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Rope(Op):
     """Rotates the first `dims` values of every head of `head_dim` values of x.
 
@@ -123,7 +128,7 @@ class Rope(Op):
     factors: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Attend(Op):
     """Stores k and v in cache layer `layer`, then: out = softmax(softcap(q . k^T * scale)) . v, causal, per head.
 
@@ -146,7 +151,7 @@ class Attend(Op):
     softcap: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Glu(Op):
     """act(gate) * up. gelu is the tanh form, gelu_erf x Phi(x) itself."""
 
@@ -158,7 +163,7 @@ class Glu(Op):
     act: Activation
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Add(Op):
     """a + b."""
 
@@ -169,7 +174,7 @@ class Add(Op):
     b: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Softcap(Op):
     """cap * tanh(x / cap)."""
 
@@ -180,7 +185,7 @@ class Softcap(Op):
     cap: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Pick(Op):
     """The rows of x that the batch asks outputs for. What follows has one line per such row."""
 
@@ -190,7 +195,7 @@ class Pick(Op):
     x: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class LayerNorm(Op):
     """(x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias, over the row; weight, bias [1, width of x]."""
 
@@ -203,7 +208,7 @@ class LayerNorm(Op):
     eps: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Activate(Op):
     """act(x), act as in `Glu`."""
 
@@ -214,7 +219,7 @@ class Activate(Op):
     act: Activation
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Place(Op):
     """out[r] = weight[position of r]; weight [positions, width]."""
 
@@ -224,7 +229,7 @@ class Place(Op):
     weight: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Shift(Op):
     """x + weight, the same for every row; weight [1, width of x]."""
 
@@ -235,7 +240,7 @@ class Shift(Op):
     weight: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class AttendAll(Op):
     """softmax(q . k^T * scale) . v per head, over all rows of the sequence, later ones too: they must be in the step.
 
@@ -254,7 +259,7 @@ class AttendAll(Op):
     scale: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Pool(Op):
     """One row for each that the batch asks outputs for: the mean, or the first, of the rows of its sequence."""
 

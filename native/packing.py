@@ -10,9 +10,8 @@ import ctypes
 import hashlib
 from collections.abc import Iterable
 
-import numpy as np
-
 from native.library import ISAS, SlTensor, check, isa_names, library
+from native.memory import address
 from native.weight import TYPES, Weight
 
 ALIGN = 64  # bytes: where panels begin, and the unit of their size
@@ -32,18 +31,17 @@ def packed_bytes(weight: Weight, isa: str) -> int:
     return size.value
 
 
-def pack(weight: Weight, isa: str, out: np.ndarray[tuple[int], np.dtype[np.uint8]], *, threads: int = 1) -> None:
-    """out: uint8 [packed_bytes], beginning at a multiple of ALIGN. Raises InputError, UnsupportedError."""
-    assert out.nbytes == packed_bytes(weight, isa) and out.flags.c_contiguous and out.flags.writeable
-    raw = np.frombuffer(weight.buffer, np.uint8)
-    given = SlTensor(raw.ctypes.data, raw.nbytes, weight.rows, weight.cols, weight.type, 0)
-    check(library().sl_pack(ctypes.byref(given), ISAS[isa], threads, out.ctypes.data))
+def pack(weight: Weight, isa: str, out: memoryview, *, threads: int = 1) -> None:
+    """out: packed_bytes bytes, beginning at a multiple of ALIGN. Raises InputError, UnsupportedError."""
+    assert out.nbytes == packed_bytes(weight, isa) and not out.readonly
+    given = SlTensor(address(weight.buffer), weight.buffer.nbytes, weight.rows, weight.cols, weight.type, 0)
+    check(library().sl_pack(ctypes.byref(given), ISAS[isa], threads, address(out)))
 
 
-def aligned(size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """Room for panels: uint8 [size]."""
-    room = np.empty(size + ALIGN, np.uint8)
-    start = -room.ctypes.data % ALIGN
+def aligned(size: int) -> memoryview:
+    """Room for `size` bytes of panels."""
+    room = memoryview(bytearray(size + ALIGN))
+    start = -address(room) % ALIGN
     return room[start : start + size]
 
 
@@ -55,7 +53,7 @@ def fingerprint(weights: Iterable[Weight], isa: str) -> str:
         out = aligned(packed_bytes(probe, isa))
         pack(probe, isa, out)
         found.update(f"{TYPES[kind]} {probe.rows} x {probe.cols}: {out.nbytes}\n".encode())
-        found.update(out.data)
+        found.update(out)
     return found.hexdigest()
 
 

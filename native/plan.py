@@ -2,19 +2,16 @@
 
 `verify` refuses, naming op and tensor: a slot read before it is written or written twice; widths that do not meet;
 a tensor of another shape than its op needs; a tensor nobody reads; cache layers that are not 0, 1, 2, ... once each;
-rows of the batch mixed with output rows; numbers out of range. `encode` gives the array of `sl_op` the engine takes;
-the engine verifies again, because a plan is input to it.
+rows of the batch mixed with output rows; numbers out of range. `encode` gives the bytes of `sl_op` that the engine
+takes; it verifies for itself, because a plan is input to it.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from native import ops as o
 from native.errors import PlanError
@@ -37,24 +34,18 @@ from native.ops import (
     Shift,
     Softcap,
 )
+from native.record import record
 
-__all__ = ["KINDS", "OP_LAYOUT", "Activate", "Add", "Attend", "AttendAll", "Embed", "Glu", "LayerNorm", "Linear", "Op"]
+__all__ = ["KINDS", "Activate", "Add", "Attend", "AttendAll", "Embed", "Glu", "LayerNorm", "Linear", "Op"]
 __all__ += ["Pick", "Place", "Plan", "PlanBuilder", "Pool", "RmsNorm", "Rope", "Shift", "Softcap"]
 
 NONE = -1  # SL_NONE
-# struct sl_op: 7 + 5 int32 and 2 float32, no padding
-OP_LAYOUT = np.dtype(
-    [
-        *((name, "<i4") for name in ("kind", "out", "a", "b", "c", "weight", "bias")),
-        ("i", "<i4", (5,)),
-        ("f", "<f4", (2,)),
-    ]
-)
+_OP = struct.Struct("<12i2f")  # struct sl_op
 Shapes = Mapping[str, tuple[int, int]]
 BATCH, OUTPUTS = "batch rows", "output rows"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Plan:
     """`ops` in the order they run; the last one's `out` holds the logits, or vectors. `tensors`: each name they read,
     once."""
@@ -76,21 +67,26 @@ class Plan:
         """The width of every slot, given the (rows, cols) of every tensor. Raises PlanError."""
         return _Verifier(self, shapes).run()
 
-    def encode(self) -> npt.NDArray[np.void]:
-        """[ops] of `sl_op`. Tensor numbers index `tensors`."""
+    def encode(self) -> bytes:
+        """[ops] of `sl_op`. Tensor numbers index `tensors`. Raises PlanError for numbers and names that it has no place
+        for; all else that may be wrong the engine finds."""
         index = {name: number for number, name in enumerate(self.tensors)}
-        encoded = np.zeros(len(self.ops), OP_LAYOUT)
-        for place, op in enumerate(self.ops):
-            slots = [*op.inputs, NONE, NONE, NONE][:3]
-            weights = [*(NONE if name is None else index[name] for name in op.weights), NONE, NONE][:2]
-            ints = [*(_int(getattr(op, name)) for name in op.INTS), 0, 0, 0, 0, 0][:5]
-            floats = [*(getattr(op, name) for name in op.FLOATS), 0.0, 0.0][:2]
-            encoded[place] = (op.CODE, op.out, *slots, *weights, ints, floats)
-        return encoded
+        return b"".join([_encoded(op, index) for op in self.ops])
 
     def text(self) -> str:
         """One line per op, for people, golden files and hashes."""
         return "".join(f"{op}\n" for op in self.ops)
+
+
+def _encoded(op: Op, index: Mapping[str, int]) -> bytes:
+    slots = [*op.inputs, NONE, NONE, NONE][:3]
+    try:
+        weights = [*(NONE if name is None else index[name] for name in op.weights), NONE, NONE][:2]
+        ints = [*(_int(getattr(op, name)) for name in op.INTS), 0, 0, 0, 0, 0][:5]
+        floats = [*(getattr(op, name) for name in op.FLOATS), 0.0, 0.0][:2]
+        return _OP.pack(op.CODE, op.out, *slots, *weights, *ints, *floats)
+    except (KeyError, StopIteration, struct.error) as error:
+        raise PlanError(f"{op}: cannot be encoded: {error}") from error
 
 
 def _int(value: int | str) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from native.errors import LibraryError
 from native.library import SlSha256, check, library
+from native.memory import address
 
 Bytes = bytes | bytearray | memoryview
 
@@ -51,8 +52,7 @@ class Sha256:
         if not hashes or not view.nbytes:
             return
         streams = (ctypes.c_void_p * len(hashes))(*(ctypes.addressof(one._stream) for one in hashes))
-        start = ctypes.c_char_p(bytes(data)) if view.readonly else ctypes.byref(ctypes.c_char.from_buffer(view))
-        check(library().sl_sha256_update(streams, len(hashes), start, view.nbytes))
+        check(library().sl_sha256_update(streams, len(hashes), address(view), view.nbytes))
 
 
 @functools.cache

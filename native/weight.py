@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from native.record import record
 
 # sl_type in sealift.h: the number formats there are kernels for, by GGUF's own numbers.
 TYPES: dict[int, str] = {
@@ -20,7 +20,7 @@ TYPES: dict[int, str] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Weight:
     """`rows` rows of `cols` values in `buffer`; `type` is one of TYPES. A vector has one row.
 

@@ -5,15 +5,16 @@ Refuses an address that is not one (contract, 7.3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
 
 from manifests.home import setting
+from native.record import record
 from runtime.errors import RequestRefused
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11434
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Address:
     """`scheme://host:port/path`; an IPv6 host has no brackets here."""
 
@@ -65,3 +66,12 @@ def _split_port(authority: str) -> tuple[str, str | None]:
 
 def configured_address() -> Address:
     return parse_address(setting("HOST"))
+
+
+def is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

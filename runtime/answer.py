@@ -12,9 +12,9 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from native.record import field, record
 from runtime.engine.constraint import Constraint
 from runtime.engine.link import NOT_NUMBERS, Link
 from runtime.engine.sampling import Sampling
@@ -26,7 +26,7 @@ from runtime.text.stop import StopFilter
 from runtime.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """`prompt`: token ids, begin-of-sequence included where the model wants one. `max_tokens` None: up to the context;
     0: the prompt is computed and cached, nothing is generated. `stop`: strings that end the answer and are not in it.

@@ -14,7 +14,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from manifests.digest import Digest
 from manifests.errors import ManifestsError, ModelfileError
@@ -25,11 +26,13 @@ from manifests.manifest import Descriptor, Manifest
 from manifests.modelfile import Command, render_command
 from manifests.name import ModelName
 from manifests.store import Store
+from native.record import record
 from runtime.errors import ModelRefused
 from runtime.text.errors import TemplateError, TextError
-from runtime.text.jinja import JinjaTemplate
-from runtime.text.prompt import Renderer, stand_in
-from runtime.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from runtime.text.prompt import Renderer
+    from runtime.text.tokenizer import Tokenizer
 
 MAX_LAYER = 16 << 20  # bytes of a text layer
 CACHED = 4096  # cards kept, some 50 kB each: fewer than a store has would be read anew for every list
@@ -39,7 +42,7 @@ ROLES = ("system", "user", "assistant", "tool")
 NO_TEMPLATE = "{{ .Prompt }}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class TensorFacts:
     """`shape` in GGUF order, fastest dimension first."""
 
@@ -48,7 +51,7 @@ class TensorFacts:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class GgufFacts:
     """The head of a GGUF file without its long arrays, which are None in `info`."""
 
@@ -66,10 +69,11 @@ class GgufFacts:
         return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """`template`: the Go template layer; `gguf.chat_template`: the file's own Jinja, `gguf.tool_template`: the one that
-    it has for conversations with tools. `messages`: (role, content)."""
+    it has for conversations with tools. `messages`: (role, content). `purposes`: those capabilities that need no
+    look at a template; to parse one takes longer than to read all the rest."""
 
     manifest: Manifest = field(repr=False)
     config: Mapping[str, Any]
@@ -79,7 +83,30 @@ class ModelCard:
     messages: tuple[tuple[str, str], ...]
     licenses: tuple[str, ...]
     gguf: GgufFacts | None
-    capabilities: tuple[str, ...]
+    purposes: frozenset[str]
+
+    @cached_property
+    def capabilities(self) -> tuple[str, ...]:
+        """Rules of the contract, 3.4, cut to SERVED. What a template must carry is told by the template that is used,
+        whatever the config lists."""
+        found = self.purposes | (self._spoken() & SPOKEN)
+        return tuple(name for name in SERVED if name in found)
+
+    @property
+    def judged(self) -> bool:
+        """Whether `capabilities` takes no time any more."""
+        return "capabilities" in self.__dict__
+
+    def can(self, capability: str) -> bool:
+        """Whether it is among `capabilities`, found out with as little work as may be."""
+        return capability in (self.capabilities if capability in SPOKEN else self.purposes)
+
+    def _spoken(self) -> frozenset[str]:
+        nobody: Any = _NoTokenizer()
+        try:
+            return self.renderer(nobody).capabilities()
+        except TextError:  # told when the model is asked
+            return frozenset()
 
     @property
     def weights(self) -> Descriptor:
@@ -102,6 +129,9 @@ class ModelCard:
     @property
     def shown_template(self) -> str:
         """The layer's, the file's own, or what stands in for it."""
+        from runtime.text.jinja import JinjaTemplate
+        from runtime.text.prompt import stand_in
+
         jinja = self.gguf.chat_template if self.gguf else None
         if self.template or not jinja:
             return self.template or NO_TEMPLATE
@@ -111,8 +141,19 @@ class ModelCard:
             return stand_in(jinja) or jinja
 
     def renderer(self, tokenizer: Tokenizer) -> Renderer:
-        """Which template speaks for the model. Raises TemplateError."""
-        return _renderer(tokenizer, self.config, self.template, self.gguf)
+        """Which template speaks for the model: OLLAMA_GO_TEMPLATE decides between two, or the one that can do more.
+        Raises TemplateError."""
+        from runtime.text.prompt import Renderer
+
+        told = setting("GO_TEMPLATE")
+        return Renderer.choose(
+            tokenizer,
+            template=self.template,
+            jinja=self.gguf.chat_template if self.gguf else None,
+            jinja_tools=self.gguf.tool_template if self.gguf else None,
+            prefer_go=told.lower() not in _FALSE if told else None,
+            parser_name=_text(self.config, "parser"),
+        )
 
     @property
     def details(self) -> dict[str, Any]:
@@ -247,7 +288,7 @@ def read_card(store: Store, manifest: Manifest, known: Mapping[Digest, GgufFacts
         messages=tuple(_message(value) for value in _json_layer(store, messages, list)) if messages else (),
         licenses=tuple(_text_layer(store, layer) for layer in manifest.of_kind("license")),
         gguf=gguf,
-        capabilities=_capabilities(config, template, gguf),
+        purposes=_purposes(config, gguf),
     )
 
 
@@ -298,49 +339,21 @@ def _facts(store: Store, layer: Descriptor) -> GgufFacts:
     )
 
 
-def _capabilities(config: Mapping[str, Any], template: str | None, gguf: GgufFacts | None) -> tuple[str, ...]:
-    """Rules of the contract, 3.4, cut to SERVED. What a template must carry is told by the template that is used,
-    whatever the config lists."""
+def _purposes(config: Mapping[str, Any], gguf: GgufFacts | None) -> frozenset[str]:
     listed = config.get("capabilities")
     found = {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
     if gguf and not found & {"completion", "embedding"}:
         found.add("embedding" if f"{gguf.architecture}.pooling_type" in gguf.info else "completion")
-    found = (found - SPOKEN) | (_spoken(config, template, gguf) & SPOKEN)
-    return tuple(name for name in SERVED if name in found)
+    return frozenset(found & set(SERVED) - SPOKEN)
 
 
 _FALSE = ("0", "f", "false", "no", "off")
-
-
-def _renderer(
-    tokenizer: Tokenizer, config: Mapping[str, Any], template: str | None, gguf: GgufFacts | None
-) -> Renderer:
-    """OLLAMA_GO_TEMPLATE decides between two templates, or the one that can do more."""
-    told = setting("GO_TEMPLATE")
-    prefer_go = told.lower() not in _FALSE if told else None
-    parser = _text(config, "parser")
-    return Renderer.choose(
-        tokenizer,
-        template=template,
-        jinja=gguf.chat_template if gguf else None,
-        jinja_tools=gguf.tool_template if gguf else None,
-        prefer_go=prefer_go,
-        parser_name=parser,
-    )
 
 
 class _NoTokenizer:
     """A template's abilities do not depend on the begin and end texts it is given."""
 
     bos = eos = None
-
-
-def _spoken(config: Mapping[str, Any], template: str | None, gguf: GgufFacts | None) -> frozenset[str]:
-    nobody: Any = _NoTokenizer()
-    try:
-        return _renderer(nobody, config, template, gguf).capabilities()
-    except TextError:  # told when the model is asked
-        return frozenset()
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

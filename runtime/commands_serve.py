@@ -98,14 +98,14 @@ def serve(
 
     from manifests.store import Store
     from runtime.address import configured_address, parse_address
-    from runtime.engine.spawn import Spare
+    from runtime.engine import spawn
 
     address = parse_address(host) if host else configured_address()
     if port is not None:
         address = replace(address, port=port)
     if online and transfers_factory is None:
         raise RequestRefused("--online: this installation has no part that pulls and pushes")
-    with closing(Spare()) as spare:  # before the imports that take long
+    with closing(spawn.first()) as spare:
         from runtime import starting, told
 
         what = told.resolve(

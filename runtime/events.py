@@ -15,16 +15,16 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from native.record import record
 from runtime.errors import RuntimeFailure
 from runtime.text.message import ToolCall
 
 Reason = Literal["stop", "length", "cancelled", "error"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class TopToken:
     """An alternative the sampler saw: natural log of its probability before any sampling option."""
 
@@ -32,7 +32,7 @@ class TopToken:
     logprob: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class TokenInfo:
     """One generated token. `top` is sorted by falling probability and empty unless the request asked for it."""
 
@@ -41,7 +41,7 @@ class TokenInfo:
     top: tuple[TopToken, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class TextDelta:
     """The next piece of the answer. `tokens` is empty unless the request asked for log probabilities."""
 
@@ -49,7 +49,7 @@ class TextDelta:
     tokens: tuple[TokenInfo, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class ThinkingDelta:
     """The next piece of what the model thinks before it answers; `tokens` as in TextDelta."""
 
@@ -57,7 +57,7 @@ class ThinkingDelta:
     tokens: tuple[TokenInfo, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class CallDelta:
     """A tool call, complete: nothing of a call is shown before its arguments are whole. `index` counts from 0."""
 
@@ -65,7 +65,7 @@ class CallDelta:
     tokens: tuple[TokenInfo, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class PromptScored:
     """How likely each token of the prompt was after those before it: one TokenInfo for each but the first. Comes once,
     before every delta, and only where the request asked for it."""
@@ -73,7 +73,7 @@ class PromptScored:
     tokens: tuple[TokenInfo, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Counts are tokens, times are nanoseconds.
 
@@ -93,7 +93,7 @@ class Usage:
     total_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Finish:
     """The end. `error` says why when reason is "error"; `stop` is the stop string that ended the answer, if any.
 

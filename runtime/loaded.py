@@ -19,63 +19,31 @@ import time
 from array import array
 from collections.abc import AsyncGenerator, Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from manifests.gguf import Gguf
+from native.record import record
 from runtime.answer import Answer, Events, GenerateRequest, Opening, definite
 from runtime.engine.constraint import Constraint, prepared
-from runtime.engine.link import Link, Load, load_frame
+from runtime.engine.link import Link
+from runtime.engine.protocol import load_frame
 from runtime.engine.sampling import Sampling
 from runtime.engine.spawn import COMMAND, Spare
 from runtime.engine.stream import Ended, Stream, Vector
 from runtime.engine.vocabulary import MAX_BYTES, Vocabulary
 from runtime.errors import CapabilityMissing, ContextExceeded, RequestCancelled, RequestRefused, RuntimeFailure
 from runtime.events import Event
+from runtime.source import MAX_SEQS, ModelSource, load_of
 from runtime.text.tokenizer import Tokenizer
 
-__all__ = ["Constraint", "Figures", "GenerateRequest", "LoadedModel", "ModelSource", "Sampling", "load_model"]
+__all__ = ["Constraint", "Figures", "GenerateRequest", "LoadedModel", "Sampling", "load_model"]
 
 log = logging.getLogger("sealift.engine")
 
-DEFAULT_CONTEXT = 4096  # tokens, where nobody says
-MAX_SEQS = 16  # sequences one worker computes together
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSource:
-    """What to load and how. `weights` names the content of `path` (its blob digest), `adapters` are (digest, path) of
-    the LoRAs added to it: sources of equal `content` and compatible options share a worker, whatever their names.
-
-    `digest` is the manifest's; `size` the bytes of all its blobs. `n_ctx` 0: the server's default, and then a running
-    worker with a larger one will do as well; it is cut to what the model was trained for. `threads` 0: one a core.
-    `parallel`: full contexts that the key/value pool holds; 0: as many as fit well. `max_rows`: of one step. `kv_type`:
-    how keys and values are kept. Those two are the server's, the same for
-    all its models. `packs`: as in Load.
-    """
-
-    name: str
-    digest: str
-    weights: str
-    path: Path
-    size: int
-    adapters: tuple[tuple[str, Path], ...] = ()
-    n_ctx: int = 0
-    threads: int = 0
-    parallel: int = 0
-    max_rows: int = 512
-    kv_type: str = "f16"
-    packs: str = ""
-
-    @property
-    def content(self) -> str:
-        """What a worker computes with: the digests of the weights and of the adapters, in order."""
-        return " ".join((self.weights, *(digest for digest, _ in self.adapters)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Figures:
     """Memory of one loaded model, in bytes."""
 
@@ -251,21 +219,6 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
         raise RequestRefused(f"this model's tokens have more than {MAX_BYTES} bytes, so that a format cannot be kept")
     special = frozenset(index for index in range(len(tokens)) if tokenizer.is_control(index))
     return Vocabulary.of(tokens, special=special | tokenizer.eog, ends=tokenizer.eog)
-
-
-def load_of(source: ModelSource) -> Load:
-    return Load(
-        path=str(source.path.resolve()),
-        adapters=tuple(str(path.resolve()) for _, path in source.adapters),
-        n_ctx=source.n_ctx or DEFAULT_CONTEXT,
-        threads=source.threads,
-        parallel=source.parallel,
-        max_seqs=MAX_SEQS,
-        max_rows=source.max_rows,
-        kv_type=source.kv_type,
-        packs=source.packs,
-        blob=source.weights,
-    )
 
 
 async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Spare | None = None) -> LoadedModel:

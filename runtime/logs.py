@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from runtime.access.entries import PREFIX
+from runtime.access import PREFIX
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")

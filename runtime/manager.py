@@ -23,12 +23,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
+from native.record import field, record
 from runtime.errors import OutOfMemory, ServerBusy, ShuttingDown, Unavailable
-from runtime.loaded import DEFAULT_CONTEXT, LoadedModel, ModelSource, load_model
+from runtime.loaded import LoadedModel, load_model
+from runtime.source import DEFAULT_CONTEXT, ModelSource
 
 T = TypeVar("T")
 Loader = Callable[[ModelSource], Awaitable[LoadedModel]]
@@ -38,7 +39,7 @@ MAX_QUEUE = 512
 MAX_LOADED = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """One line of `ps`. `expires_at` None: never. `size`: memory held, in bytes. `users`: requests under way, of them
     `waiting` in the worker's line. `cache_use`: the share of the key/value pool in use, 0 to 1."""
@@ -54,7 +55,7 @@ class Loaded:
     source: ModelSource
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@record(eq=False, slots=True, kw_only=True)
 class _Entry:
     model: LoadedModel
     keep_alive: float
@@ -77,7 +78,7 @@ class _Entry:
         return context and threads and source.parallel == have.parallel
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@record(eq=False, slots=True, kw_only=True)
 class _Arrival:
     """A load that users wait for. Its task's entry counts every one of `waiting` as a user already."""
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
+from native.record import names, record
 from runtime.errors import OptionRefused
 
 INT32_MAX = (1 << 31) - 1
@@ -23,7 +23,7 @@ MAX_STOPS = 256  # strings
 MAX_STOP_LENGTH = 4096  # characters of one stop string
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Options:
     """Defaults are Ollama's. num_ctx 0: the server chooses; seed -1: random; num_predict below 0: no limit."""
 
@@ -49,7 +49,7 @@ class Options:
     stop: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class _Rule:
     """`kind` is the word of Ollama's message; `also` is a value outside the range that has a meaning of its own."""
 
@@ -89,7 +89,7 @@ RULES: dict[str, _Rule] = {
     "frequency_penalty": _float(-1e3, 1e3),
     "stop": _Rule(kind="array"),
 }
-assert set(RULES) == {field.name for field in fields(Options)}
+assert set(RULES) == set(names(Options))
 
 
 def merge(*sources: Mapping[str, Any]) -> Options:

@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import runtime
@@ -26,6 +25,7 @@ from manifests.errors import ManifestsError, NoSpace
 from manifests.fields import Fields, parse_json
 from manifests.name import ModelName
 from manifests.store import Store, disk_errors, sync_folder
+from native.record import record
 from runtime.card import CardBox
 from runtime.errors import ModelRefused, RuntimeFailure
 
@@ -38,7 +38,7 @@ MAX_ANSWER = 1 << 16  # bytes read from the maker
 COMMAND = (sys.executable, "-m", "runtime.engine.packer")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Made:
     """`made` False: a good pack was there. `why`: what was wrong with the one that was there, if there was one."""
 

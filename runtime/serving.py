@@ -1,4 +1,4 @@
-"""Runs the server that runtime.starting made: uvicorn, and an orderly end.
+"""The server that runtime.starting began, made whole and run: uvicorn, and an orderly end.
 
 On SIGTERM or SIGINT: the manager closes, which ends every model and gives each stream still open its error line; then
 uvicorn takes no new connections and leaves. On SIGHUP: keys and certificate are read again.
@@ -14,26 +14,32 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from runtime.access.access import Access
+from manifests.digest import Digest
+from runtime.address import is_loopback
 from runtime.api.app import app_of
 from runtime.api.gate import PEER
-from runtime.api.guard import is_loopback
 from runtime.api.state import Server
 from runtime.api.transport import DIRECT
+from runtime.card import ModelCard
 from runtime.errors import RequestRefused, RuntimeFailure
-from runtime.loaded import ModelSource
+from runtime.loaded import load_model
 from runtime.manager import Manager
+from runtime.metrics import Metrics
 from runtime.packs import Packs
-from runtime.telemetry import Spans
-from runtime.tls import load_certificate, peer_of, server_context
+from runtime.source import ModelSource
+from runtime.starting import Start
 from runtime.told import Serve
+
+if TYPE_CHECKING:
+    from runtime.access.access import Access
+    from runtime.telemetry import Spans
 
 log = logging.getLogger("sealift.serving")
 
@@ -42,13 +48,34 @@ HEAD_S = 60  # seconds a new connection has for its first request's head
 KEEP_OPEN_S = 75  # seconds an idle connection is kept; longer than common clients' and proxies' 60
 
 
-async def serve(
-    server: Server, told: Serve, listener: socket.socket, *, packs: Packs, first: Sequence[ModelSource],
-    say: Callable[[str], None],
-) -> None:  # fmt: skip
-    """Until a signal. `first`: the models to load at once."""
-    manager = server.manager
-    spans = Spans(told.otel_endpoint, version=told.settings.version) if told.otel_endpoint else None
+def run(start: Start, listener: socket.socket, say: Callable[[str], None]) -> None:
+    """Until a signal."""
+    packs = Packs(start.store)
+    asyncio.run(_serve(start, _server(start, packs), listener, packs=packs, say=say))
+
+
+def _server(start: Start, packs: Packs) -> Server:
+    told, metrics = start.told, Metrics()
+    manager = Manager(
+        keep_alive=told.keep_alive,
+        max_loaded=told.max_loaded,
+        max_queue=told.max_queue,
+        load_timeout=told.load_timeout,
+        load=metrics.timed(functools.partial(load_model, spare=start.spare)),
+        # a pack is written beside the store: a server that writes nothing there uses those that are there
+        prepare=None if told.settings.read_only else lambda one: packs.prepare_quietly(Digest.parse(one.weights)),
+    )
+    return Server(
+        store=start.store, box=start.box, manager=manager, transfers=start.transfers, settings=told.settings,
+        access=start.access, metrics=metrics,
+    )  # fmt: skip
+
+
+async def _serve(
+    start: Start, server: Server, listener: socket.socket, *, packs: Packs, say: Callable[[str], None]
+) -> None:
+    told, manager = start.told, server.manager
+    spans = _spans(told) if told.otel_endpoint else None
     server.metrics.on_end = spans
     config = uvicorn.Config(
         Lend(app_of(server)), http=Http, log_config=None, access_log=False, server_header=False, ws="none",
@@ -56,12 +83,14 @@ async def serve(
     )  # fmt: skip
     config.load()
     if told.tls is not None:
+        from runtime.tls import server_context
+
         config.ssl = server_context(told.tls)
     gc.freeze()  # what is here stays: the collector need not walk over it between two tokens
     where = listener.getsockname()
     say(f"listening on {replace(told.address, port=where[1]).url}, models in {server.store.root}")
     _say_how_open(told, server.access, say)
-    loading = [asyncio.create_task(_load(manager, source)) for source in first]
+    loading = [asyncio.create_task(_load(manager, source, card)) for card, source in start.first]
 
     def again() -> None:
         if server.access is not None:
@@ -77,13 +106,22 @@ async def serve(
             await asyncio.to_thread(spans.close)
 
 
-async def _load(manager: Manager, source: ModelSource) -> None:
-    """As the first request for it would. The server stays where it cannot be: others may be loaded."""
+def _spans(told: Serve) -> Spans:
+    from runtime.telemetry import Spans
+
+    return Spans(told.otel_endpoint, version=told.settings.version)
+
+
+async def _load(manager: Manager, source: ModelSource, card: ModelCard) -> None:
+    """As the first request for it would, its template parsed meanwhile. The server stays where it cannot be: others may
+    be loaded."""
+    parsing = asyncio.ensure_future(asyncio.to_thread(getattr, card, "capabilities"))
     try:
         async with manager.use(source):
             log.info("%s is loaded", source.name)
     except RuntimeFailure as error:
         log.error("%s could not be loaded: %s", source.name, error)
+    await parsing
 
 
 def _say_how_open(told: Serve, access: Access | None, say: Callable[[str], None]) -> None:
@@ -102,6 +140,8 @@ def _say_how_open(told: Serve, access: Access | None, say: Callable[[str], None]
 
 
 def _certificate_again(context: ssl.SSLContext, told: Serve) -> None:
+    from runtime.tls import load_certificate
+
     assert told.tls is not None
     try:
         load_certificate(context, told.tls)
@@ -140,6 +180,8 @@ class Lend:
         if isinstance(cycle, RequestResponseCycle):
             tls = cycle.transport.get_extra_info("ssl_object")
             if tls is not None:
+                from runtime.tls import peer_of
+
                 scope[PEER] = functools.partial(peer_of, tls)
             if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
                 scope["extensions"] = {**scope.get("extensions", {}), DIRECT: _Body(cycle).write}

@@ -1,40 +1,50 @@
 """The start of `sealift serve`, in the order that makes the first answer come early:
 
-    spare worker -> what may be refused at once -> models of --load -> the first one's load -> HTTP (runtime.serving)
+    spare worker -> what may be refused at once -> models of --load -> the first one's load -> runtime.serving
 
-The worker loads while this process imports what speaks HTTP, which takes longer than all before. Refuses, before
-anything is loaded, an address that is taken or not ours, keys that are asked for and are not there, and models that are
-not there.
+The worker loads while this process imports what answers requests, which takes longer than all before; so this file
+imports little of it. Refuses, before anything is loaded, an address that is taken or not ours, keys that are asked for
+and are not there, and models that are not there.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import functools
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from manifests.digest import Digest
 from manifests.store import Store
+from native.record import record
 from runtime import logs
-from runtime.access.access import Access
-from runtime.address import Address
-from runtime.api.asking import Choice, find_model, source_of
-from runtime.api.guard import is_loopback
-from runtime.api.state import Server, Transfers
-from runtime.card import CardBox
-from runtime.engine.link import load_frame
+from runtime.address import Address, is_loopback
+from runtime.api import names
+from runtime.card import CardBox, ModelCard
+from runtime.engine.protocol import load_frame
 from runtime.engine.spawn import Spare
 from runtime.errors import AddressRefused, RequestRefused
-from runtime.loaded import ModelSource, load_model, load_of
-from runtime.manager import Manager
-from runtime.metrics import Metrics
 from runtime.options import merge
-from runtime.packs import Packs
+from runtime.source import ModelSource, load_of, source_of
 from runtime.told import Serve
 
+if TYPE_CHECKING:
+    from runtime.access.access import Access
+    from runtime.api.state import Transfers
+
 BACKLOG = 2048
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What the server is made of. `first`: the models to load at once; the spare worker may have begun with one."""
+
+    store: Store
+    box: CardBox
+    told: Serve
+    access: Access | None
+    transfers: Transfers | None
+    spare: Spare | None
+    first: tuple[tuple[ModelCard, ModelSource], ...]
 
 
 def serve(
@@ -44,37 +54,22 @@ def serve(
     logs.set_up(told.log_format, told.log_level)
     say = logs.sayer(told.log_format, say)
     with bind(told.address) as listener:
-        packs = Packs(store)
-        server = _server(store, told, transfers, packs, spare)
-        first = _sources(server, told.load)
+        access, box = keys_of(told), CardBox(store)
+        first = tuple(_found(box, told, name) for name in told.load)
         if first and spare is not None:
-            spare.begin(load_frame(load_of(first[0])))
+            spare.begin(load_frame(load_of(first[0][1])))
+        start = Start(
+            store=store, box=box, told=told, access=access, transfers=transfers, spare=spare, first=first
+        )  # fmt: skip
         from runtime import serving
 
-        asyncio.run(serving.serve(server, told, listener, packs=packs, first=first, say=say))
+        serving.run(start, listener, say)
 
 
-def _server(store: Store, told: Serve, transfers: Transfers | None, packs: Packs, spare: Spare | None) -> Server:
-    metrics, access = Metrics(), keys_of(told)
-    manager = Manager(
-        keep_alive=told.keep_alive,
-        max_loaded=told.max_loaded,
-        max_queue=told.max_queue,
-        load_timeout=told.load_timeout,
-        load=metrics.timed(functools.partial(load_model, spare=spare)),
-        # a pack is written beside the store: a server that writes nothing there uses those that are there
-        prepare=None if told.settings.read_only else lambda one: packs.prepare_quietly(Digest.parse(one.weights)),
-    )
-    return Server(
-        store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=told.settings, access=access,
-        metrics=metrics,
-    )  # fmt: skip
-
-
-def _sources(server: Server, names: Sequence[str]) -> list[ModelSource]:
+def _found(box: CardBox, told: Serve, asked: str) -> tuple[ModelCard, ModelSource]:
     """Raises ModelNotFound, or what is wrong with a model."""
-    found = [find_model(server, name) for name in names]
-    return [source_of(server, Choice(name, card, merge(card.params, {}))) for name, card in found]
+    name, card = names.chosen(box, asked)
+    return card, source_of(box.store, told.settings, name, card, merge(card.params, {}))
 
 
 def bind(address: Address) -> socket.socket:
@@ -103,6 +98,8 @@ def keys_of(told: Serve) -> Access | None:
     """Raises RequestRefused where keys are asked for and there are none, or their file is damaged."""
     if told.keys is None:
         return None
+    from runtime.access.access import Access
+
     access = Access(told.keys)
     if not access.entries:
         why = "other machines can reach this server" if not is_loopback(told.address.host) else "--auth was given"

@@ -10,21 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from runtime.access.access import Peer
 from runtime.errors import RequestRefused
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
-    """PEM. `client_ca` None: clients need no certificate."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
+from runtime.told import TlsFiles
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:

@@ -7,22 +7,17 @@ does not keep. Unlike Ollama, which passes over what it cannot read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from manifests.home import own_version, setting
-from runtime.access.entries import default_path
-from runtime.address import Address
+from native.record import record, replace
+from runtime.address import Address, is_loopback
 from runtime.api.durations import SECOND, keep_alive_setting
-from runtime.api.guard import is_loopback, parse_origins
-from runtime.api.state import Settings
 from runtime.errors import RequestRefused
 from runtime.logs import FORMATS, LEVELS
-from runtime.telemetry import checked_endpoint
-from runtime.tls import TlsFiles
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Range:
     """Of one number: its name in the environment, and what it may be. `also`: a value that stands for the default."""
 
@@ -42,7 +37,33 @@ MAX_QUEUE = Range(name="MAX_QUEUE", low=1, high=1 << 20, default=512)
 MAX_LOADED = Range(name="MAX_LOADED_MODELS", low=1, high=1024, default=0, also=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What routes must know. `listening_on`: the address given to the socket. `context_length` 0: what the model's
+    loader chooses."""
+
+    listening_on: str = "127.0.0.1"
+    origins: tuple[str, ...] = ()
+    context_length: int = 0
+    threads: int = 0  # 0: one a core
+    parallel: int = 0  # full contexts the cache of a model holds; 0: one to four, as memory allows
+    batch_rows: int = 512  # rows of one step, of all sequences together
+    kv_type: str = "f16"  # how keys and values are kept: f16 or q8_0
+    version: str = "0"  # sealift's own, sent in a header
+    read_only: bool = False  # nothing a client asks changes the store
+    log_text: bool = False  # the log has the text of requests and answers too
+
+
+@record(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM. `client_ca` None: clients need no certificate."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@record(frozen=True, slots=True, kw_only=True)
 class Serve:
     """Every default filled in. Times in seconds, negative for ever. `keys`: the file of those who may ask; None: nobody
     is asked who they are. `tls` None: plain HTTP."""
@@ -133,12 +154,36 @@ def resolve(
         max_queue=number_setting(MAX_QUEUE, max_queue),
         settings=settings,
         load=tuple(load),
-        keys=(access_file or default_path()) if asks else None,
+        keys=(access_file or _usual_keys()) if asks else None,
         tls=tls,
         log_format=log_format,
         log_level=log_level,
-        otel_endpoint=checked_endpoint(otel_endpoint) if otel_endpoint else "",
+        otel_endpoint=_checked(otel_endpoint) if otel_endpoint else "",
     )
+
+
+def _usual_keys() -> Path:
+    from runtime.access.entries import default_path
+
+    return default_path()
+
+
+def _checked(endpoint: str) -> str:
+    from runtime.telemetry import checked_endpoint
+
+    return checked_endpoint(endpoint)
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """The comma list of SEALIFT_ORIGINS. Refuses an entry without scheme that is neither `*` nor `null`."""
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    for origin in origins:
+        if (origin not in ("*", "null") and "://" not in origin and "*" not in origin) or origin.count("*") > 1:
+            raise RequestRefused(
+                f"bad origin {origin[:80]!r}: expected scheme://host, with at most one *",
+                hint="example: http://wiki.corp:*",
+            )
+    return origins
 
 
 def tls_setting(

@@ -229,8 +229,12 @@ def test_server_sections(model: Path, tmp_path: Path) -> None:
     for one in server.through_http(model, tmp_path, threads=1, runs=1):
         check_comparison(one, ["HTTP API", "engine alone"], rounds=1)
     started = server.start(model, tmp_path, threads=1, runs=1, peer=None)
-    parts = started["extra"]["listening_s"]["median"] + started["extra"]["first_token_after_s"]["median"]
-    assert started["seconds"]["sealift serve"]["median"] == pytest.approx(parts)
+    assert [one["work"] for one in started] == ["start to first token", "start to first token of a chat"]
+    for one in started:
+        parts = one["extra"]["listening_s"]["median"] + one["extra"]["first_token_after_s"]["median"]
+        assert one["seconds"]["sealift serve"]["median"] == pytest.approx(parts)
+    table = "\n".join(report.start([("tiny", one) for one in started]))
+    assert "sealift serve: start to first token of a chat" in table
 
 
 def test_load_section(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -135,9 +136,9 @@ NEEDS: list[tuple[str, set[str]]] = [  # the rooms and libraries that a verb is 
     ("key list", {"signing", "cryptography"}),
     ("trust list", {"signing", "cryptography"}),
     ("serve --help", {"runtime"}),
-    ("ps", {"manifests", "runtime"}),
-    ("--version", {"manifests", "runtime"}),
-    ("run absent hi", {"manifests", "runtime"}),
+    ("ps", {"manifests", "native", "runtime"}),
+    ("--version", {"manifests", "native", "runtime"}),
+    ("run absent hi", {"manifests", "native", "runtime"}),
 ]
 
 
@@ -159,6 +160,34 @@ def test_a_verb_imports_what_it_is_for(side: Path, words: str, needed: set[str])
     if not any(line.startswith("pydantic") for line in requires("typer") or ()):  # a typer that converts with it
         others |= {"pydantic"}
     assert imported(side, words) & others == needed
+
+
+def test_a_server_tells_its_worker_what_to_load_before_it_imports_what_answers() -> None:
+    """Else the worker would wait for libraries that it does not need (docs/adr/0005-start.md)."""
+    code = "import sys, sealift, runtime.commands_serve, runtime.told, runtime.starting; print('', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
+    found = {name.split(".")[0] for name in done.stdout.split()}
+    assert not found & (HEAVY | {"asyncio", "httpx", "pydantic"})
+
+
+@pytest.mark.parametrize("words", [["--port", "many"], ["--kv-cache-type", "f8"], ["--load", "absent", "--port", "0"]])
+def test_a_worker_that_was_started_ahead_goes_with_a_verb_that_is_refused(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from runtime.engine import spawn
+
+    made: list[spawn.Spawned] = []
+
+    def seen(*command: Any) -> spawn.Spawned:
+        made.append(start(*command))
+        return made[-1]
+
+    start = spawn.spawn
+    monkeypatch.setattr(spawn, "spawn", seen)
+    monkeypatch.setenv("SEALIFT_HOME", str(tmp_path))
+    assert sealift.run(["serve", *words]) in (1, 2)
+    assert [one.process.poll() for one in made] == [-signal.SIGKILL]
+    assert spawn._ahead is None
 
 
 # -- exit codes and where words go

@@ -112,7 +112,7 @@ def test_the_watch_sees_those_that_do_try(session: dict[str, Any]) -> None:
 
 def test_the_engine_does_not_know_how_to_connect() -> None:
     """What the watch cannot see: native code. The library names no function of the network among its symbols."""
-    data = library.find().read_bytes()
+    data = Path(library.find()).read_bytes()
     for symbol in (b"connect", b"getaddrinfo", b"gethostbyname", b"sendto", b"socket"):
         assert b"\0" + symbol + b"\0" not in data and b"\0" + symbol + b"@" not in data
     assert b"\0memcpy" in data, "symbols are to be found in this file at all"

@@ -16,10 +16,10 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from native.record import record
 from runtime.access.entries import KEY, Entry, hash_of, read
 from runtime.access.limits import Limiter
 from runtime.errors import RequestRefused, Unauthorized
@@ -30,7 +30,7 @@ HOW = "send it as 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'; sealift's own
 MAX_SHOWN = 512  # characters of a header that are looked at
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Peer:
     """The other end of a TLS connection: SHA-256 of its certificate, and its common name."""
 

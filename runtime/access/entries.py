@@ -27,7 +27,6 @@ import re
 import secrets
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,8 @@ from manifests.fields import Fields, text_item
 from manifests.home import home
 from manifests.name import ModelName
 from manifests.store import sync_file, sync_folder
+from native.record import record
+from runtime.access import PREFIX
 from runtime.access.limits import MAX_CONCURRENT, Rate
 from runtime.access.scopes import SCOPES, Scope
 from runtime.errors import RequestRefused
@@ -51,7 +52,6 @@ else:
 MAX_BYTES = 4 << 20
 MAX_ENTRIES = 4096  # each is compared with every key that is shown
 MAX_MODELS = 256  # of one entry
-PREFIX = "slft_"  # of every key, so that people and scanners know what it is
 KEY = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")  # 256 bits in base64url
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 SUBJECT = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
@@ -60,7 +60,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _PATTERN = re.compile(r"[A-Za-z0-9_.:/*-]{1,700}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One who may ask. Exactly one of `sha256`, `certificate` and `subject` is set. `models` empty: all;
     `concurrent` 0: no limit. Times are RFC 3339 in UTC; `expires` "": never."""

@@ -20,6 +20,7 @@ OPEN = ("/", "/health")  # for GET and HEAD, without a key: clients and watchdog
 
 # by the path of a route, as the application declares it
 ROUTES: dict[str, Scope] = {
+    "/openapi.json": "read",
     "/api/version": "read",
     "/api/status": "read",
     "/api/ps": "read",

@@ -1,24 +1,24 @@
-"""The server's door: every route of both APIs on one FastAPI application.
+"""The server's door: every route of all three APIs on one Starlette application.
 
 `create_app` opens no socket and touches no file. Refuses what gin refuses, in gin's words: unknown paths (404), known
-paths with another verb (405); a trailing slash is a redirect. There are no documentation pages: FastAPI's would load
-scripts from the internet.
+paths with another verb (405); a trailing slash is a redirect. FastAPI, which is built on Starlette, describes these
+routes (`description/`) and answers none: its checks are not those of the APIs that are spoken. There is no page of
+documentation: FastAPI's would load scripts from the internet.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 
 from manifests.store import Store
-from runtime.access.access import Access
 from runtime.api import embedding, native, status_routes, store_routes, tokenizing, transfer_routes
 from runtime.api.anthropic import messages
 from runtime.api.anthropic.messages import ANTHROPIC
@@ -27,11 +27,15 @@ from runtime.api.guard import Guard
 from runtime.api.observing import Observed
 from runtime.api.openai import chat, completions, models, responses
 from runtime.api.openai.wire import OPENAI
-from runtime.api.state import Server, Settings, Transfers
+from runtime.api.state import Server, Transfers
 from runtime.api.transport import NATIVE, Dialect, error_response
 from runtime.card import CardBox
 from runtime.manager import Manager
 from runtime.metrics import Metrics
+from runtime.told import Settings
+
+if TYPE_CHECKING:
+    from runtime.access.access import Access
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -50,6 +54,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET HEAD", "/", status_routes.root),
     ("GET HEAD", "/health", status_routes.health),
     ("GET", "/metrics", status_routes.metrics),
+    ("GET", "/openapi.json", status_routes.description),
     ("GET HEAD", "/api/version", status_routes.version),
     ("GET", "/api/status", status_routes.cloud),
     ("GET", "/api/ps", status_routes.ps),
@@ -84,7 +89,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
 def create_app(
     store: Store, manager: Manager, *, transfers: Transfers | None = None, settings: Settings | None = None,
     access: Access | None = None, metrics: Metrics | None = None,
-) -> FastAPI:  # fmt: skip
+) -> Starlette:  # fmt: skip
     """`transfers` None: the server opens no outbound connection. `access` None: it asks nobody who they are."""
     server = Server(
         store=store, box=CardBox(store), manager=manager, transfers=transfers, settings=settings or Settings(),
@@ -93,22 +98,21 @@ def create_app(
     return app_of(server)
 
 
-def app_of(server: Server) -> FastAPI:
+def app_of(server: Server) -> Starlette:
     """The manager is closed when the application ends."""
     settings = server.settings
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
             await server.manager.close()
 
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    routes = [_route(server, path, methods.split(), endpoint) for methods, path, endpoint in ROUTES]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _not_here}, lifespan=lifespan)
+    app.router.redirect_slashes = False  # its redirects are no gin's
     app.state.sealift = server
-    for methods, path, endpoint in ROUTES:
-        app.router.routes.append(_route(server, path, methods.split(), endpoint))
-    app.add_exception_handler(HTTPException, _not_here)
     # the innermost first: the last one sees a request first
     app.add_middleware(Gate, access=server.access, dialect_of=dialect_of)
     app.add_middleware(_Signed, version=settings.version)

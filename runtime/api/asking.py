@@ -11,46 +11,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from starlette.requests import Request
 
-from manifests.errors import NotFound
 from manifests.name import ModelName
+from native.record import field, record, replace
 from runtime.api import names
 from runtime.api.durations import FOREVER, SECOND, keep_alive
 from runtime.api.gate import caller_of
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import note_model, watching
 from runtime.api.prompts import Question, QuestionMaker
-from runtime.api.state import OLLAMA_API, Server
+from runtime.api.state import Server
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
 from runtime.errors import (
     CapabilityMissing,
-    ModelNotFound,
     RequestCancelled,
     RequestRefused,
-    RuntimeFailure,
     WorkerDied,
 )
 from runtime.events import Event, Finish, TokenInfo
-from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling
+from runtime.loaded import GenerateRequest, LoadedModel, Sampling
 from runtime.options import Options
 from runtime.parting import parted
+from runtime.source import ModelSource, source_of
+from runtime.text.message import Think
 from runtime.text.prompt import Prompt
-from runtime.text.renderers import Think
 
 MAX_TOP = 20  # alternatives for one token (contract, 2.3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Ask:
     """`keep_alive` in seconds, negative for ever, None not given. `client`: who asks, for fairness. `place`: which of
     the answers to one question this is, from 0."""
@@ -68,7 +65,7 @@ class Ask:
     place: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Run:
     """An answer under way."""
 
@@ -103,9 +100,7 @@ async def together(server: Server, asks: Sequence[Ask]) -> AsyncIterator[list[Ru
         first = asks[0]
         told = [watching(server.metrics, ask.name.short, ask.card.manifest.digest.hex) for ask in asks]
         watches = [await stack.enter_async_context(watch) for watch in told]
-        model = await stack.enter_async_context(
-            server.manager.use(source_of(server, first), keep_alive=first.keep_alive)
-        )
+        model = await stack.enter_async_context(server.manager.use(wanted(server, first), keep_alive=first.keep_alive))
         load_ns = time.monotonic_ns() - started
         made: dict[int, Question] = {}
         for ask in asks:
@@ -196,32 +191,9 @@ class Wanted(Protocol):
     def options(self) -> Options: ...
 
 
-class Choice(NamedTuple):
-    """A Wanted and no question."""
-
-    name: ModelName
-    card: ModelCard
-    options: Options
-
-
-def source_of(server: Server, ask: Wanted) -> ModelSource:
-    """Refuses a model that asks for a later Ollama (its REQUIRES) than this server answers as."""
-    refuse_newer(ask.card, ask.name)
-    settings, weights = server.settings, ask.card.weights
-    return ModelSource(
-        name=ask.name.short,
-        digest=ask.card.manifest.digest.hex,
-        weights=str(weights.digest),
-        path=server.store.blob_path(weights.digest),
-        size=ask.card.manifest.size,
-        adapters=tuple((str(layer.digest), server.store.blob_path(layer.digest)) for layer in ask.card.adapters),
-        n_ctx=ask.options.num_ctx or settings.context_length,
-        threads=ask.options.num_thread or settings.threads,
-        parallel=settings.parallel,
-        max_rows=settings.batch_rows,
-        kv_type=settings.kv_type,
-        packs=str(server.store.packs / weights.digest.hex),
-    )
+def wanted(server: Server, ask: Wanted) -> ModelSource:
+    """Raises what `source_of` refuses."""
+    return source_of(server.store, server.settings, ask.name, ask.card, ask.options)
 
 
 def sampling_of(ask: Ask) -> Sampling:
@@ -254,24 +226,21 @@ def ended(finish: Finish) -> Finish:
 # -- fields shared by both APIs
 
 
-def find_model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
-    """Blocks on disk. 400 for no name, 404 with the name as the client wrote it."""
-    try:
-        name, card = names.find(server.box, asked)
-    except NotFound as error:
-        parsed = names.parse(asked, server.store)
-        if parsed is not None and server.store.has(parsed):
-            raise RuntimeFailure(str(error), hint=error.hint) from None  # the model is there, a blob of it is not
-        raise ModelNotFound(f"model '{asked}' not found", hint=error.hint, param="model") from None
+def find_model(server: Server, asked: str, *, spoken: bool = False) -> tuple[ModelName, ModelCard]:
+    """Blocks on disk. 400 for no name, 404 with the name as the client wrote it. `spoken`: what its template can do
+    will be asked, which takes longer than all the rest."""
+    name, card = names.chosen(server.box, asked)
     note_model(name.short, card.manifest.digest.hex)
+    if spoken:
+        _ = card.capabilities
     return name, card
 
 
-async def model_of(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
+async def model_of(server: Server, asked: str, *, spoken: bool = True) -> tuple[ModelName, ModelCard]:
     """As `find_model`, without blocking. A card at hand needs no thread: to wait for one takes longer than to look."""
     known = names.known(server.box, asked)
-    if known is None:
-        return await asyncio.to_thread(find_model, server, asked)
+    if known is None or (spoken and not known[1].judged):
+        return await asyncio.to_thread(find_model, server, asked, spoken=spoken)
     note_model(known[0].short, known[1].manifest.digest.hex)
     return known
 
@@ -292,25 +261,13 @@ def keep_alive_of(body: Body) -> float | None:
 
 def refuse_incapable(name: ModelName, card: ModelCard, verb: str, asked: str, *, wanted: Mapping[str, bool]) -> None:
     """`wanted`: capability to whether the request needs it. All that are missing are named."""
-    if "completion" not in card.capabilities:
+    if not card.can("completion"):
         raise CapabilityMissing(f'"{asked}" does not support {verb}')
-    missing = [capability for capability, needed in wanted.items() if needed and capability not in card.capabilities]
+    missing = [capability for capability, needed in wanted.items() if needed and not card.can(capability)]
     if missing:
         text = "\n".join(f"{name.full} does not support {capability}" for capability in missing)
         raise CapabilityMissing(text, param=missing[0])
 
-
-def refuse_newer(card: ModelCard, name: ModelName) -> None:
-    asked = str(card.config.get("requires") or "")
-    found = _RELEASE.match(asked)
-    if found and tuple(map(int, found.groups())) > tuple(map(int, OLLAMA_API.split("."))):
-        raise RequestRefused(
-            f"{name.short} requires Ollama {asked[:40]} or later; this server answers as {OLLAMA_API}",
-            hint="its Modelfile says so: REQUIRES",
-        )
-
-
-_RELEASE = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})", re.ASCII)
 
 THINK_LEVELS = ("high", "medium", "low", "max")
 
@@ -319,7 +276,7 @@ def think_of(value: Any, asked: str, card: ModelCard) -> Think:
     """A model that can think does, unless it is told otherwise. Refuses a bad value, and a wish to think where the
     model cannot."""
     expected = 'must be "high", "medium", "low", "max", true, or false'
-    thinks = "thinking" in card.capabilities
+    thinks = card.can("thinking")
     if value is None:
         return True if thinks else None
     if isinstance(value, str) and value not in THINK_LEVELS:

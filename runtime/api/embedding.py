@@ -19,14 +19,14 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from manifests.name import ModelName
-from runtime.api.asking import client_of, keep_alive_of, model_of, source_of
+from native.record import record
+from runtime.api.asking import client_of, keep_alive_of, model_of, wanted
 from runtime.api.gojson import Body, dump
 from runtime.api.observing import watching
 from runtime.api.openai.wire import OPENAI
@@ -47,7 +47,7 @@ WHOLE = 64  # answers of more vectors than this are not held back until their le
 Text = str | tuple[int, ...]  # or its ids
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Texts:
     """What is asked. `asked`: the model's name as the client wrote it; `dimensions` 0: all; `keep_alive` in seconds."""
 
@@ -62,7 +62,7 @@ class Texts:
     client: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Found:
     """`vectors`: as the model gave them, one for each text. Times in nanoseconds."""
 
@@ -129,7 +129,7 @@ async def _ask(request: Request, body: Body, texts: tuple[Text, ...], *, empty: 
     if not asked:
         raise RequestRefused(empty, http_status=status)
     name, card = await _model(server, asked)
-    if "embedding" not in card.capabilities:
+    if not card.can("embedding"):
         hint = "it answers with text; an embedding model's file says how its vectors are made (pooling_type)"
         raise CapabilityMissing(f'"{asked}" does not support embeddings', hint=hint)
     return Texts(
@@ -147,7 +147,7 @@ async def _ask(request: Request, body: Body, texts: tuple[Text, ...], *, empty: 
 
 async def _model(server: Server, asked: str) -> tuple[ModelName, ModelCard]:
     try:
-        return await model_of(server, asked)
+        return await model_of(server, asked, spoken=False)
     except ModelNotFound as error:
         raise ModelNotFound(f'model "{asked}" not found, try pulling it first', hint=error.hint) from None
 
@@ -161,7 +161,7 @@ async def _found(server: Server, ask: Texts) -> AsyncIterator[Found]:
     of a request are one prompt."""
     started = time.monotonic_ns()
     watched = watching(server.metrics, ask.name.short, ask.card.manifest.digest.hex)
-    async with watched as watch, server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
+    async with watched as watch, server.manager.use(wanted(server, ask), keep_alive=ask.keep_alive) as model:
         load_ns = time.monotonic_ns() - started
         ids = await asyncio.get_running_loop().run_in_executor(_THREADS, _encode, model, ask)
         watch.at(model)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from runtime.access import scopes
-from runtime.access.access import Access, Peer
-from runtime.access.entries import Entry
 from runtime.api.observing import denied, record_now
 from runtime.api.transport import JSON, Dialect, Failure
 from runtime.errors import Forbidden, TooManyRequests, Unauthorized
+
+if TYPE_CHECKING:
+    from runtime.access.access import Access, Peer
+    from runtime.access.entries import Entry
 
 CALLER = "sealift.caller"  # in the scope: the Entry of who asks
 PEER = "sealift.peer"  # in the scope: a callable that gives the Peer of a TLS connection, or None
@@ -85,5 +87,5 @@ def permit(request: Request, route: str, *, access: Access | None, read_only: bo
 
 def caller_of(request: Request) -> Entry | None:
     """None where the server asks nobody who they are."""
-    entry = request.scope.get(CALLER)
-    return entry if isinstance(entry, Entry) else None
+    entry: Entry | None = request.scope.get(CALLER)
+    return entry

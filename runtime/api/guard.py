@@ -16,8 +16,8 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from runtime.address import is_loopback
 from runtime.api.observing import denied
-from runtime.errors import RequestRefused
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -48,18 +48,6 @@ MAX_AGE = str(12 * 3600)  # seconds a browser may remember a preflight
 def default_origins() -> tuple[str, ...]:
     local = [f"{scheme}://{name}{port}" for name in LOCAL_NAMES for scheme in ("http", "https") for port in ("", ":*")]
     return (*local, *(f"{scheme}://*" for scheme in SCHEMES))
-
-
-def parse_origins(text: str) -> tuple[str, ...]:
-    """The comma list of SEALIFT_ORIGINS. Refuses an entry without scheme that is neither `*` nor `null`."""
-    origins = tuple(part.strip() for part in text.split(",") if part.strip())
-    for origin in origins:
-        if (origin not in ("*", "null") and "://" not in origin and "*" not in origin) or origin.count("*") > 1:
-            raise RequestRefused(
-                f"bad origin {origin[:80]!r}: expected scheme://host, with at most one *",
-                hint="example: http://wiki.corp:*",
-            )
-    return origins
 
 
 class Guard:
@@ -122,15 +110,6 @@ _PREFLIGHT = [
     (b"access-control-allow-headers", HEADERS.encode()),
     (b"access-control-max-age", MAX_AGE.encode()),
 ]
-
-
-def is_loopback(address: str) -> bool:
-    if address.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _matches(origin: str, pattern: str) -> bool:

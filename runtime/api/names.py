@@ -8,11 +8,11 @@ Each endpoint words a missing model in its own way; the callers do.
 
 from __future__ import annotations
 
-from manifests.errors import ModelNameError
+from manifests.errors import ModelNameError, NotFound
 from manifests.name import ModelName
 from manifests.store import Store
 from runtime.card import CardBox, ModelCard
-from runtime.errors import Forbidden, RequestRefused
+from runtime.errors import Forbidden, ModelNotFound, RequestRefused, RuntimeFailure
 
 NO_CLOUD = "ollama cloud is disabled: "
 REMOTE_MODEL = NO_CLOUD + "remote model is unavailable"
@@ -48,6 +48,17 @@ def find(box: CardBox, text: str, *, invalid: str = "invalid model name") -> tup
     card = box.card(name)
     refuse_remote(card)
     return name, card
+
+
+def chosen(box: CardBox, asked: str) -> tuple[ModelName, ModelCard]:
+    """`find`, in the words of the endpoints that answer. Raises also RuntimeFailure for a model whose blob is gone."""
+    try:
+        return find(box, asked)
+    except NotFound as error:
+        parsed = parse(asked, box.store)
+        if parsed is not None and box.store.has(parsed):
+            raise RuntimeFailure(str(error), hint=error.hint) from None
+        raise ModelNotFound(f"model '{asked}' not found", hint=error.hint, param="model") from None
 
 
 def known(box: CardBox, text: str) -> tuple[ModelName, ModelCard] | None:

@@ -8,12 +8,12 @@ the messages that did not fit, and says what cut an answer of `done_reason` "len
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from native.record import record
 from runtime.api import prompts
 from runtime.api.asking import (
     Ask,
@@ -27,9 +27,9 @@ from runtime.api.asking import (
     question_of,
     refuse_incapable,
     running,
-    source_of,
     think_of,
     top_logprobs_of,
+    wanted,
 )
 from runtime.api.durations import now_utc
 from runtime.api.gojson import Body, dump
@@ -71,8 +71,8 @@ async def generate(request: Request) -> Response:
     asked = body.text("model").strip()
     if not asked:
         raise RequestRefused("model '' not found", http_status=404)
-    name, card = await model_of(server, asked)
     prompt, raw = body.text("prompt"), body.flag("raw")
+    name, card = await model_of(server, asked, spoken=not raw)
     context = body.array("context", int, "int", most=prompts.MAX_IDS)
     seconds = keep_alive_of(body)
     if not prompt and seconds == 0:
@@ -81,7 +81,8 @@ async def generate(request: Request) -> Response:
         raise RequestRefused("raw mode does not support template, system, or context")
     suffix, images = body.text("suffix"), body.array("images", str, "api.ImageData")
     refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(suffix), "vision": bool(images)})
-    think, form, top = think_of(body.raw("think"), asked, card), _form(body), top_logprobs_of(body)
+    think = None if raw and not body.has("think") else think_of(body.raw("think"), asked, card)
+    form, top = _form(body), top_logprobs_of(body)
     body.flag("shift")  # its type alone: nothing is ever shifted
     question = prompts.Completion(
         prompt=prompt,
@@ -180,7 +181,7 @@ def _unload(server: Server, asked: str, content: str, shape: Shape) -> Response:
 
 async def _rendered(server: Server, ask: Ask, asked: str) -> Chunks:
     """The prompt and nothing else: what a template made of a question."""
-    async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive) as model:
+    async with server.manager.use(wanted(server, ask), keep_alive=ask.keep_alive) as model:
         prompt = (await question_of(ask, model)).prompt
         facts = {"rendered_template": prompt.text, "image_count": 0}
         yield dump({"model": asked, "created_at": now_utc(), "response": "", "done": False, "_debug_info": facts})
@@ -188,7 +189,7 @@ async def _rendered(server: Server, ask: Ask, asked: str) -> Chunks:
 
 async def _load(server: Server, ask: Ask, asked: str, shape: Shape) -> Response:
     async def chunks() -> Chunks:
-        async with server.manager.use(source_of(server, ask), keep_alive=ask.keep_alive):
+        async with server.manager.use(wanted(server, ask), keep_alive=ask.keep_alive):
             yield dump(_envelope(asked, shape("", "", ())) | {"done": True, "done_reason": "load"})
 
     return Answer(chunks(), media_type=JSON, whole=True)
@@ -197,7 +198,7 @@ async def _load(server: Server, ask: Ask, asked: str, shape: Shape) -> Response:
 # -- events to bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Reply:
     """How an answer is written. `asked`: the model's name as the client wrote it."""
 

@@ -13,9 +13,9 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
+from native.record import field, record
 from runtime import logs
 from runtime.api.transport import DIRECT
 from runtime.metrics import Metrics, Watch
@@ -27,7 +27,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 NO_ROUTE = "(none)"
 
 
-@dataclass(slots=True, kw_only=True)
+@record(slots=True, kw_only=True)
 class Record:
     """Of one request. `key`, `key_id`: who asked, "" where nobody was asked. Sizes in bytes, times in nanoseconds;
     of several generations the line has the sums."""

@@ -8,24 +8,23 @@ What a maker returns says which messages were dropped to fit; the last one is ne
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from native.record import field, record, replace
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.grammar_schema import ANY_OBJECT
 from runtime.errors import CapabilityMissing, RequestRefused
 from runtime.text.errors import PromptTooLongError, TemplateTooSlow
-from runtime.text.message import Message
+from runtime.text.message import Message, Think
 from runtime.text.parsers import Parser, Plain
 from runtime.text.patience import at_most
 from runtime.text.prompt import Prompt, Renderer, size_of
-from runtime.text.renderers import Think
 from runtime.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Question:
     """What the model is given: the prompt, how its answers are read (a new parser for each, which must see the
     control tokens `shown`), what they must be, and how many calls are shown."""
@@ -47,7 +46,7 @@ class Speaker(Protocol):
     def n_ctx(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class QuestionMaker:
     """Makes the question for a loaded model, or for its text side alone. `small`: soon done, unless the model's
     template wants it otherwise; any other takes a thread."""
@@ -77,7 +76,7 @@ SMALL = 16 << 10  # characters of a prompt's texts: some 4,000 tokens, in a few 
 FEW = 64  # messages
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Completion:
     """A question of /api/generate or /v1/completions. `tokens`: ids in place of text. `context`: the ids before it."""
 
@@ -93,7 +92,7 @@ class Completion:
     form: Constraint | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Chat:
     """A conversation. `tools` in OpenAI's form. `choice`: "auto", "required" (a tool must be called) or `=` and
     the name of the one that must. `form`: what the answer's text must be. `parallel`: more than one call is welcome."""

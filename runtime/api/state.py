@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.requests import Request
 
 from manifests.name import ModelName
 from manifests.store import Store
-from runtime.access.access import Access
+from native.record import field, record, replace
 from runtime.access.visible import VisibleStore, VisibleTransfers
 from runtime.api.gate import caller_of
 from runtime.api.observing import denied
 from runtime.card import CardBox
 from runtime.manager import Manager
 from runtime.metrics import Metrics
+from runtime.told import Settings
 
-OLLAMA_API = "0.33.0"  # the level of Ollama's API we answer as; clients parse it and want at least 0.6.4
+if TYPE_CHECKING:
+    from runtime.access.access import Access
+
 NO_TRANSFERS = (
     "this server opens no outbound connections: bring models in with 'sealift bundle import', "
     "or start it with 'sealift serve --online' on a connected host"
@@ -39,23 +41,7 @@ class Transfers(Protocol):
     def push(self, name: ModelName, *, insecure: bool, report: Report) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """`listening_on`: the address given to the socket. `context_length` 0: what the model's loader chooses."""
-
-    listening_on: str = "127.0.0.1"
-    origins: tuple[str, ...] = ()
-    context_length: int = 0
-    threads: int = 0  # 0: one a core
-    parallel: int = 0  # full contexts the cache of a model holds; 0: one to four, as memory allows
-    batch_rows: int = 512  # rows of one step, of all sequences together
-    kv_type: str = "f16"  # how keys and values are kept: f16 or q8_0
-    version: str = "0"  # sealift's own, sent in a header
-    read_only: bool = False  # nothing a client asks changes the store
-    log_text: bool = False  # the log has the text of requests and answers too
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Server:
     store: Store
     box: CardBox

@@ -1,4 +1,5 @@
-"""Routes that say how the server is: /, /health, /api/version, /api/status, /api/ps. None of them waits for a model."""
+"""Routes that say how and what the server is: /, /health, /metrics, /openapi.json, /api/version, /api/status, /api/ps.
+None of them waits for a model."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ from manifests.name import ModelName
 from runtime.access.visible import VisibleStore
 from runtime.api.durations import rfc3339
 from runtime.api.names import NO_CLOUD
-from runtime.api.state import OLLAMA_API, Server, server_of
-from runtime.api.transport import json_response
+from runtime.api.state import Server, server_of
+from runtime.api.transport import JSON, json_response
 from runtime.errors import Forbidden, RequestRefused, RuntimeFailure, Unavailable
 from runtime.manager import Loaded
+from runtime.source import OLLAMA_API
 
 FOREVER = timedelta(days=365 * 200)  # what a model that never leaves is said to have left
 
@@ -78,6 +80,19 @@ async def metrics(request: Request) -> Response:
     server = server_of(request)
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry(server.metrics, server.manager)), media_type=media_type)
+
+
+async def description(request: Request) -> Response:
+    """OpenAPI 3.1, for those who cannot look it up elsewhere."""
+    page = await asyncio.to_thread(_description, server_of(request).settings.version)
+    return Response(page, media_type=JSON)
+
+
+def _description(version: str) -> str:
+    """FastAPI is imported by the first who asks: it takes longer than all else that a start waits for."""
+    from runtime.api.description.document import page
+
+    return page(version=version)
 
 
 def _line(server: Server, model: Loaded) -> dict[str, Any]:

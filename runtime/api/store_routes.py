@@ -31,7 +31,6 @@ from runtime.card import ModelCard
 from runtime.describe import describe
 from runtime.errors import ModelNotFound, RequestCancelled, RequestRefused, RuntimeFailure
 from runtime.text.errors import TemplateError
-from runtime.text.gotemplate.template import GoTemplate
 
 if TYPE_CHECKING:
     from manifests.create import CreateRequest
@@ -207,6 +206,8 @@ def _create_request(server: Server, body: Body) -> CreateRequest:
 
 
 def _check_template(text: str | None) -> None:
+    from runtime.text.gotemplate.template import GoTemplate
+
     try:
         GoTemplate(text or "")
     except TemplateError as error:

@@ -7,9 +7,9 @@ vectors out;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from native.record import record
 from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import Chosen, Step, Vector
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runtime.engine.grammar import Matcher
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Rows:
     """One step in the terms of `sl_batch`, with ragged tables instead of padded ones.
 
@@ -54,7 +54,7 @@ class Runner(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Opened:
     """A model ready to run. `facts`: those fields of link.Ready that only the engine knows. `vector`: as there.
     `whole`: a text is computed in one step. `max_outputs`: rows of a step that may be answered, 0: one a sequence."""

@@ -19,7 +19,8 @@ import hashlib
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from native.record import record
 
 BLOCK = 32  # tokens, SL_BLOCK
 ROOT = b""  # the parent of a sequence's first block
@@ -34,7 +35,7 @@ def blocks_for(n_tokens: int) -> int:
     return -(-n_tokens // BLOCK)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Published:
     """What a full block holds. `key` is chain(parent's key, tokens)."""
 

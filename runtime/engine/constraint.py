@@ -13,9 +13,9 @@ computes anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal
 
+from native.record import record, replace
 from runtime.engine.grammar_schema import closed_schema
 from runtime.errors import RequestRefused
 
@@ -29,7 +29,7 @@ NAMES: dict[Kind, str] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Constraint:
     kind: Kind
     text: str = ""

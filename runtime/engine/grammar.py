@@ -15,21 +15,17 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from array import array
+from collections.abc import Callable
+from functools import partial
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-from llguidance import regex_to_lark
 
 from runtime.engine import guidance
 from runtime.engine.constraint import NAMES, Constraint
 from runtime.engine.grammar_schema import ANY_OBJECT
+from runtime.engine.threads import Later, Threads
 from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused
-
-Mask = npt.NDArray[np.uint32]
 
 AFTER_GAP = r"[ \r\n\t]{0,4}"  # between the end of the free text and JSON
 STACK = 64 << 20  # bytes of a compiling thread: llguidance follows a chain of rules by recursion
@@ -43,11 +39,11 @@ class Matcher:
 
     complete: nothing may follow: the answer has ended, without a token that says so."""
 
-    def __init__(self, parser: guidance.Parser, n_vocab: int, masks: ThreadPoolExecutor) -> None:
+    def __init__(self, parser: guidance.Parser, n_vocab: int, masks: Threads) -> None:
         self._parser = parser
-        self._words: Mask = np.zeros((n_vocab + 31) // 32, np.uint32)
+        self._words = array("I", (0,)) * ((n_vocab + 31) // 32)
         self._masks = masks
-        self._next: Future[bool] | None = None  # None: made already
+        self._next: Later[bool] | None = None  # None: made already
         self._certain = self._fill()
         self.complete = False
 
@@ -60,7 +56,7 @@ class Matcher:
         if self._certain and not self.complete:
             self._next = self._masks.submit(self._fill)
 
-    def mask(self) -> Mask | None:
+    def mask(self) -> array[int] | None:
         """Which tokens may come next, [(vocabulary + 31) / 32] with a bit for each; an end-of-generation token where
         the answer may end. Waits until it is made. None: it cannot be told within the limits."""
         if self._next is not None:
@@ -69,7 +65,7 @@ class Matcher:
 
     def _fill(self) -> bool:
         """False on any error, and where no token may come, not even an end."""
-        return self._parser.fill(self._words) and bool(self._words.any())
+        return self._parser.fill(self._words) and any(self._words)
 
 
 class Grammars:
@@ -79,13 +75,14 @@ class Grammars:
     def __init__(self, vocabulary: Vocabulary, n_vocab: int, threads: int) -> None:
         self._vocabulary = vocabulary
         self._n_vocab = n_vocab
-        self._masks = ThreadPoolExecutor(threads, thread_name_prefix="sealift-mask")
-        self._compiling = _deep_thread()
+        self._masks = Threads(threads, "sealift-mask")
+        self._compiling = Threads(1, "sealift-grammar", stack=STACK)
         self._tokens: guidance.Tokens | None = None
 
-    def compile(self, constraint: Constraint) -> Future[Matcher]:
-        """A matcher at the beginning of an answer, its first mask made. The future raises RequestRefused."""
-        return self._compiling.submit(self._compile, constraint)
+    def compile(self, constraint: Constraint, done: Callable[[Later[Matcher]], None] | None = None) -> Later[Matcher]:
+        """A matcher at the beginning of an answer, its first mask made; `done` is told. The result raises
+        RequestRefused."""
+        return self._compiling.submit(partial(self._compile, constraint), done)
 
     def _compile(self, constraint: Constraint) -> Matcher:
         try:
@@ -102,17 +99,6 @@ class Grammars:
             self._tokens = guidance.Tokens(*self._vocabulary.marked(self._n_vocab), sorted(self._vocabulary.ends))
         grammar = json.dumps({"grammars": _grammars(constraint, self._vocabulary)})
         return guidance.Parser(self._tokens, grammar, lexer_states=LEXER_STATES, row_items=ROW_ITEMS)
-
-
-def _deep_thread() -> ThreadPoolExecutor:
-    """One thread with a large stack."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="sealift-grammar")
-    usual = threading.stack_size(STACK)
-    try:
-        pool.submit(int).result()
-    finally:
-        threading.stack_size(usual)
-    return pool
 
 
 def _grammars(constraint: Constraint, vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -132,7 +118,7 @@ def _language(constraint: Constraint) -> dict[str, Any]:
     if constraint.kind == "lark":
         return {"lark_grammar": constraint.text}
     if constraint.kind == "regex":  # d, w: as in ECMAScript, whatever other alphabets have
-        return {"lark_grammar": f"start: /{regex_to_lark(constraint.text, 'dw')}/"}
+        return {"lark_grammar": f"start: /{guidance.regex_to_lark(constraint.text, 'dw')}/"}
     return {"json_schema": json.loads(ANY_OBJECT if constraint.kind == "json" else constraint.text)}
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 
 from runtime.engine.constraint import Constraint
 from runtime.engine.grammar import Grammars, Matcher
 from runtime.engine.line import Line
 from runtime.engine.sequence import Sequence
+from runtime.engine.threads import Later
 
-Done = Callable[[Sequence, "Future[Matcher]"], None]
+Done = Callable[[Sequence, "Later[Matcher]"], None]
 
 
 class GrammarLine:
@@ -55,5 +55,4 @@ class GrammarLine:
             sequence = self._line.head(Counter(self._holding.values()))
             self._line.leave(sequence)
             self._holding[sequence.id] = sequence.client
-            compiled = self._grammars.compile(self._constraints.pop(sequence.id))
-            compiled.add_done_callback(partial(self._done, sequence))
+            self._grammars.compile(self._constraints.pop(sequence.id), partial(self._done, sequence))

@@ -2,7 +2,8 @@
 
 Why not by its Python classes: they hold the interpreter's lock while a vocabulary is made into a tree (0.3 s for
 49,152 tokens, 1 s for 262,144) and while a grammar is read, and the worker's loop, so everybody's answers, would wait.
-ctypes lets the lock go for each call.
+ctypes lets the lock go for each call. Nor is the package itself imported, which takes longer than all else here: of its
+library alone we know the way, and take `regex_to_lark` from it as well.
 
 Refuses, as ValueError in llguidance's words, a vocabulary or grammar that it refuses. What fails later is told by
 False. Invariant: a handle is freed once, when nothing names its object any more; one thread at a time.
@@ -11,15 +12,17 @@ False. Invariant: a handle is freed once, when nothing names its object any more
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import sys
 import weakref
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_bool, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_void_p, sizeof
+from importlib.machinery import PathFinder
+from types import ModuleType
 from typing import Any
 
-import llguidance
-import numpy as np
-import numpy.typing as npt
+from runtime.errors import RuntimeFailure
 
 MAX_ERROR = 4096  # bytes of a message
 SPARE = 512  # bytes behind our form of ConstraintInit, for fields that a later version adds: it has no size of its own
@@ -66,8 +69,23 @@ class _ConstraintInit(ctypes.Structure):
     )
 
 
-def _library() -> ctypes.CDLL:
-    found = ctypes.CDLL(llguidance._lib.__file__)  # open already: no file is opened for it
+def _module() -> ModuleType:
+    """llguidance's library as the Python module that it is too. Raises RuntimeFailure where there is none."""
+    name = "llguidance._lib"
+    if name in sys.modules:  # by an import of the package
+        return sys.modules[name]
+    package = importlib.util.find_spec("llguidance")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        found = PathFinder.find_spec(name, [folder])
+        if found is not None and found.loader is not None:
+            module = sys.modules[name] = importlib.util.module_from_spec(found)
+            found.loader.exec_module(module)
+            return module
+    raise RuntimeFailure("llguidance has no library _lib here", hint="install sealift again on this machine")
+
+
+def _library(path: str) -> ctypes.CDLL:
+    found = ctypes.CDLL(path)  # open already: no file is opened for it
     for name, gives, takes in (
         ("llg_new_tokenizer_v2", c_void_p, (POINTER(_TokenizerInit), c_char_p, c_size_t)),
         ("llg_free_tokenizer", None, (c_void_p,)),
@@ -84,7 +102,9 @@ def _library() -> ctypes.CDLL:
     return found
 
 
-_lib: Any = _library()
+_extension: Any = _module()
+_lib: Any = _library(_extension.__file__)
+regex_to_lark: Callable[[str, str], str] = _extension.regex_to_lark
 
 
 class Tokens:
@@ -133,10 +153,11 @@ class Parser:
         said: bytes | None = _lib.llg_matcher_get_error(self._handle)
         return None if said is None else said.decode("utf-8", "replace")
 
-    def fill(self, words: npt.NDArray[np.uint32]) -> bool:
-        """words [(vocabulary + 31) / 32]: a bit for each token that may come next."""
-        assert words.flags.c_contiguous and words.flags.writeable
-        done: int = _lib.llg_matcher_compute_mask_into(self._handle, words.ctypes.data, words.nbytes)
+    def fill(self, words: array[int]) -> bool:
+        """words [(vocabulary + 31) / 32] of uint32: a bit for each token that may come next."""
+        assert words.itemsize == sizeof(c_uint32)
+        where, count = words.buffer_info()
+        done: int = _lib.llg_matcher_compute_mask_into(self._handle, where, count * sizeof(c_uint32))
         return done == 0
 
     def consume(self, token: int) -> bool:

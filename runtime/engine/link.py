@@ -18,9 +18,9 @@ import socket
 import subprocess
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from native.record import record
 from runtime.engine.constraint import Constraint
 from runtime.engine.protocol import (
     ENDS,
@@ -34,6 +34,7 @@ from runtime.engine.protocol import (
     constraint_to_json,
     encode,
     error_from_json,
+    load_frame,
     sampling_to_json,
 )
 from runtime.engine.sampling import Sampling
@@ -42,7 +43,7 @@ from runtime.engine.stream import Ended, Score, Stream, Token, Vector
 from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused, RuntimeFailure, ShuttingDown, WorkerDied
 
-__all__ = ["Ended", "Link", "Load", "Ready", "Score", "Stream", "Token", "Vector", "load_frame"]  # Load: protocol
+__all__ = ["Ended", "Link", "Load", "Ready", "Score", "Stream", "Token", "Vector"]  # Load: protocol
 
 log = logging.getLogger("sealift.engine")
 
@@ -56,7 +57,7 @@ CLOSE_S = 2.0  # patience before a worker that was asked to go is killed
 PULSE_S = 30.0  # silence before a worker is asked for a sign of life, and then before it is given up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Ready:
     """What the worker made of it. `vector`: values of a text's vector, 0: the model answers with tokens. Sizes in
     bytes; `confined`, `unconfined`: what the sandbox does, and could not do. `pack`: "used", "absent", or why the pack
@@ -75,11 +76,6 @@ class Ready:
     load_ns: int
     confined: tuple[str, ...]
     unconfined: tuple[str, ...]
-
-
-def load_frame(load: Load) -> bytes:
-    """What a worker is told first."""
-    return encode({"op": "load", **asdict(load)})
 
 
 class Link:

@@ -7,18 +7,17 @@ Refuses a file that is no model we run (runtime.models), a library that is absen
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from manifests.gguf import Gguf
 from native import engine as native
 from native.errors import MemoryShortError, NativeError
 from native.plan import Plan
+from native.record import record
 from native.weight import Weight
 from runtime.engine import packfile, resources
 from runtime.engine.batch import Opened, Rows
@@ -34,7 +33,6 @@ from runtime.models.load import load as load_model
 assert native.BLOCK == BLOCK
 
 NAN = float("nan")
-Mask = npt.NDArray[np.uint32]
 
 DEFAULT_CONTEXT = 4096  # tokens
 PARALLEL = 4  # full contexts in the pool where nobody says and memory allows
@@ -44,7 +42,7 @@ SPARE = 4  # blocks that tables may grow by before their rows are prepared anew
 PROCESS = 64 << 20  # bytes of a worker without a model: the interpreter, its libraries, the file's head
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """Bytes, and what they buy. `available` None: the system does not say."""
 
@@ -169,10 +167,13 @@ class NativeRunner:
             masks = {place: matcher.mask() for place, matcher in enumerate(rows.matchers) if matcher is not None}
             stuck = {place for place, mask in masks.items() if mask is None}
             result = self._engine.choose(_samplings(rows, masks))
-        tokens, logprobs = result.tokens.tolist(), result.logprobs.tolist()
         return [
-            _STUCK if place in stuck else Chosen(token, logprob if token >= 0 else NAN, _top(result, place, options))
-            for place, (token, logprob, options) in enumerate(zip(tokens, logprobs, rows.sampling, strict=True))
+            _STUCK
+            if place in stuck
+            else Chosen(token, logprob if token >= 0 else NAN, result.top(place, count) if count else ())
+            for place, (token, logprob, count) in enumerate(
+                zip(result.tokens, result.logprobs, [options.top_logprobs for options in rows.sampling], strict=True)
+            )
         ]
 
     def _advance(self, rows: Rows, *, samples: bool) -> bool:
@@ -180,11 +181,9 @@ class NativeRunner:
         prepared = self._prepared
         for place, position in enumerate(rows.start_pos):
             prepared.tokens[place], prepared.start_pos[place] = rows.tokens[place], position
-            if position % BLOCK == 0:  # the block before may have become another's equal one
-                table = rows.tables[place]
-                if len(table) > prepared.blocks.shape[1]:
-                    return False
-                prepared.blocks[place, : len(table)] = table
+            # where a block ends, the one before may have become another's equal one
+            if position % BLOCK == 0 and not prepared.retable(place, rows.tables[place]):
+                return False
             if samples and rows.histories[place]:
                 prepared.remember(place, rows.histories[place])
         return True
@@ -193,7 +192,7 @@ class NativeRunner:
 _STUCK = Chosen(token=-1, logprob=NAN, stuck=True)
 
 
-def _samplings(rows: Rows, masks: Mapping[int, Mask | None]) -> list[native.Sampling]:
+def _samplings(rows: Rows, masks: Mapping[int, array[int] | None]) -> list[native.Sampling]:
     """`masks` by place."""
     pairs = enumerate(zip(rows.sampling, rows.histories, strict=True))
     return [_sampling(options, history, masks.get(place)) for place, (options, history) in pairs]
@@ -206,35 +205,27 @@ class NativeEmbedder:
         self._engine = engine
 
     def run(self, rows: Rows) -> list[Vector]:
-        vectors = self._engine.step(_batch(rows, want_logits=True)).logits
-        assert vectors is not None
-        return [Vector(values=row.astype("<f4").tobytes()) for row in vectors]
+        result = self._engine.step(_batch(rows, want_logits=True))
+        assert result.values is not None
+        values, width = result.values, result.width
+        if sys.byteorder == "big":
+            values.byteswap()
+        return [Vector(values=values[first : first + width].tobytes()) for first in range(0, len(values), width)]
 
 
 def _batch(rows: Rows, **what: Any) -> native.Batch:
-    width = max(len(table) for table in rows.tables) + SPARE
-    blocks = np.full((len(rows.tables), width), -1, np.int32)
-    for place, table in enumerate(rows.tables):
-        blocks[place, : len(table)] = table
     return native.Batch(
         tokens=rows.tokens,
         row_start=rows.row_start,
         start_pos=rows.start_pos,
-        blocks=blocks,
+        blocks=rows.tables,
         out_rows=rows.out_rows,
+        spare=SPARE,
         **what,
     )
 
 
-def _top(result: native.StepResult, place: int, options: Sampling) -> tuple[tuple[int, float], ...]:
-    count = options.top_logprobs
-    if not count:
-        return ()
-    ids, values = result.top_ids[place, :count].tolist(), result.top_logprobs[place, :count].tolist()
-    return tuple((id, value) for id, value in zip(ids, values, strict=True) if id >= 0)
-
-
-def _sampling(options: Sampling, history: list[int], mask: Mask | None) -> native.Sampling:
+def _sampling(options: Sampling, history: list[int], mask: array[int] | None) -> native.Sampling:
     assert options.seed is not None
     return native.Sampling(
         seed=options.seed,

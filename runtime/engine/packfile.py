@@ -19,14 +19,13 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import BinaryIO
 
 from manifests import canonical
 from native import packing
 from native.ops import Linear
 from native.plan import Plan
+from native.record import record, replace
 from native.weight import Weight
 from runtime.errors import PackUnusable
 
@@ -37,7 +36,7 @@ HASH = 32  # bytes of SHA-256
 SLICE = 16 << 20  # bytes of panels packed at a time, about
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Layout:
     """Where what lies. `places`: matrix to (offset, bytes) of its panels; `end`: where the leaves' hashes begin."""
 
@@ -103,7 +102,7 @@ def _slices(weight: Weight, isa: str) -> Iterator[memoryview]:
         part = packing.rows_of(weight, first, rows)
         panels = room[: packing.packed_bytes(part, isa)]
         packing.pack(part, isa, panels)
-        yield panels.data
+        yield panels
 
 
 class _Leaves:
@@ -139,12 +138,12 @@ class _Leaves:
 # -- reading
 
 
-def path_of(prefix: str, isa: str) -> Path:
+def path_of(prefix: str, isa: str) -> str:
     """`prefix`: the path of a blob's packs; those of each instruction set are a file of their own."""
-    return Path(f"{prefix}.{isa}.pack")
+    return f"{prefix}.{isa}.pack"
 
 
-def use(path: Path, layout: Layout, weights: Mapping[str, Weight], isa: str, *, threads: int) -> dict[str, Weight]:
+def use(path: str, layout: Layout, weights: Mapping[str, Weight], isa: str, *, threads: int) -> dict[str, Weight]:
     """The weights with the pack's panels in place of those it holds. Raises PackUnusable; FileNotFoundError where there
     is none."""
     mapped = _map(path, layout.size)
@@ -159,7 +158,7 @@ def use(path: Path, layout: Layout, weights: Mapping[str, Weight], isa: str, *, 
     return {**weights, **packed}
 
 
-def _map(path: Path, size: int) -> mmap.mmap:
+def _map(path: str, size: int) -> mmap.mmap:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

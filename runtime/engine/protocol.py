@@ -25,9 +25,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from native.record import record, values
 from runtime import errors
 from runtime.engine.constraint import Constraint
 from runtime.engine.sampling import Sampling
@@ -58,7 +58,7 @@ class StepFrame(NamedTuple):
     top: list[tuple[int, float]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Load:
     """What a worker shall run. `path`: the GGUF file's absolute path; `adapters`: those of the LoRAs added to it.
 
@@ -115,6 +115,11 @@ def encode(message: Message) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
+def load_frame(load: Load) -> bytes:
+    """What a worker is told first."""
+    return encode({"op": "load", **values(load)})
+
+
 def decode(body: bytes) -> Message | StepFrame:
     if body[:1] == b"\0":
         return decode_step(body)
@@ -148,32 +153,30 @@ class Frames:
 
 
 def sampling_to_json(sampling: Sampling) -> dict[str, Any]:
-    values = {name: getattr(sampling, name) for name in Sampling.__dataclass_fields__}
-    values["logit_bias"] = list(sampling.logit_bias.items())
-    return values
+    return {**values(sampling), "logit_bias": list(sampling.logit_bias.items())}
 
 
-def sampling_from_json(values: dict[str, Any]) -> Sampling:
-    return Sampling(**{**values, "logit_bias": {int(token): bias for token, bias in values["logit_bias"]}})
+def sampling_from_json(told: dict[str, Any]) -> Sampling:
+    return Sampling(**{**told, "logit_bias": {int(token): bias for token, bias in told["logit_bias"]}})
 
 
 def constraint_to_json(constraint: Constraint | None) -> dict[str, str] | None:
-    return None if constraint is None else {name: getattr(constraint, name) for name in Constraint.__dataclass_fields__}
+    return None if constraint is None else values(constraint)
 
 
-def constraint_from_json(values: dict[str, Any] | None) -> Constraint | None:
-    return None if values is None else Constraint(**values)
+def constraint_from_json(told: dict[str, Any] | None) -> Constraint | None:
+    return None if told is None else Constraint(**told)
 
 
 def error_to_json(error: RuntimeFailure) -> dict[str, Any]:
     return {"kind": type(error).__name__, "error": str(error), "hint": error.hint}
 
 
-def error_from_json(values: Message) -> RuntimeFailure:
+def error_from_json(told: Message) -> RuntimeFailure:
     """An error of runtime.errors by its class's name; what has no such name becomes a plain RuntimeFailure."""
-    kind = getattr(errors, str(values.get("kind")), None)
+    kind = getattr(errors, str(told.get("kind")), None)
     if not (isinstance(kind, type) and issubclass(kind, RuntimeFailure)):
         kind = RuntimeFailure
-    hint = values.get("hint")
-    made: RuntimeFailure = kind(str(values.get("error", "")), hint=hint if isinstance(hint, str) else None)
+    hint = told.get("hint")
+    made: RuntimeFailure = kind(str(told.get("error", "")), hint=hint if isinstance(hint, str) else None)
     return made

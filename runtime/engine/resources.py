@@ -6,10 +6,9 @@ Values are what the kernel says; a file that is absent (another system, another 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-PROC = Path("/proc")
-CGROUP = Path("/sys/fs/cgroup")
+PROC = "/proc"
+CGROUP = "/sys/fs/cgroup"
 
 
 def cores() -> int:
@@ -25,9 +24,9 @@ def cores() -> int:
 def _quota() -> int | None:
     """The least of this group's and those above it; a fraction of a core counts as one. In microseconds: cpu.max is
     "quota period" or "max period" (version 2); version 1 has a file for each, and -1 for no limit."""
-    pairs = [_text(folder / "cpu.max").split() for folder in _groups()]
+    pairs = [_text(f"{folder}/cpu.max").split() for folder in _groups()]
     for folder in _groups_v1("cpu"):
-        pairs.append([_text(folder / name).strip() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")])
+        pairs.append([_text(f"{folder}/{name}").strip() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")])
     found = [
         max(1, -(-int(pair[0]) // int(pair[1])))
         for pair in pairs
@@ -39,26 +38,26 @@ def _quota() -> int | None:
 def memory_available() -> int | None:
     """Bytes that can be taken without pushing others out; None where the system does not say."""
     found = []
-    for line in _text(PROC / "meminfo").splitlines():
+    for line in _text(f"{PROC}/meminfo").splitlines():
         words = line.split()
         if words[:1] == ["MemAvailable:"] and words[1].isdigit():
             found.append(int(words[1]) * 1024)
     for folder in _groups():
-        found += _rest(folder / "memory.max", folder / "memory.current", "inactive_file")
+        found += _rest(folder, "memory.max", "memory.current", "inactive_file")
     for folder in _groups_v1("memory"):  # a group without a limit has one that no machine reaches
-        found += _rest(folder / "memory.limit_in_bytes", folder / "memory.usage_in_bytes", "total_inactive_file")
+        found += _rest(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     return min(found) if found else None
 
 
-def _rest(limit: Path, used: Path, cache: str) -> list[int]:
+def _rest(folder: str, limit: str, used: str, cache: str) -> list[int]:
     """What one group may still take; files it has read and nobody uses give way. Nothing where there is no limit."""
-    most, now = _text(limit).strip(), _text(used).strip()
+    most, now = _text(f"{folder}/{limit}").strip(), _text(f"{folder}/{used}").strip()
     if not (most.isdigit() and now.isdigit()):
         return []
-    return [max(0, int(most) - int(now) + _counter(limit.with_name("memory.stat"), cache))]
+    return [max(0, int(most) - int(now) + _counter(f"{folder}/memory.stat", cache))]
 
 
-def _counter(path: Path, name: str) -> int:
+def _counter(path: str, name: str) -> int:
     for line in _text(path).splitlines():
         words = line.split()
         if len(words) == 2 and words[0] == name and words[1].isdigit():
@@ -66,32 +65,33 @@ def _counter(path: Path, name: str) -> int:
     return 0
 
 
-def _groups() -> list[Path]:
+def _groups() -> list[str]:
     """This process's control group and those above it, innermost first (cgroup v2)."""
-    for line in _text(PROC / "self" / "cgroup").splitlines():
+    for line in _text(f"{PROC}/self/cgroup").splitlines():
         if line.startswith("0::"):
             return _upwards(CGROUP, line[3:])
     return []
 
 
-def _groups_v1(controller: str) -> list[Path]:
+def _groups_v1(controller: str) -> list[str]:
     """The same in version 1, where each controller has a tree of its own: "4:cpu,cpuacct:/a/b". Inside a container the
     path is often the host's and the tree begins at the container's group: then its root alone is found."""
-    for line in _text(PROC / "self" / "cgroup").splitlines():
+    for line in _text(f"{PROC}/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         if number.isdigit() and controller in names.split(","):
-            return [folder for name in (names, controller) for folder in _upwards(CGROUP / name, path)]
+            return [folder for name in (names, controller) for folder in _upwards(f"{CGROUP}/{name}", path)]
     return []
 
 
-def _upwards(root: Path, path: str) -> list[Path]:
-    group = root / path.strip().lstrip("/")
-    return [folder for folder in (group, *group.parents) if folder == root or root in folder.parents]
+def _upwards(root: str, path: str) -> list[str]:
+    names = [name for name in path.strip().split("/") if name]
+    return ["/".join([str(root), *names[:count]]) for count in range(len(names), -1, -1)]
 
 
-def _text(path: Path) -> str:
+def _text(path: str) -> str:
     try:
-        return path.read_text()
+        with open(path) as file:
+            return file.read()
     except OSError:
         return ""

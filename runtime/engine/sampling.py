@@ -8,10 +8,10 @@ switch a stage off are accepted as clients send them: `top_k <= 0`, `top_p = 1`,
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 
+from native.record import field, record, replace
 from runtime.errors import OptionRefused
 
 MAX_TOP = 20  # alternatives reported for one token (SL_MAX_TOP)
@@ -20,7 +20,7 @@ MAX_BIAS_VALUE = 1000.0  # and by how much
 SEED_BITS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """`temperature` 0 takes the likeliest token. `seed` None: drawn by `seeded`, and reported in Finish.
 
@@ -62,7 +62,7 @@ class Sampling:
     def seeded(self) -> Sampling:
         """The same options with a definite seed in 0 .. 2**64-1; a negative one means "choose for me", as in Ollama."""
         if self.seed is None or self.seed < 0:
-            return replace(self, seed=secrets.randbits(32))
+            return replace(self, seed=int.from_bytes(os.urandom(4), "little"))
         return replace(self, seed=self.seed % (1 << SEED_BITS))
 
     @property

@@ -29,16 +29,16 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from native.record import record
 from runtime.engine.blocks import BLOCK, BlockPool, blocks_for
 from runtime.engine.line import Line
 from runtime.engine.sequence import Sequence
 from runtime.errors import ContextExceeded, RequestRefused
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Part:
     """Rows of one sequence in a step: tokens[start : start + count]. `output`: the last row chooses a token. True until
     `commit`, and again with the step that `again` gives."""
@@ -61,7 +61,7 @@ class Part:
         return (sequence.embed or sequence.max_tokens > 0) and self.start + self.count == len(sequence.tokens)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Step:
     """What the engine shall compute. `admitted`: sequences that left the waiting line for the first time. `rows`: how
     many in all; `prompt_rows`: of sequences that do not decode."""
@@ -86,7 +86,7 @@ class Chosen(NamedTuple):
     stuck: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Vector:
     """The engine's answer for one output of a model that gives vectors: float32, little-endian."""
 

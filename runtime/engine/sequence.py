@@ -14,9 +14,9 @@ computed to 0 and empties the table: the generated tokens stay and are computed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from native.record import field, record
 from runtime.engine.blocks import BLOCK, ROOT
 from runtime.engine.sampling import MAX_BIAS_VALUE, Sampling
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runtime.engine.grammar import Matcher
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@record(slots=True, kw_only=True, eq=False)
 class Sequence:
     id: int
     client: str

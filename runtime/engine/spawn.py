@@ -1,9 +1,9 @@
 """Starts the process of a worker, and keeps one ready for the first model.
 
-An interpreter with its libraries takes as long to start as the server does. A spare worker, started before the server
-imports anything of its own, does so on another core meanwhile. It is confined, holds no file and waits for `load`; it
-may be told that before there is a server to hear how it went. Imports little, for that reason. No shell, a fixed
-argument list, no standard input; standard output goes where standard error goes.
+An interpreter with its libraries takes as long to start as the server does. A spare worker, started by the door before
+anything else is imported (`ahead`), does so on another core meanwhile. It is confined, holds no file and waits for
+`load`; it may be told that before there is a server to hear how it went. Imports little, for that reason. No shell, a
+fixed argument list, no standard input; standard output goes where standard error goes.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
-import runtime
 
 COMMAND = (sys.executable, "-m", "runtime.engine.worker")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where `runtime` lies
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Spawned:
     """A worker's process, and our end of its socket. `begun`: the load that it was told already, as it was sent."""
 
-    process: subprocess.Popen[bytes]
-    socket: socket.socket
-    begun: bytes = b""
+    __slots__ = ("begun", "process", "socket")
+
+    def __init__(self, process: subprocess.Popen[bytes], ours: socket.socket) -> None:
+        self.process, self.socket = process, ours
+        self.begun = b""
 
 
 def spawn(command: Sequence[str] = COMMAND) -> Spawned:
@@ -40,7 +37,7 @@ def spawn(command: Sequence[str] = COMMAND) -> Spawned:
             process = subprocess.Popen(
                 [*command, "--fd", str(theirs.fileno()), "--parent", str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno() if _has_fd(sys.stderr) else subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),), cwd=Path(runtime.__file__).resolve().parents[1],
+                pass_fds=(theirs.fileno(),), cwd=ROOT,
             )  # fmt: skip
         except OSError:
             ours.close()
@@ -62,7 +59,7 @@ class Spare:
         if self._spawned is not None and not self._spawned.begun:
             with contextlib.suppress(OSError):  # it has gone: `take` sees that
                 self._spawned.socket.sendall(load)
-                self._spawned = replace(self._spawned, begun=load)
+                self._spawned.begun = load
 
     def take(self, load: bytes) -> Spawned | None:
         """The spare worker for this load, once; None where it has gone, or has begun with another."""
@@ -80,14 +77,36 @@ class Spare:
             self._spawned = None
 
 
+_ahead: Spare | None = None
+
+
+def ahead() -> None:
+    """Starts the spare worker that `first` will give."""
+    global _ahead
+    _ahead = Spare()
+
+
+def first() -> Spare:
+    """The spare worker that was started ahead, once; else a new one. Whoever asks closes it."""
+    global _ahead
+    spare, _ahead = _ahead or Spare(), None
+    return spare
+
+
+def leave() -> None:
+    """Ends a worker that was started ahead and that nobody asked for."""
+    if _ahead is not None:
+        first().close()
+
+
 def _end(spawned: Spawned) -> None:
     spawned.socket.close()
     spawned.process.kill()
     spawned.process.wait()
 
 
-def _has_fd(stream: Any) -> bool:
+def _has_fd(stream: object) -> bool:
     try:
-        return stream is not None and stream.fileno() >= 0
+        return stream is not None and stream.fileno() >= 0  # type: ignore[attr-defined]
     except (OSError, ValueError):
         return False

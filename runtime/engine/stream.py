@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from native.record import record
 from runtime.errors import RuntimeFailure
 
 
@@ -30,14 +30,14 @@ class Score(NamedTuple):
     top: tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Vector:
     """A text's vector: float32, little-endian, as many as Ready.vector says; finite or not."""
 
     values: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The end of a sequence. `failure` is set when it ended in an error; 0 where the worker did not say."""
 

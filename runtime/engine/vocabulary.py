@@ -6,15 +6,16 @@ import base64
 import sys
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
+
+from native.record import record
 
 MAX_BYTES = 16 << 20  # of all tokens; 262,144 tokens have 2 MiB
 MARK = b"\xff"  # what llguidance wants before the bytes of a token that is no text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
     """`text`: the bytes that ids add to an answer, one id's behind the other's; `lengths` [n]: how many each adds, as
     uint32. `special`: ids that are never text; `ends`: those of them that end an answer, at least one.

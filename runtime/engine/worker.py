@@ -12,7 +12,6 @@ scheduler free of locks. Two loops to read: `Loop.turn` is the whole life of a s
 
 from __future__ import annotations
 
-import argparse
 import base64
 import math
 import os
@@ -23,11 +22,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from manifests.confine import Confinement, confine, die_with_parent
 from manifests.errors import ManifestsError
+from native.record import names
 from runtime.engine.batch import Opened, Rows, rows_of
 from runtime.engine.blocks import BlockPool
 from runtime.engine.pace import Pace
@@ -56,6 +55,7 @@ from runtime.errors import CapabilityMissing, ModelRefused, RequestRefused, Runt
 if TYPE_CHECKING:
     from runtime.engine.grammar import Matcher
     from runtime.engine.grammar_line import GrammarLine
+    from runtime.engine.threads import Later
 
 FAULT = 70
 AHEAD = 2  # grammars compiled for sequences that wait for a place in the batch
@@ -66,16 +66,21 @@ Inbox = queue.SimpleQueue[tuple[int, Message]]  # with the time it came, monoton
 
 
 def main(opener: Opener | None = None) -> None:
-    arguments = argparse.ArgumentParser(prog="runtime.engine.worker")
-    arguments.add_argument("--fd", type=int, required=True)
-    arguments.add_argument("--parent", type=int, required=True)
-    given = arguments.parse_args()
+    fd, parent = _told(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which closes the socket when it is done
     before = confine(files="any")  # while there is one thread: the file to come is a stranger's
-    die_with_parent(given.parent)  # after it: a change of credentials clears the kernel's note
+    die_with_parent(parent)  # after it: a change of credentials clears the kernel's note
     opener = opener or _native()
-    with socket.socket(fileno=given.fd) as wire:
+    with socket.socket(fileno=fd) as wire:
         serve(wire, opener, before)
+
+
+def _told(arguments: list[str]) -> tuple[int, int]:
+    """The two that spawn.py gives, in its order: argparse would take longer to import than to be of use."""
+    match arguments:
+        case ["--fd", fd, "--parent", parent] if fd.isdecimal() and parent.isdecimal():
+            return int(fd), int(parent)
+    sys.exit(f"usage: python -m runtime.engine.worker --fd N --parent PID, found {arguments}")
 
 
 def serve(wire: socket.socket, opener: Opener, before: Confinement) -> None:
@@ -224,7 +229,7 @@ class Loop:
         except RequestRefused as error:
             self._refuse(message["id"], error)
 
-    def _compiled(self, sequence: Sequence, matcher: Future[Matcher]) -> None:
+    def _compiled(self, sequence: Sequence, matcher: Later[Matcher]) -> None:
         """A sequence whose constraint has become a grammar, or was refused; it may have been cancelled since."""
         if self._grammars is None or not self._grammars.holds(sequence.id):
             return
@@ -242,7 +247,7 @@ class Loop:
         from runtime.engine.grammar import Grammars
         from runtime.engine.grammar_line import GrammarLine
 
-        def done(sequence: Sequence, matcher: Future[Matcher]) -> None:
+        def done(sequence: Sequence, matcher: Later[Matcher]) -> None:
             self._inbox.put((time.monotonic_ns(), {"op": "compiled", "sequence": sequence, "matcher": matcher}))
 
         grammars = Grammars(vocabulary, self._vocab, self._threads)
@@ -313,7 +318,7 @@ class Loop:
 def _load_of(message: Message) -> Load:
     if message["op"] != "load":
         raise ProtocolError(f"expected load, got {message['op']}")
-    return Load(**{name: message[name] for name in Load.__dataclass_fields__})
+    return Load(**{name: message[name] for name in names(Load)})
 
 
 def _read(wire: socket.socket, inbox: Inbox, send: Callable[[bytes], None]) -> None:

@@ -184,7 +184,7 @@ def least_seconds(product: Product, best: Limits) -> float:
 def op_seconds(work: Work, subject: Subject, name: str) -> npt.NDArray[np.float64]:
     """[ops] of one prompt of MAX_ROWS tokens, or of STEPS steps of one sequence."""
     work.prefill(PROMPT)
-    before = work.engine.op_times()
+    before = np.array(work.engine.op_times())
     if name == "prefill":
         work.prefill(min(MAX_ROWS, subject.spec.context))
     else:

@@ -131,7 +131,7 @@ class EngineScorer:
             result = self._step(window, first, last, sampling=[Sampling(mask=self._only(token)) for token in following])
             if result.tokens.tolist() != list(following):
                 raise ModelRefused("the model produced values that are not numbers")
-            found.append(result.logprobs.astype(np.float64))
+            found.append(np.array(result.logprobs, np.float64))
         return np.concatenate(found)
 
     def divergences(self, window: Window, logits: Floats) -> Doubles:

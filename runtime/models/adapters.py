@@ -8,17 +8,20 @@ share A and cut B by rows. Adapters are added in order; each one sees the base's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from manifests.gguf import Gguf, TensorInfo
-from manifests.lora import Pair, pairs
 from native.errors import PlanError
 from native.ops import Add, Linear, Op
 from native.plan import Plan
+from native.record import replace
 from native.weight import TYPES, Weight
 from runtime.errors import ArchitectureRefused
 from runtime.models.spec import ModelSpec
 from runtime.models.weights import fused_rows
+
+if TYPE_CHECKING:
+    from manifests.lora import Pair
 
 Changes = dict[str, list[tuple[str, str]]]  # of each matrix of the plan: the names of A and B
 
@@ -32,6 +35,8 @@ def adapt(
     """
     if not adapters:
         return plan, {}
+    from manifests.lora import pairs
+
     changes: Changes = {}
     added: dict[str, Weight] = {}
     for number, adapter in enumerate(adapters):

@@ -11,8 +11,8 @@ those by Ollama nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
+from native.record import replace
 from runtime.models.common import HARMLESS, Base, read_base, read_rope
 from runtime.models.source import Source
 from runtime.models.spec import AttentionSpec, EncoderSpec, FeedForwardSpec, LayerSpec, ModelSpec

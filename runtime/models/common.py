@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from native.ops import Activation, Pairing
+from native.record import record
 from runtime.models.source import MAX_CONTEXT, MAX_LAYERS, Source
 from runtime.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, Pooling, RopeSpec
 
@@ -17,7 +17,7 @@ HARMLESS = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Base:
     """`heads`, `kv_heads` and `ff`: one value for each layer."""
 

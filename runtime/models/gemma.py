@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
+from native.record import replace
 from runtime.models.common import HARMLESS, Base, read_base, read_rope, read_window
 from runtime.models.source import Source
 from runtime.models.spec import LayerSpec, ModelSpec

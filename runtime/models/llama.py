@@ -6,8 +6,7 @@ Files hold the rows of q and k already in the order of adjacent pairs. Llama 3.1
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from native.record import replace
 from runtime.models.common import HARMLESS, read_base, read_rope, read_window
 from runtime.models.source import Source
 from runtime.models.spec import LayerSpec, ModelSpec

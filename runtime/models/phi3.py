@@ -5,8 +5,7 @@ The long-context variants bring two sets of rope factors and a magnitude factor;
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from native.record import replace
 from runtime.models.common import HARMLESS, read_base, read_rope, read_window
 from runtime.models.source import Source
 from runtime.models.spec import LayerSpec, ModelSpec

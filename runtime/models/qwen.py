@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from native.record import replace
 from runtime.models.common import HARMLESS, read_base, read_rope
 from runtime.models.source import Source
 from runtime.models.spec import LayerSpec, ModelSpec

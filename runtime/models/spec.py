@@ -6,15 +6,15 @@ Everything that differs between architectures and between layers is a field here
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from native.ops import Activation, Pairing
+from native.record import record
 
 Pooling = Literal["mean", "cls", "last"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class RopeSpec:
     """Rotation of the first `dims` values of a head; the angle of pair j at position p is p * scale * base^(-2j/dims),
     divided by factor j of `rope_freqs.weight` if `factors`."""
@@ -26,7 +26,7 @@ class RopeSpec:
     factors: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class AttentionSpec:
     """`scale` multiplies q . k; `softcap` 0: none; `window` in tokens, 0: all; `biases` among q, k, v and output.
     `rope` None: positions come in another way.
@@ -54,7 +54,7 @@ class AttentionSpec:
         return self.kv_heads * self.head_dim
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class FeedForwardSpec:
     """down(act(gate(x)) * up(x)), or down(act(up(x))) if not `gated`. `fused`: the file holds gate and up as one
     tensor, gate's rows first. `biases` among gate, up and down."""
@@ -66,7 +66,7 @@ class FeedForwardSpec:
     biases: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class LayerSpec:
     """`post_norms`: a norm also after attention and after the feed-forward, before each is added."""
 
@@ -75,7 +75,7 @@ class LayerSpec:
     post_norms: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class EncoderSpec:
     """What BERT's figure has and a decoder's has not. Its tokens all see each other, and norms come after each sum.
     `token_types`: rows of that embedding, of which every token has the first; `places`: positions have an embedding."""
@@ -84,7 +84,7 @@ class EncoderSpec:
     places: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
     """A decoder, or an encoder. `context`: the most tokens it was trained for. `tied`: the logits reuse the embedding
     matrix. `pooling`: how the rows of a text become its vector; None: the model gives logits. `encoder`: its own facts,

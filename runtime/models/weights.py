@@ -7,10 +7,9 @@ once (tied embeddings are one tensor read by two ops).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from manifests.gguf import Gguf, TensorInfo
 from native.plan import Plan
+from native.record import record
 from native.weight import TYPES, Weight
 from runtime.errors import ArchitectureRefused
 from runtime.models.spec import ModelSpec
@@ -18,7 +17,7 @@ from runtime.models.spec import ModelSpec
 NAMED = 5  # tensors an error names before it only counts
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Rows:
     """Rows `first` .. `first + count - 1` of a tensor that holds `total` such rows."""
 

@@ -23,10 +23,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from runtime.text.errors import TemplateError, TemplateLimitError, TemplateRaised, TemplateSyntaxError
+from runtime.text.message import MAX_CHARS
 from runtime.text.patience import Deadline
 
 MAX_SOURCE_CHARS = 1 << 20
-MAX_OUTPUT_CHARS = 8 << 20
 MAX_TEXT_CHARS = 64 << 20  # all texts that values and joins make, shown or not
 MAX_TURNS = 1_000_000  # loop turns and calls
 MAX_NUMBER_ARGUMENT = 100_000  # width of ljust, center, indent and such
@@ -86,8 +86,8 @@ class JinjaTemplate:
         try:
             for piece in self._template.generate(**values):
                 size += len(piece)
-                if size > MAX_OUTPUT_CHARS:
-                    raise TemplateLimitError(f"chat template: made more than {MAX_OUTPUT_CHARS} characters")
+                if size > MAX_CHARS:
+                    raise TemplateLimitError(f"chat template: made more than {MAX_CHARS} characters")
                 out.append(piece)
         except TemplateError:
             raise

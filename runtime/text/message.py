@@ -9,13 +9,18 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
+from native.record import field, record, replace
 from runtime.text.errors import MessageError
 
+MAX_CHARS = 8 << 20  # of a conversation, and of what a template makes of it
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+Tools = Sequence[Mapping[str, Any]]  # in OpenAI's form
+Think: TypeAlias = "bool | str | None"  # None: not asked; true, false, or a level
+
+
+@record(frozen=True, kw_only=True, slots=True)
 class ToolCall:
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -23,7 +28,7 @@ class ToolCall:
     index: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Message:
     role: str
     content: str = ""

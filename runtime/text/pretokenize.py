@@ -7,12 +7,11 @@ A name that is not here is refused: a wrong cut gives wrong tokens without any v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from native.record import record
 from runtime.text.errors import TokenizerError
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class PreRule:
     patterns: tuple[str, ...]
     byte_level: bool = True  # False: SentencePiece spelling, spaces become U+2581 and bytes fall back to <0xXX>

@@ -14,21 +14,19 @@ the template or the tokenizer writes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from manifests.turns import recognised
+from native.record import record, replace
 from runtime.engine.constraint import Constraint
 from runtime.text.errors import MessageError, PromptTooLongError, TemplateError, TemplateRaised
-from runtime.text.jinja import MAX_OUTPUT_CHARS
-from runtime.text.message import Message, linked, refuse_images
+from runtime.text.message import MAX_CHARS, Message, Think, Tools, linked, refuse_images
 from runtime.text.parsers import Parser, Plain
 from runtime.text.parsers.calls import Offered
 from runtime.text.parsers.grammar import call_grammar
 from runtime.text.parsers.harmony import HarmonyReader
 from runtime.text.parsers.reader import AnswerReader
-from runtime.text.parsers.syntax import Tags, named
-from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, NamedRenderers, Speech, Think, Tools
+from runtime.text.parsers.syntax import Speech, Tags, named
 from runtime.text.tokenizer import SEAM, Tokenizer
 
 
@@ -46,7 +44,7 @@ class TemplateRenderer(Protocol):
     def render_generate(self, prompt: str, *, system: str, suffix: str, think: Think) -> str: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(frozen=True, kw_only=True, slots=True)
 class Prompt:
     """dropped: the messages that did not fit, oldest first. begun: it ends in the beginning of the answer."""
 
@@ -80,6 +78,9 @@ class Renderer:
         outright (OLLAMA_GO_TEMPLATE), None lets the one that can do more win. parser_name: `parser` of the model's
         config; a name we do not know says nothing. A Jinja that cannot be run counts only where nothing else is there:
         then its family's Go template speaks, if that is known. Raises TemplateError."""
+        # both template engines, a twentieth of a second: not before somebody asks for a template
+        from runtime.text.renderers import ChatmlRenderer, GoRenderer, JinjaRenderer, NamedRenderers
+
         default: JinjaRenderer | None = None
         try:
             default = JinjaRenderer(jinja, tokenizer) if jinja else None
@@ -233,8 +234,8 @@ def _begun(text: str, last: Sequence[Message]) -> bool:
 
 
 def _bounded(characters: int) -> None:
-    if characters > MAX_OUTPUT_CHARS:
-        raise MessageError(f"the request's texts have {characters} characters; at most {MAX_OUTPUT_CHARS} are accepted")
+    if characters > MAX_CHARS:
+        raise MessageError(f"the request's texts have {characters} characters; at most {MAX_CHARS} are accepted")
 
 
 def _harmless(tokenizer: Tokenizer, message: Message) -> Message:

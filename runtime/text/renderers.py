@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 from runtime.text.godata import messages_value, think_values, tools_value
 from runtime.text.gotemplate import GoTemplate
 from runtime.text.gotemplate.values import Value
 from runtime.text.jinja import JinjaTemplate, JsonObject
-from runtime.text.message import Message, collate
-from runtime.text.parsers.syntax import GENERIC, Syntax, Tags, family, of_tag, thinking
+from runtime.text.message import Message, Think, Tools, collate
+from runtime.text.parsers.syntax import GENERIC, Speech, Tags, family, of_tag, thinking
 from runtime.text.tokenizer import Tokenizer
-
-Tools = Sequence[Mapping[str, Any]]
-Think: TypeAlias = "bool | str | None"  # None: not asked; true, false, or a level
-Speech = tuple[Syntax | None, Tags | None]
 
 _EXPECTS_NONE = re.compile(r"content['\"]?\]? (?:is|==) none", re.IGNORECASE)
 _NINE_LETTERS = re.compile(r"length\s*!=\s*9\b")

@@ -32,7 +32,6 @@ from manifests.errors import ManifestsError
 from manifests.modelfile import Modelfile
 from manifests.name import ModelName
 from runtime.api.app import create_app
-from runtime.api.state import Settings
 from runtime.engine.constraint import Constraint, prepared
 from runtime.engine.grammar import Grammars
 from runtime.engine.vocabulary import Vocabulary
@@ -44,6 +43,7 @@ from runtime.text.parsers.reader import AnswerReader
 from runtime.text.parsers.syntax import FAMILIES, GENERIC, of_tag
 from runtime.text.prompt import Renderer
 from runtime.text.tokenizer import Tokenizer
+from runtime.told import Settings
 from scripts.attacks.asked import BODIES, CHAT, GRAMMARS, MODELFILE, MODELS, ODD, POSTS, SCHEMA
 from scripts.attacks.mutations import change, mangle
 from scripts.attacks.slices import Tell, sliced
@@ -218,7 +218,7 @@ def _walked(bench: Bench, constraint: Constraint, numbers: random.Random) -> boo
         mask = matcher.mask()
         if mask is None:
             return False
-        ids = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+        ids = np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")).tolist()
         assert ids and max(ids) < bench.n_vocab, "a mask of no tokens, or of some that there are not"
         token = numbers.choice(ids)
         if token == bench.end:

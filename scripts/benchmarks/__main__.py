@@ -124,11 +124,10 @@ def measure(
         measured = waits.cached if section == "cached" else waits.stalls
         return [measured(model, threads=ask.threads, runs=ask.runs)], {}
     if section == "start":
-        return [
-            server.start(
-                model, folder, threads=ask.threads, runs=ask.runs, peer=ask.peer, llama_server=ask.llama_server
-            )
-        ], {}
+        started = server.start(
+            model, folder, threads=ask.threads, runs=ask.runs, peer=ask.peer, llama_server=ask.llama_server
+        )
+        return started, {}
     whole = {"sequences": 1, "each": engine.FULL} if section == "memory" else {"sequences": max(engine.TOGETHER)}
     with our_player(model, threads=ask.threads, **whole) as ours:
         if not ask.peer:

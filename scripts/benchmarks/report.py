@@ -121,7 +121,7 @@ def start(found: list[tuple[str, Comparison]]) -> list[str]:
         extra = one["extra"]
         rows.append((model, "process start to listening", range_of(extra["listening_s"])))
         rows.append((model, "listening to first token", range_of(extra["first_token_after_s"])))
-        rows += [(model, f"{name}: start to first token", range_of(times)) for name, times in one["seconds"].items()]
+        rows += [(model, f"{name}: {one['work']}", range_of(times)) for name, times in one["seconds"].items()]
     return table(rows)
 
 

@@ -74,12 +74,15 @@ def serving(tool: Tool, *, threads: int, parallel: int, load: str = "") -> Itera
         server.stop()
 
 
-def ask(port: int, *, tokens: int) -> tuple[float, dict[str, Any]]:
-    """One streamed answer: the moment of its first text, and the last line. The prompt is about PROMPT tokens."""
-    body = {"model": NAME, "prompt": f"{next(numbers)}. {STORY}", "raw": True, "stream": True}
-    body["options"] = {"num_predict": tokens, "temperature": 0}
+def ask(port: int, *, tokens: int, chat: bool = False) -> tuple[float, dict[str, Any]]:
+    """One streamed answer: the moment of its first text, and the last line. The prompt is about PROMPT tokens; of a
+    chat, the message, and the model's template comes about it."""
+    text = f"{next(numbers)}. {STORY}"
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text, "raw": True}
+    body = {"model": NAME, **asked, "stream": True, "options": {"num_predict": tokens, "temperature": 0}}
+    path = "/api/chat" if chat else "/api/generate"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-    connection.request("POST", "/api/generate", json.dumps(body), {"Content-Type": "application/json"})
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
     response = connection.getresponse()
     first, last = 0.0, b""
     for line in response:
@@ -143,7 +146,7 @@ def _clients(engine: Player, server: Server, clients: int, runs: int) -> Compari
     return compare(work, players, amount=amount, unit="tokens", against="engine alone", rounds=runs)
 
 
-def started_peer(program: str, model: Path, *, threads: int) -> float:
+def started_peer(program: str, model: Path, *, threads: int, chat: bool = False) -> float:
     """Seconds from the start of llama-server to its first token. It answers 503 until its model is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -160,14 +163,17 @@ def started_peer(program: str, model: Path, *, threads: int) -> float:
         "--port",
         str(port),
     ]
-    body = json.dumps({"prompt": f"{next(numbers)}. {STORY}", "n_predict": 1, "temperature": 0, "stream": True})
+    text = f"{next(numbers)}. {STORY}"
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
+    body = json.dumps(asked | {"max_tokens" if chat else "n_predict": 1, "temperature": 0, "stream": True})
+    path = "/v1/chat/completions" if chat else "/completion"
     began = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while process.poll() is None and time.perf_counter() - began < 60:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             try:
-                connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
+                connection.request("POST", path, body, {"Content-Type": "application/json"})
                 response = connection.getresponse()
                 if response.status == 200 and response.readline():
                     return time.perf_counter() - began
@@ -184,17 +190,24 @@ def started_peer(program: str, model: Path, *, threads: int) -> float:
 
 def start(
     model: Path, folder: Path, *, threads: int, runs: int, peer: str | None = None, llama_server: str | None = None
-) -> Comparison:
-    """From nothing to a first token, the model named at the start on both sides and its packed weights present. Without
-    a peer that is a server, one that only loads and reads a prompt stands beside."""
+) -> list[Comparison]:
+    """From nothing to a first token, the model named at the start on both sides and its packed weights present: of a
+    prompt as it is, and of a chat. Without a peer that is a server, one that only loads and reads a prompt stands
+    beside."""
     tool = Tool(folder / "started")
     tool.create(NAME, model)
     tool.run("prepare", NAME)
+    return [_started(tool, model, threads, runs, peer, llama_server, chat=chat) for chat in (False, True)]
+
+
+def _started(
+    tool: Tool, model: Path, threads: int, runs: int, peer: str | None, llama_server: str | None, *, chat: bool
+) -> Comparison:
     phases: list[tuple[float, float]] = []
 
     def ours() -> float:
         with serving(tool, threads=threads, parallel=1, load=NAME) as server:
-            first, _ = ask(server.port, tokens=1)
+            first, _ = ask(server.port, tokens=1, chat=chat)
             phases.append((server.listening, first - server.started - server.listening))
             return first - server.started
 
@@ -205,10 +218,11 @@ def start(
 
     players: dict[str, Callable[[], float]] = {"sealift serve": ours}
     if llama_server:
-        players["llama-server"] = lambda: started_peer(llama_server, model, threads=threads)
+        players["llama-server"] = lambda: started_peer(llama_server, model, threads=threads, chat=chat)
     elif peer:
         players["llama.cpp, no server"] = theirs
-    result = compare("start to first token", players, amount=1, unit="starts", against=[*players][-1], rounds=runs)
+    work = "start to first token" + (" of a chat" if chat else "")
+    result = compare(work, players, amount=1, unit="starts", against=[*players][-1], rounds=runs)
     counted = phases[1:]  # the first one warmed the page cache
     result["extra"] = {
         "listening_s": spread([listening for listening, _ in counted]),

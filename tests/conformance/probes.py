@@ -111,6 +111,7 @@ PROBES: tuple[Probe, ...] = (
     Probe(name="root", route="GET /"),
     Probe(name="health", route="GET /health"),
     Probe(name="version", route="GET /api/version"),
+    Probe(name="description", route="GET /openapi.json"),
     Probe(name="status", route="GET /api/status"),
     Probe(name="tags", route="GET /api/tags"),
     Probe(name="show", route="POST /api/show", body={"model": MODEL}),

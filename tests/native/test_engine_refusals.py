@@ -15,10 +15,10 @@ from native.engine import Batch, Engine, Sampling
 from native.errors import InputError, LibraryError, MemoryShortError, NativeError, PlanError, UnsupportedError
 from native.library import ISAS, SlConfig, SlTensor, check, compare, library
 from native.ops import Embed
-from tests.peers.tiny_plan import VOCAB, Shape, Tiny, alone, tiny
+from tests.peers.tiny_plan import VOCAB, Shape, Tiny, alone, ops_of, tiny
 
 MODEL = tiny(Shape(bias=True))
-OPS = MODEL.plan.encode()
+OPS = ops_of(MODEL.plan)
 ROPE, ATTEND = (int(np.flatnonzero(OPS["kind"] == kind)[0]) for kind in (4, 5))
 LINEAR, GLU, PICK = (int(np.flatnonzero(OPS["kind"] == kind)[0]) for kind in (3, 6, 9))
 CONFIG = dict(threads=1, n_blocks=8, max_rows=64, max_seqs=4, max_outputs=16, isa=0, kv_type=1)
@@ -199,7 +199,7 @@ BATCHES: list[tuple[dict[str, Any], str]] = [
         dict(start_pos=[0, 32], blocks=np.array([[0, -1], [0, 2]])),
         "sequence 1 reads block 0, which this step writes elsewhere",
     ),
-    (dict(blocks=np.array([0, 1])), r"blocks \[2\]"),
+    (dict(blocks=np.array([0, 1])), "expected integers"),
     (dict(blocks=np.zeros((2, 0), np.int32)), "table_width is 0"),
     (dict(out_rows=[1, 5]), r"out_rows\[1\] is 5"),
     (dict(out_rows=[4, 1]), r"out_rows\[1\] is 1, expected ascending"),
@@ -265,7 +265,7 @@ def test_a_missing_tensor_and_an_unknown_instruction_set() -> None:
     with pytest.raises(PlanError, match="head"):
         Engine(MODEL.plan, few, **sizes)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'sse9'"):
-        Engine(MODEL.plan, MODEL.weights, isa="sse9", **sizes)
+        Engine(MODEL.plan, MODEL.weights, isa="sse9", **sizes)  # type: ignore[arg-type]
 
 
 def test_an_unknown_kv_type() -> None:
@@ -295,7 +295,7 @@ def test_what_the_engine_says_it_holds(engine: Engine) -> None:
         info.bytes_per_block == 2 * 2 * (32 * 2 * 32) * 2
     )  # layers * (keys and values) * (tokens * heads * width) * halves
     assert info.kv_bytes == 8 * info.bytes_per_block
-    before = engine.op_times()
+    before = np.array(engine.op_times())
     engine.step(GOOD)
     spent = engine.op_times() - before
     assert len(spent) == len(MODEL.plan.ops) and (spent >= 0).all() and spent.sum() > 0

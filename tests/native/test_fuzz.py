@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from native.engine import Batch, Engine
 from native.errors import MemoryShortError, NativeError
 from native.library import SlConfig, SlTensor, check, library
-from native.plan import OP_LAYOUT
 from tests.peers.random_plan import VOCAB, make, models
+from tests.peers.tiny_plan import OP_LAYOUT
 
 ODD = st.one_of(
     st.integers(-2, 70), st.sampled_from([255, 256, 1024, 1025, 65536, 1 << 22, 1 << 24, 2**31 - 1, -(2**31)])

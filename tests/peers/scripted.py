@@ -22,8 +22,9 @@ from manifests.name import ModelName
 from manifests.store import Store
 from runtime.errors import RequestRefused, RuntimeFailure, WorkerDied
 from runtime.events import Event, Finish, Reason, TextDelta, TokenInfo, TopToken, Usage
-from runtime.loaded import GenerateRequest, ModelSource
+from runtime.loaded import GenerateRequest
 from runtime.manager import Manager
+from runtime.source import ModelSource
 from runtime.text.tokenizer import Tokenizer
 from tests.peers.model_maker import CHATML, make_model
 

@@ -6,18 +6,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 
 from native.engine import Batch, Engine, StepResult, Weight
-from native.library import BLOCK
+from native.library import BLOCK, SlOp
 from native.plan import Plan, PlanBuilder
 
 Floats = npt.NDArray[np.float32]
 VOCAB, HIDDEN = 96, 64
+OP_LAYOUT: Any = np.dtype(SlOp)  # kind, out, a, b, c, weight, bias, i (5), f (2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +129,12 @@ def tiny(shape: Shape, seed: int = 0) -> Tiny:
     last = p.rms_norm(p.pick(x), vector("norm", HIDDEN), group=HIDDEN, eps=1e-5)
     p.softcap(p.linear(last, matrix("head", VOCAB, HIDDEN)), 30.0)
     return bound(p.build(), values, kinds, shape.kv_type)
+
+
+def ops_of(plan: Plan) -> npt.NDArray[np.void]:
+    """[ops] of OP_LAYOUT: what the engine is given."""
+    ops: npt.NDArray[np.void] = np.frombuffer(plan.encode(), OP_LAYOUT).copy()
+    return ops
 
 
 def step(engine: Engine, parts: Iterable[tuple[list[int], int, npt.NDArray[np.int32]]]) -> list[Floats]:

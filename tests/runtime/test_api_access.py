@@ -24,8 +24,8 @@ from runtime.access.entries import new_key
 from runtime.access.register import make, remove
 from runtime.access.scopes import SCOPES, Scope, scope_of
 from runtime.api.app import ROUTES, create_app
-from runtime.api.state import Settings
 from runtime.metrics import Metrics
+from runtime.told import Settings
 from tests.peers.live import Live, live
 from tests.peers.scripted import Script, scripted_manager, small_store
 

@@ -17,11 +17,12 @@ from runtime.api.app import create_app
 from runtime.api.asking import find_model
 from runtime.api.gojson import Body, dump, read_object
 from runtime.api.prompts import Chat
-from runtime.api.state import Server, Settings
+from runtime.api.state import Server
 from runtime.card import CardBox
 from runtime.engine.constraint import Constraint
 from runtime.errors import RequestRefused
 from runtime.text.message import Message, ToolCall
+from runtime.told import Settings
 from tests.peers.scripted import Script, scripted_manager, small_store
 
 ASK: dict[str, Any] = {"model": "demo", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
@@ -53,7 +54,9 @@ def understood(store: Store, asked: dict[str, Any], *capabilities: str) -> Chat:
     server = Server(store=store, box=CardBox(store), manager=manager, transfers=None, settings=Settings())
     name, card = find_model(server, "demo")
     body: Body = read_object(dump(ASK | asked), "MessagesRequest")
-    return chat_of(body, name, replace(card, capabilities=(*card.capabilities, *capabilities)))
+    more = replace(card)
+    vars(more)["capabilities"] = (*card.capabilities, *capabilities)  # as if its template had been judged so
+    return chat_of(body, name, more)
 
 
 def blocks(*content: Any, role: str = "user") -> dict[str, Any]:

@@ -27,13 +27,12 @@ from manifests.store import Store
 from native.library import KV_TYPES
 from runtime import told as settings
 from runtime.address import Address, parse_address
-from runtime.api.state import Settings
 from runtime.chat.asking import form_of
 from runtime.client import Client
 from runtime.commands_serve import serve as serve_verb
 from runtime.errors import AddressRefused, RequestRefused, ServerRefused, ServerUnreachable
 from runtime.starting import bind
-from runtime.told import MAX_QUEUE, Range, number_setting, resolve, seconds_setting
+from runtime.told import MAX_QUEUE, Range, Settings, number_setting, resolve, seconds_setting
 from tests.peers.live import Live, live
 from tests.peers.scripted import Script, small_store
 

@@ -12,7 +12,7 @@ import zstandard
 
 from manifests.store import Store
 from runtime.api.app import create_app
-from runtime.api.state import Settings
+from runtime.told import Settings
 from tests.peers.scripted import Script, scripted_manager, small_store
 
 BODY = json.dumps({"model": "no-such-model", "prompt": "hi"}).encode()

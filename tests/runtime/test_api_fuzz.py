@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from manifests.store import Store
 from runtime.api.app import NOT_BUILT, ROUTES, create_app
-from runtime.api.state import Settings
+from runtime.told import Settings
 from tests.peers.scripted import Script, scripted_manager, small_store
 
 KEYS = [

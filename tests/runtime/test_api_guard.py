@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from runtime.api.guard import Guard, is_loopback, parse_origins
+from runtime.address import is_loopback
+from runtime.api.guard import Guard
 from runtime.errors import RequestRefused
+from runtime.told import parse_origins
 
 
 def through(

@@ -19,9 +19,9 @@ from manifests.store import Store
 from runtime.api import native
 from runtime.api.app import create_app
 from runtime.api.gojson import dump
-from runtime.api.state import Settings
 from runtime.engine.constraint import Constraint
 from runtime.errors import OutOfMemory, ServerBusy
+from runtime.told import Settings
 from tests.peers.scripted import Script, scripted_manager, small_store
 
 Test = Callable[[httpx.AsyncClient], Awaitable[Any]]
@@ -391,7 +391,7 @@ def test_a_body_beyond_the_bound_is_refused_while_it_is_read(store: Store, monke
 def test_a_fault_of_ours_is_a_500_with_a_reference_that_the_log_explains(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret detail")
 
     monkeypatch.setattr("runtime.api.native.model_of", broken)

@@ -34,8 +34,8 @@ from runtime.address import parse_address
 from runtime.client import Client
 from runtime.errors import RequestRefused, ServerUnreachable
 from runtime.starting import keys_of
-from runtime.tls import TlsFiles, client_context, server_context
-from runtime.told import resolve
+from runtime.tls import client_context, server_context
+from runtime.told import TlsFiles, resolve
 from tests.peers.scripted import small_store
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,12 @@ class Authority:
             .not_valid_after(now + timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(local, critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
+        if ca:  # what Python 3.13 asks of an authority (RFC 5280, 4.2.1)
+            usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+            builder = builder.add_extension(usage, critical=True)
         return builder.sign(self._key, hashes.SHA256())
 
 
@@ -348,3 +353,18 @@ def test_a_model_that_is_not_there_is_told_before_the_server_listens(store: Stor
     assert server.process.stdout is not None
     server.process.stdout.close()
     assert b"model 'absent' not found" in server.output and b"listening" not in server.output
+
+
+def test_fastapi_is_imported_by_the_first_who_asks_for_the_description(store: Store) -> None:
+    """Its import takes longer than all else that a start waits for. It never comes without pydantic's library, which is
+    mapped."""
+
+    def mapped() -> bool:
+        return "pydantic_core" in Path(f"/proc/{server.process.pid}/maps").read_text()
+
+    with serving(store, "--load", "demo") as server:
+        asked = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "options": {"num_predict": 1}}
+        assert httpx.post(f"{server.url}/api/chat", json=asked, timeout=60).status_code == 200
+        assert not mapped()
+        assert httpx.get(f"{server.url}/openapi.json", timeout=60).status_code == 200
+        assert mapped()

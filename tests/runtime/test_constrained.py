@@ -26,7 +26,8 @@ from runtime.engine.sampling import Sampling
 from runtime.engine.vocabulary import Vocabulary
 from runtime.errors import RequestRefused
 from runtime.events import Finish, TextDelta
-from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, load_model, read_text_side
+from runtime.loaded import GenerateRequest, LoadedModel, load_model, read_text_side
+from runtime.source import ModelSource
 from tests.peers.house import N_CTX, Ask, Bits, House, alone, asks
 from tests.peers.model_maker import make_model
 

@@ -20,8 +20,9 @@ from runtime.engine.protocol import HEADER, Message, encode
 from runtime.engine.sampling import Sampling
 from runtime.engine.stream import Ended, Vector
 from runtime.errors import CapabilityMissing, ContextExceeded, RequestRefused, RuntimeFailure, WorkerDied
-from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, load_model
+from runtime.loaded import GenerateRequest, LoadedModel, load_model
 from runtime.models import load
+from runtime.source import ModelSource
 from tests.peers.bert_maker import random_bert, write
 from tests.peers.fake_engine import WIDTH, vector_of
 from tests.peers.model_maker import make_model

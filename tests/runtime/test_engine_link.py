@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runtime.engine.link import DIED, NOT_NUMBERS, Link, Load, load_frame
+from runtime.engine.link import DIED, NOT_NUMBERS, Link, Load
 from runtime.engine.protocol import (
     ENDS,
     ENTRY,
@@ -29,6 +29,7 @@ from runtime.engine.protocol import (
     StepFrame,
     encode,
     encode_step,
+    load_frame,
     sampling_from_json,
     sampling_to_json,
 )

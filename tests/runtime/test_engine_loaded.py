@@ -27,7 +27,8 @@ from runtime.engine.stream import Ended, Item, Score, Token
 from runtime.engine.worker import Inbox, Loop
 from runtime.errors import ContextExceeded, RequestRefused, WorkerDied
 from runtime.events import Event, Finish, PromptScored, TextDelta, TokenInfo
-from runtime.loaded import GenerateRequest, LoadedModel, ModelSource, Sampling
+from runtime.loaded import GenerateRequest, LoadedModel, Sampling
+from runtime.source import ModelSource
 from runtime.text.tokenizer import Tokenizer
 from tests.peers.fake_engine import VOCAB, FakeEngine, answer
 from tests.peers.fake_worker import STEP_NS, Slow

@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from runtime.errors import ModelRefused, OutOfMemory, ServerBusy, ShuttingDown, Unavailable
-from runtime.loaded import Figures, LoadedModel, ModelSource
+from runtime.loaded import Figures, LoadedModel
 from runtime.manager import Loaded, Manager
+from runtime.source import ModelSource
 
 WAIT = 60.0
 

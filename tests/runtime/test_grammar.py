@@ -61,7 +61,7 @@ def matcher(kind: Kind, text: str = "", after: str = "") -> Matcher:
 def allowed(one: Matcher) -> list[int]:
     mask = one.mask()
     assert mask is not None
-    found: list[int] = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+    found: list[int] = np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")).tolist()
     return found
 
 
@@ -442,7 +442,7 @@ def test_a_hostile_constraint_costs_little_and_never_breaks_its_language(name: s
     for _ in range(60):
         if (mask := one.mask()) is None:
             break
-        ids = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+        ids = np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little"))
         one.advance(int(rng.choice(ids)))
         if one.complete:
             break

@@ -23,8 +23,8 @@ from runtime.access.access import Access
 from runtime.access.entries import new_key
 from runtime.access.register import make
 from runtime.api.app import create_app
-from runtime.api.state import Settings
 from runtime.logs import MAX_VALUE, JsonFormatter, TextFormatter, event
+from runtime.told import Settings
 from tests.peers.live import live
 from tests.peers.scripted import Script, scripted_manager, small_store
 

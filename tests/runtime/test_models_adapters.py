@@ -21,9 +21,9 @@ from native.weight import Weight
 from runtime.engine import packfile
 from runtime.engine.link import Load
 from runtime.engine.native_runner import open_native
-from runtime.loaded import ModelSource
 from runtime.models import load
 from runtime.models.adapters import adapt
+from runtime.source import ModelSource
 from tests.peers.adapters import linear_names, make_adapter, merged
 from tests.peers.model_maker import ARCHITECTURES, make_model, values
 from tests.runtime.test_models import by_name
@@ -116,7 +116,7 @@ def test_the_packs_of_the_base_serve_with_adapters(tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path / "a.gguf", Gguf.open(path))
     _, plan, weights = load(Gguf.open(path))
     isa = best_isa()
-    with packfile.path_of(str(tmp_path / "m"), isa).open("wb") as out:
+    with open(packfile.path_of(str(tmp_path / "m"), isa), "wb") as out:
         packfile.write(out, packfile.layout_of(plan, weights, "sha256:0", isa), weights, isa)
     bare = Load(path=str(path), packs=str(tmp_path / "m"), blob="sha256:0", threads=1)
     with_adapter = replace(bare, adapters=(str(adapter),))

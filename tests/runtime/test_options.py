@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from native.record import values
 from runtime.errors import OptionRefused
 from runtime.options import RULES, Options, checked, merge
 
@@ -74,7 +74,7 @@ def test_empty_stop_strings_are_dropped() -> None:
 
 
 def test_every_option_has_one_rule_and_a_default_inside_it() -> None:
-    defaults = {field.name: field.default for field in fields(Options)}
+    defaults = values(Options())
     assert set(RULES) == set(defaults)
     assert checked({name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}) == {
         name: value for name, value in defaults.items() if value is not None

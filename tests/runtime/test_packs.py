@@ -47,7 +47,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def packed(model: Path, folder: Path, isa: str, blob: str = BLOB) -> Path:
     _, plan, weights = load(Gguf.open(model))
-    path = packfile.path_of(str(folder / "m"), isa)
+    path = Path(packfile.path_of(str(folder / "m"), isa))
     with path.open("wb") as out:
         packfile.write(out, packfile.layout_of(plan, weights, blob, isa), weights, isa)
     return path
@@ -93,15 +93,15 @@ def test_every_byte_of_a_pack_counts(model: Path, tmp_path: Path) -> None:
     first, size = next(iter(layout.places.values()))
     places = [0, 100, packfile.PAGE - 1, first, first + size - 1, layout.end - 1, layout.end, layout.size - 1]
     places += range(0, layout.size, layout.size // 97)
-    packfile.use(path, layout, weights, isa, threads=3)
+    packfile.use(str(path), layout, weights, isa, threads=3)
     for place in places:
         path.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
         with pytest.raises(PackUnusable):
-            packfile.use(path, layout, weights, isa, threads=3)
+            packfile.use(str(path), layout, weights, isa, threads=3)
     for other in (b"", good[:-1], good[: packfile.PAGE], good + b"\0"):
         path.write_bytes(other)
         with pytest.raises(PackUnusable, match=f"{len(other)} bytes, expected {layout.size}"):
-            packfile.use(path, layout, weights, isa, threads=1)
+            packfile.use(str(path), layout, weights, isa, threads=1)
 
 
 def test_a_foreign_pack_is_not_used_and_the_model_runs(model: Path, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_panels_that_are_not_what_they_say_are_refused(model: Path, tmp_path: Pa
     isa = packing.best_isa()
     _, plan, weights = load(Gguf.open(model))
     used = packfile.use(
-        packed(model, tmp_path, isa), packfile.layout_of(plan, weights, BLOB, isa), weights, isa, threads=1
+        str(packed(model, tmp_path, isa)), packfile.layout_of(plan, weights, BLOB, isa), weights, isa, threads=1
     )
     name = next(name for name in used if used[name].packed)
     counts: dict[str, Any] = dict(threads=1, n_blocks=1, max_rows=4, max_seqs=1, max_outputs=1)

@@ -6,6 +6,8 @@ Models are small and random; what is compared is the bits of every log probabili
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,12 @@ from runtime.engine.native_runner import PROCESS, open_native, plan_memory
 from runtime.engine.pace import SMALLEST, Pace
 from runtime.engine.stream import Ended, Stream, Token
 from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory
-from runtime.loaded import GenerateRequest, ModelSource, load_model
+from runtime.loaded import GenerateRequest, load_model
+from runtime.source import ModelSource
 from tests.peers.house import N_CTX, House, alone, asks
 from tests.peers.model_maker import make_model
 
+ROOT = Path(__file__).parents[2]
 WAIT = 60.0
 
 
@@ -71,6 +75,35 @@ def test_the_real_process_answers_confined(model: Path) -> None:
             await link.close()
 
     asyncio.run(run())
+
+
+ANSWERS = """
+import sys
+from runtime.engine import worker
+from runtime.engine.batch import Rows
+from runtime.engine.protocol import Load
+from runtime.engine.sampling import Sampling
+
+opener = worker._native()
+worker._import_grammars()
+opened = opener(Load(path=sys.argv[1], n_ctx=64, threads=2, packs=sys.argv[1], blob="sha256:0"))
+one = Sampling(seed=0, top_logprobs=3, logit_bias={1: 0.5}, repeat_penalty=1.5)
+rows = Rows(
+    tokens=[1, 2], row_start=[0, 2], start_pos=[0], tables=[[0]], out_rows=[1], sampling=[one], histories=[[1, 2]],
+    matchers=[None],
+)
+assert opened.runner.run(rows)[0].top
+print(*sys.modules)
+"""
+
+
+def test_a_worker_answers_without_what_takes_long_to_import(model: Path) -> None:
+    """Each of these took milliseconds of every start, and megabytes of every worker (docs/adr/0005-start.md)."""
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWERS, str(model)], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    heavy = {"numpy", "llguidance", "argparse", "dataclasses", "inspect", "logging", "concurrent", "pathlib", "random"}
+    assert not heavy & set(done.stdout.split())
 
 
 def test_memory_returns_to_where_it_was(model: Path) -> None:

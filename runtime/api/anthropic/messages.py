@@ -10,12 +10,12 @@ import asyncio
 import json
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from native.record import record
 from runtime.api import prompts
 from runtime.api.anthropic.request import chat_of, options_of
 from runtime.api.asking import Ask, Run, client_of, ended, keep_alive_of, model_of, refuse_incapable, running
@@ -58,7 +58,7 @@ class AnthropicDialect:
 ANTHROPIC = AnthropicDialect()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Reply:
     """`stops`: the request's own stop sequences; one of the Modelfile's ends a turn."""
 

@@ -19,8 +19,7 @@ from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
 from runtime.errors import CapabilityMissing, RequestRefused
 from runtime.options import Options
-from runtime.text.message import Message, ToolCall
-from runtime.text.renderers import Think
+from runtime.text.message import Message, Think, ToolCall
 
 PASSED_OVER = ("redacted_thinking",)
 OTHER_BLOCKS = {"image": "vision", "document": "documents", "search_result": "search results"}
@@ -162,7 +161,7 @@ def _tools(body: Body) -> tuple[tuple[Tool, ...], str, bool]:
 
 
 def _think(body: Body, card: ModelCard) -> Think:
-    if "thinking" not in card.capabilities:
+    if not card.can("thinking"):
         return None
     kind = body.object("thinking").get("type", "disabled")
     if kind not in ("enabled", "adaptive", "disabled"):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from native.record import record
 from runtime.api import prompts
 from runtime.api.asking import (
     Ask,
@@ -50,7 +50,7 @@ from runtime.parting import Collected
 from runtime.text.message import ToolCall
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Reply:
     """How the answers are written. `legacy`: calls in the form of `functions`."""
 

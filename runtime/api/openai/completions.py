@@ -9,12 +9,12 @@ answers whose tokens were likeliest on average, and cannot be streamed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from native.record import field, record
 from runtime.api import prompts
 from runtime.api.asking import (
     MAX_TOP,
@@ -42,7 +42,7 @@ from runtime.events import Event, Finish, PromptScored, TextDelta, TokenInfo, Us
 PROMPTS = "'prompt' must be a string, a list of strings, a list of tokens or a list of lists of tokens"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Reply:
     """`n` of `best_of` answers to each prompt are shown. `top`: alternatives of a token, None: no log probabilities."""
 
@@ -143,7 +143,7 @@ def _best_of(body: Body, n: int, prompts: int, stream: bool) -> int:
 # -- events to bytes
 
 
-@dataclass(slots=True, kw_only=True)
+@record(slots=True, kw_only=True)
 class _Text:
     """One answer under way: what there is to show, and what is known of its tokens."""
 

@@ -6,9 +6,9 @@ Refused by name: what would need another modality or a network. Unknown fields a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from native.record import record
 from runtime.api.asking import THINK_LEVELS, think_of
 from runtime.api.gojson import Body, dump
 from runtime.api.tools import Tool, function_tools
@@ -17,7 +17,7 @@ from runtime.engine.constraint import Constraint
 from runtime.engine.sampling import MAX_BIAS
 from runtime.errors import OptionRefused, RequestRefused
 from runtime.options import Options, merge
-from runtime.text.renderers import Think
+from runtime.text.message import Think
 
 MAX_ANSWERS = 128  # of one request: prompts times choices
 
@@ -105,7 +105,7 @@ def form_of(value: Any, param: str = "response_format") -> Constraint | None:
 # -- tools
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class ToolUse:
     """`choice` as in prompts.Chat. `legacy`: asked for with `functions`, and answered in that form. `parallel`: more
     than one call may be answered."""

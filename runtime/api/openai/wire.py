@@ -6,9 +6,9 @@ import codecs
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from native.record import record
 from runtime.api.asking import LEAST, Run, logprob_entry
 from runtime.api.gojson import Body, dump
 from runtime.api.transport import Failure
@@ -42,7 +42,7 @@ class OpenAIDialect:
 OPENAI = OpenAIDialect()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Frame:
     """What all chunks of one answer share."""
 

@@ -7,8 +7,8 @@ marks are all there. Or by the name that Ollama's config gives its parser.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 
+from native.record import record, replace
 from runtime.text.parsers import blocks
 
 Tags = tuple[str, str]
@@ -29,7 +29,7 @@ _SEP = "<｜tool▁sep｜>"
 _LIST = r"[\s,;\[]*"  # what may stand before an object, where the name is in it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Syntax:
     """opens: texts that begin a call. leads: texts that begin one only where nothing but blanks came before. closes:
     what may end it. around: texts about calls that say nothing. inner: further texts that the reader must see. head:
@@ -53,6 +53,8 @@ class Syntax:
     def texts(self) -> tuple[str, ...]:
         return (*self.opens, *self.leads, *self.closes, *self.around, *self.inner)
 
+
+Speech = tuple[Syntax | None, Tags | None]  # how the answers of a template's models are written: calls, and thinking
 
 _BARE = ("{", "[", "```json", "```tool_call", "```")
 
@@ -247,7 +249,7 @@ NAMED: dict[str, tuple[str, Tags | None]] = {
 }
 
 
-def named(parser: str) -> tuple[Syntax | None, Tags | None] | None:
+def named(parser: str) -> Speech | None:
     """What a config's parser stands for; None for a name we do not know, as Ollama does: then the template decides."""
     known = NAMED.get(parser)
     return None if known is None else (_BY_NAME.get(known[0]), known[1])

@@ -50,16 +50,16 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-EVENTS, LINES = "text/event-stream", "application/x-ndjson"
+JSON, EVENTS, LINES = "application/json", "text/event-stream", "application/x-ndjson"
 
 
 def takes(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
-    return {"application/json": {"schema": wants(required, optional)}}
+    return {JSON: {"schema": wants(required, optional)}}
 
 
 def answers(schema: Schema, stream: tuple[str, Schema] | None = None) -> Schema:
     """`stream`: what one of its lines or events is."""
-    found = {"application/json": {"schema": schema}}
+    found = {JSON: {"schema": schema}}
     return found | ({stream[0]: {"schema": stream[1]}} if stream else {})
 
 

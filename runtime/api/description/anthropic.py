@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.openapi.forms import (
+from runtime.api.description.forms import (
     ANY,
     COUNT,
     EVENTS,
@@ -23,44 +23,49 @@ from scripts.openapi.forms import (
     takes,
     wants,
 )
-from scripts.openapi.native import MODEL
-from scripts.openapi.openai import PART
+from runtime.api.description.native import MODEL
+from runtime.api.description.openai import PART
 
 CLAUDE_USAGE = has(dict.fromkeys(
     ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"), COUNT
 ))  # fmt: skip
 STOPS = ("end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded", None)
-BLOCK = either(
-    has({"type": one_of("text"), "text": TEXT}),
-    has({"type": one_of("thinking"), "thinking": TEXT, "signature": TEXT}),
-    has({"type": one_of("tool_use"), "id": TEXT, "name": TEXT, "input": ANY}),
-)
-DELTA = either(
-    has({"type": one_of("text_delta"), "text": TEXT}),
-    has({"type": one_of("thinking_delta"), "thinking": TEXT}),
-    has({"type": one_of("input_json_delta"), "partial_json": TEXT}),
-)
+BLOCKS: dict[str, Schema] = {
+    "TextBlock": has({"type": one_of("text"), "text": TEXT}),
+    "ThinkingBlock": has({"type": one_of("thinking"), "thinking": TEXT, "signature": TEXT}),
+    "ToolUseBlock": has({"type": one_of("tool_use"), "id": TEXT, "name": TEXT, "input": ANY}),
+}
+DELTAS: dict[str, Schema] = {
+    "TextBlockDelta": has({"type": one_of("text_delta"), "text": TEXT}),
+    "ThinkingBlockDelta": has({"type": one_of("thinking_delta"), "thinking": TEXT}),
+    "InputBlockDelta": has({"type": one_of("input_json_delta"), "partial_json": TEXT}),
+}
+MESSAGE_EVENTS: dict[str, Schema] = {
+    "MessageStart": has({"type": one_of("message_start"), "message": ref("Message")}),
+    "MessageSign": has({"type": one_of("ping", "message_stop")}),
+    "BlockStart": has({"type": one_of("content_block_start"), "index": COUNT, "content_block": ref("Block")}),
+    "BlockDelta": has({
+        "type": one_of("content_block_delta"), "index": COUNT, "delta": either(*map(ref, DELTAS))}),
+    "BlockStop": has({"type": one_of("content_block_stop"), "index": COUNT}),
+    "MessageDelta": has({
+        "type": one_of("message_delta"), "usage": CLAUDE_USAGE,
+        "delta": has({"stop_reason": one_of(*STOPS), "stop_sequence": or_null(TEXT)})}),
+}  # fmt: skip
 SCHEMAS: dict[str, Schema] = {
     "AnthropicError": has(
         {"type": one_of("error"), "error": has({"type": TEXT, "message": TEXT})}, {"request_id": or_null(TEXT)}
     ),
-    "Block": BLOCK,
+    **BLOCKS,
+    "Block": either(*map(ref, BLOCKS)),
     "Message": has(
         {"id": TEXT, "type": one_of("message"), "role": one_of("assistant"), "model": TEXT,
          "content": many(ref("Block")), "stop_reason": one_of(*STOPS), "stop_sequence": or_null(TEXT),
          "usage": CLAUDE_USAGE},
         {"dropped_messages": COUNT},
     ),
-    "MessageEvent": either(
-        has({"type": one_of("message_start"), "message": ref("Message")}),
-        has({"type": one_of("ping", "message_stop")}),
-        has({"type": one_of("content_block_start"), "index": COUNT, "content_block": ref("Block")}),
-        has({"type": one_of("content_block_delta"), "index": COUNT, "delta": DELTA}),
-        has({"type": one_of("content_block_stop"), "index": COUNT}),
-        has({"type": one_of("message_delta"), "usage": CLAUDE_USAGE,
-             "delta": has({"stop_reason": one_of(*STOPS), "stop_sequence": or_null(TEXT)})}),
-        ref("AnthropicError"),
-    ),
+    **DELTAS,
+    **MESSAGE_EVENTS,
+    "MessageEvent": either(*map(ref, MESSAGE_EVENTS), ref("AnthropicError")),
 }  # fmt: skip
 CLAUDE_TOLD = wants({"role": one_of("user", "assistant"), "content": either(TEXT, many(PART))})
 COUNTED = {**MODEL, "messages": many(CLAUDE_TOLD, minItems=1)}

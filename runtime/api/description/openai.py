@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.openapi.forms import (
+from runtime.api.description.forms import (
     ANY,
     COUNT,
     EVENTS,
@@ -23,7 +23,7 @@ from scripts.openapi.forms import (
     takes,
     wants,
 )
-from scripts.openapi.native import ASKED, INPUT, MODEL, STRUCTURED, TOOLS
+from runtime.api.description.native import ASKED, INPUT, MODEL, STRUCTURED, TOOLS
 
 USAGE = has(
     {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT,
@@ -34,14 +34,17 @@ FUNCTION = has({"name": TEXT, "arguments": TEXT})
 SAID: dict[str, Schema] = {"reasoning": TEXT, "reasoning_content": TEXT, "function_call": ref("OpenAIFunction")}
 SCORED = or_null(has({"content": many(ref("LogProbability")), "refusal": {"type": "null"}}))
 CHAT_REASONS = ("stop", "length", "tool_calls", "function_call")
-RESPONSE_ITEM = either(
-    has({"id": TEXT, "type": one_of("reasoning"),
-         "summary": many(has({"type": one_of("summary_text"), "text": TEXT}))}),
-    has({"id": TEXT, "type": one_of("message"), "role": one_of("assistant"), "content": many(ref("OutputText")),
-         "status": one_of("in_progress", "completed", "incomplete")}),
-    has({"id": TEXT, "type": one_of("function_call"), "call_id": TEXT, "name": TEXT, "arguments": TEXT,
-         "status": one_of("in_progress", "completed")}),
-)  # fmt: skip
+RESPONSE_ITEMS: dict[str, Schema] = {
+    "ReasoningItem": has({
+        "id": TEXT, "type": one_of("reasoning"),
+        "summary": many(has({"type": one_of("summary_text"), "text": TEXT}))}),
+    "MessageItem": has({
+        "id": TEXT, "type": one_of("message"), "role": one_of("assistant"), "content": many(ref("OutputText")),
+        "status": one_of("in_progress", "completed", "incomplete")}),
+    "FunctionCallItem": has({
+        "id": TEXT, "type": one_of("function_call"), "call_id": TEXT, "name": TEXT, "arguments": TEXT,
+        "status": one_of("in_progress", "completed")}),
+}  # fmt: skip
 RESPONSE_USAGE = has({
     "input_tokens": COUNT, "input_tokens_details": has({"cached_tokens": COUNT, "cache_write_tokens": COUNT}),
     "output_tokens": COUNT, "output_tokens_details": has({"reasoning_tokens": COUNT}), "total_tokens": COUNT,
@@ -109,10 +112,11 @@ SCHEMAS: dict[str, Schema] = {
     }),
     "OutputText": has({"type": one_of("output_text"), "text": TEXT, "annotations": many(ANY),
                        "logprobs": many(ref("LogProbability"))}),
-    "ResponseItem": RESPONSE_ITEM,
-    "Response": RESPONSE,
+    **RESPONSE_ITEMS,
+    "ResponseItem": either(*map(ref, RESPONSE_ITEMS)),
+    "ResponseObject": RESPONSE,  # generated clients have a Response of their own
     "ResponseEvent": wants({"type": {"type": "string", "pattern": "^response\\."}, "sequence_number": COUNT},
-                           {"response": ref("Response"), "item": ref("ResponseItem")}),
+                           {"response": ref("ResponseObject"), "item": ref("ResponseItem")}),
 }  # fmt: skip
 LIMITS: dict[str, Schema] = {
     "max_tokens": WHOLE, "temperature": NUMBER, "top_p": NUMBER, "seed": WHOLE, "stream": FLAG, "n": WHOLE,
@@ -160,6 +164,6 @@ ROUTES: dict[str, Route] = {
         takes({**MODEL, "input": either(NAME, many(OPENAI_TOLD, minItems=1))},
               {"instructions": TEXT, "stream": FLAG, "max_output_tokens": WHOLE, "temperature": NUMBER,
                "top_p": NUMBER}),
-        answers(ref("Response"), (EVENTS, ref("ResponseEvent"))),
+        answers(ref("ResponseObject"), (EVENTS, ref("ResponseEvent"))),
     ),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.openapi.forms import (
+from runtime.api.description.forms import (
     ANY,
     COUNT,
     FLAG,
@@ -104,6 +104,7 @@ INPUT = either(TEXT, many(TEXT))
 ROUTES: dict[str, Route] = {
     "GET /": ("Says that the server runs", None, {"text/plain": {"schema": {"const": "Ollama is running"}}}),
     "GET /health": ("Is the server up", None, answers(has({"status": one_of("ok")}))),
+    "GET /openapi.json": ("This description", None, answers(ANY)),
     "GET /metrics": ("Prometheus' text form", None, {"text/plain": {"schema": TEXT}}),
     "GET /api/version": ("The level of Ollama's API", None, answers(has({"version": TEXT}))),
     "GET /api/status": (
