@@ -127,6 +127,8 @@ class Wrapper:
             self._column += columns
             self._joined = letter == JOINER
             return
+        if _columns(self._word) + columns > self._limit and not self._word.endswith(JOINER):
+            self.end()
         self._word += letter
         if columns > 1 or _columns(self._word) >= self._limit:
             self.end()

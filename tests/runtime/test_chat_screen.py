@@ -9,7 +9,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prompt_toolkit.utils import get_cwidth
 
@@ -143,6 +143,7 @@ def test_wrapping_loses_no_character(text: str, width: int, step: int) -> None:
 
 
 @given(WORDS.map("".join), st.integers(1, 40))
+@example("aaalonger-than-twenty-columns日", 1)  # a word that just fits, and a wide character at its end
 def test_no_line_is_longer_than_its_only_word(text: str, step: int) -> None:
     for line in wrapped(text.replace("\t", " "), 20, step).splitlines():
         assert get_cwidth(line.rstrip(" ")) <= 20 - MARGIN or "longer" in line or COUPLE in line
