@@ -109,11 +109,13 @@ def _names(verbs: str) -> tuple[str, list[str]]:
 
 def _connect(name: str, file: Any) -> None:
     """What one room may not import of another, the door hands over: `serve --online` pulls and pushes with the bundler,
-    `bundle import --prepare` packs with the runtime, large content is hashed with the engine's library, `list`,
-    `cp` and `rm` ask the server of another machine."""
+    `bundle import --prepare` packs with the runtime, large content is hashed and parity made with the engine's library,
+    `list`, `cp` and `rm` ask the server of another machine."""
     if name.startswith("bundler."):
         hashes: Any = importlib.import_module("bundler.sha256")
         hashes.side_by_side = lambda: importlib.import_module("native.sha256").side_by_side()
+        sums: Any = importlib.import_module("bundler.gf256_library")
+        sums.find = lambda: importlib.import_module("native.gf256").find()
     if name == "runtime.commands_serve":
         file.transfers_factory = lambda store: importlib.import_module("bundler.transfers").Transfers(store)
     elif name == "manifests.commands":

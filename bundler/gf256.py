@@ -3,16 +3,20 @@
 Systematic: data shards travel as they are; parity shard j is the sum over i of coefficient(j, i) x data shard i, byte
 by byte. The coefficients are a Cauchy matrix, so any k of the k + m shards give all others (k + m <= 255).
 
-`combine` multiplies without tables: a product by a constant is a sum of shards multiplied by powers of x, so shards are
-added up by bit of the constant first, and the eight sums are joined by Horner's rule, eight bytes at a time.
+`combine` is the engine's where the library is there, and has once said what the code here says. That multiplies without
+tables: a product by a constant is a sum of shards multiplied by powers of x, so shards are added up by bit of the
+constant first, and the eight sums are joined by Horner's rule, eight bytes at a time.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from bundler import gf256_library
 
 MAX_SHARDS = 255
 Bytes = npt.NDArray[np.uint8]
@@ -87,11 +91,32 @@ def combine(rows: Sequence[Sequence[int]], shards: Sequence[Bytes | None]) -> li
     length = next(len(shard) for shard in shards if shard is not None)
     assert length % 8 == 0
     outputs = [np.empty(length, np.uint8) for _ in rows]
+    fast = gf256_library.find()
+    if fast and _agrees(fast):
+        fast(rows, shards, outputs)
+    else:
+        _combine(rows, shards, outputs)
+    return outputs
+
+
+@functools.cache
+def _agrees(fast: gf256_library.Combine) -> bool:
+    """Whether it says what `_combine` says: every factor is there once, and every shard but the absent one has every
+    byte in another order, at no aligned end."""
+    rows = [[0, *range(first, first + 16)] for first in range(0, 256, 16)]
+    shards = [None, *((np.arange(264) * (2 * k + 1) + k).astype(np.uint8) for k in range(16))]
+    theirs, ours = ([np.empty(264, np.uint8) for _ in rows] for _ in range(2))
+    fast(rows, shards, theirs)
+    _combine(rows, shards, ours)
+    return all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True))
+
+
+def _combine(rows: Sequence[Sequence[int]], shards: Sequence[Bytes | None], outputs: Sequence[Bytes]) -> None:
+    length = next(len(shard) for shard in shards if shard is not None)
     for start in range(0, length, _SLICE):
         words = [None if s is None else s[start : start + _SLICE].view(np.uint64) for s in shards]
         for row, output in zip(rows, outputs, strict=True):
             output[start : start + _SLICE].view(np.uint64)[:] = _combine_words(row, words)
-    return outputs
 
 
 def _combine_words(row: Sequence[int], shards: Sequence[_Words | None]) -> _Words:

@@ -114,6 +114,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sl_sha256_update": (ctypes.c_int, (_p, _i32, _p, _i64)),
     "sl_sha256_digest": (ctypes.c_int, (_p, _p)),
     "sl_sha256_pieces": (ctypes.c_int, (_p, _i64, _i64, _p)),
+    "sl_gf256_combine": (ctypes.c_int, (_p, _i32, _i32, _p, _p, _i64, _i32)),
     "sl_strings": (ctypes.c_int, (_p, _i64, _i64, _p, _p)),
     "sl_tokenizer_create": (ctypes.c_int, (_p, _i64, _i32, _i32, _p, _p)),
     "sl_tokenizer_free": (None, (_p,)),

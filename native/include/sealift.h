@@ -25,6 +25,7 @@ extern "C" {
 #define SL_BLOCK 32      /* tokens in one key/value block */
 #define SL_MAX_TOP 20    /* most alternatives reported for one sampled token */
 #define SL_MAX_STREAMS 16 /* most hashes that get bytes in one call */
+#define SL_MAX_SHARDS 255 /* inputs, and outputs, of one sum of products in GF(2^8) */
 #define SL_NONE (-1)     /* "no slot", "no tensor" */
 
 typedef enum sl_status { SL_OK = 0, SL_INVALID = 1, SL_UNSUPPORTED = 2, SL_NOMEM = 3, SL_INTERNAL = 4 } sl_status;
@@ -198,6 +199,12 @@ int sl_sha256_update(sl_sha256 *const *streams, int32_t n, const void *data, int
 int sl_sha256_digest(const sl_sha256 *stream, uint8_t *digest); /* [32], of the bytes so far; the stream may go on */
 /* Of every `piece` bytes of data, the last piece as short as it is: digests [pieces, 32]. Several pieces side by side. */
 int sl_sha256_pieces(const void *data, int64_t size, int64_t piece, uint8_t *digests);
+
+/* In GF(2^8) of polynomial 0x11D, byte by byte: out[r] = sum over k of factors[r, k] x in[k], of `size` bytes each. No engine is
+ * needed. n_out from 0, n_in from 1, both to SL_MAX_SHARDS; in[k] may be null where column k is all zeros; outputs may not
+ * overlap anything. */
+int sl_gf256_combine(const uint8_t *factors, int32_t n_out, int32_t n_in, const void *const *in, void *const *out, int64_t size,
+                     int32_t isa);
 
 /* Strings as a GGUF has them, each a u64 length and its bytes: goes past as many of `count` as are whole and UTF-8. passed: how
  * many; end: where the last one ends, in bytes. */

@@ -15,6 +15,7 @@
 #include "formats.h"
 #include "rates.h"
 #include "sha256.h"
+#include "gf256.h"
 #include "gguf_strings.h"
 #include "tokenizer.h"
 
@@ -276,6 +277,30 @@ int sl_sha256_pieces(const void* data, int64_t size, int64_t piece, uint8_t* dig
     need((data && digests) || size == 0, "sl_sha256_pieces: data and digests must not be null");
     need_sha256();
     sealift::sha256_pieces(static_cast<const uint8_t*>(data), size, piece, digests);
+  });
+}
+
+int sl_gf256_combine(const uint8_t* factors, int32_t n_out, int32_t n_in, const void* const* in, void* const* out,
+                     int64_t size, int32_t isa) {
+  return guarded([&] {
+    need(n_out >= 0 && n_out <= SL_MAX_SHARDS, "sl_gf256_combine: n_out from 0 to SL_MAX_SHARDS");
+    need(n_in >= 1 && n_in <= SL_MAX_SHARDS, "sl_gf256_combine: n_in from 1 to SL_MAX_SHARDS");
+    need(size >= 0, "sl_gf256_combine: size must not be negative");
+    const int body = resolved(isa);
+    if (n_out == 0 || size == 0) return;
+    need(factors && in && out, "sl_gf256_combine: factors, in and out must not be null");
+    uint8_t* outputs[SL_MAX_SHARDS] = {};
+    const uint8_t* inputs[SL_MAX_SHARDS] = {};
+    for (int32_t r = 0; r < n_out; r++) {
+      need(out[r], "sl_gf256_combine: an output must not be null");
+      outputs[r] = static_cast<uint8_t*>(out[r]);
+    }
+    for (int32_t k = 0; k < n_in; k++) {
+      inputs[k] = static_cast<const uint8_t*>(in[k]);
+      for (int32_t r = 0; r < n_out; r++)
+        need(inputs[k] || factors[r * n_in + k] == 0, "sl_gf256_combine: an input is null and its factor is not zero");
+    }
+    sealift::gf256_combine({factors, n_out, n_in, inputs, outputs}, size, body);
   });
 }
 
