@@ -86,6 +86,14 @@ def open_native(load: Load) -> Opened:
     threads = load.threads or resources.cores()
     with refusals():
         pack = _Pack(load, threads)
+    try:
+        return _open(load, threads, pack)
+    finally:
+        pack.stop()
+
+
+def _open(load: Load, threads: int, pack: _Pack) -> Opened:
+    with refusals():
         gguf = Gguf.open(load.path, arrays=False, pass_strings=pass_strings)
     spec, plan, weights = load_model(gguf)
     adapted, added = adapt(gguf, spec, plan, weights, [Gguf.open(path) for path in load.adapters])
@@ -165,6 +173,10 @@ class _Pack:
             return weights
         self.said = "used"
         return packed
+
+    def stop(self) -> None:
+        if self._reading is not None:
+            self._reading.stop()
 
 
 @contextmanager

@@ -149,12 +149,17 @@ def path_of(prefix: str, isa: str) -> str:
 def use(path: str, layout: Layout, weights: Mapping[str, Weight], isa: str, *, threads: int) -> dict[str, Weight]:
     """The weights with the pack's panels in place of those it holds. Raises PackUnusable; FileNotFoundError where there
     is none."""
-    return Reading(path, threads).use(layout, weights, isa)
+    reading = Reading(path, threads)
+    try:
+        return reading.use(layout, weights, isa)
+    finally:
+        reading.stop()
 
 
 class Reading:
     """A pack from the moment it is found: its leaves are hashed, by threads that need nothing else, while its reader
-    learns what must be in it. Hashing also brings the pages in, which the first step would do otherwise."""
+    learns what must be in it. Hashing also brings the pages in, which the first step would do otherwise. Whoever makes
+    one stops it: a mapped file that is cut short while it is read ends the process."""
 
     def __init__(self, path: str, threads: int) -> None:
         """Raises PackUnusable; FileNotFoundError where there is none."""
@@ -182,6 +187,12 @@ class Reading:
             for name, (start, size) in layout.places.items()
         }
         return {**weights, **packed}
+
+    def stop(self) -> None:
+        """When this returns, nobody hashes the file."""
+        self._wanted = False
+        for check in self._checks:
+            check.wait()
 
     def _wrong(self, first: int, last: int) -> int | None:
         """Of leaves first .. last - 1 the first that is not what its hash says. AT_ONCE of them in a call: who comes

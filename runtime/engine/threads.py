@@ -27,18 +27,23 @@ class Later(Generic[T]):
 
     def result(self, timeout: float = -1) -> T:
         """Waits for it. Raises what the call raised; TimeoutError after so many seconds, -1: never."""
-        if not self._lock.acquire(timeout=timeout):
-            raise TimeoutError
-        self._lock.release()
+        self.wait(timeout)
         if self._error is not None:
             raise self._error
         return self._value
+
+    def wait(self, timeout: float = -1) -> None:
+        """Until the call has given or raised. Raises TimeoutError."""
+        if not self._lock.acquire(timeout=timeout):
+            raise TimeoutError
+        self._lock.release()
 
     def run(self) -> None:
         try:
             self._value = self._call()
         except BaseException as error:  # raised again where the result is wanted
             self._error = error
+        del self._call  # what it holds may hold this
         self._lock.release()
         if self._done is not None:
             self._done(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -139,6 +140,54 @@ def test_what_could_not_be_hashed_is_not_used(model: Path, tmp_path: Path, monke
     monkeypatch.setattr(sha256, "pieces", fails)
     with pytest.raises(NativeError):
         packfile.use(str(path), layout, weights, isa, threads=2)
+
+
+def test_when_a_pack_is_refused_nobody_reads_it_any_more(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cuts the file short then ends no process."""
+    isa = packing.best_isa()
+    path = packed(model, tmp_path, isa, blob="sha256:" + "1" * 64)
+    _, plan, weights = load(Gguf.open(model))
+    layout = packfile.layout_of(plan, weights, BLOB, isa)
+    begun, reading = threading.Event(), []
+    pieces, use = sha256.pieces, packfile.Reading.use
+
+    def slowly(data: Any, size: int) -> bytes:
+        reading.append(1)
+        begun.set()
+        time.sleep(0.2)
+        reading.append(-1)
+        return pieces(data, size)
+
+    def late(self: packfile.Reading, *given: Any) -> Any:
+        assert begun.wait(60)
+        return use(self, *given)
+
+    monkeypatch.setattr(sha256, "pieces", slowly)
+    monkeypatch.setattr(packfile.Reading, "use", late)
+    with pytest.raises(PackUnusable, match="other weights"):
+        packfile.use(str(path), layout, weights, isa, threads=1)
+    assert reading == [1, -1]
+    begun.clear()
+    said, _ = answer(Load(path=str(model), n_ctx=64, threads=1, packs=str(tmp_path / "m"), blob=BLOB))
+    assert "other weights" in said
+    assert reading == [1, -1] * 2
+
+
+def test_threads_that_hashed_a_pack_end_without_the_collector(model: Path, tmp_path: Path) -> None:
+    isa = packing.best_isa()
+    path = packed(model, tmp_path, isa)
+    _, plan, weights = load(Gguf.open(model))
+    gc.disable()
+    try:
+        packfile.use(str(path), packfile.layout_of(plan, weights, BLOB, isa), weights, isa, threads=3)
+        for thread in threading.enumerate():
+            if thread.name.startswith("sealift-pack"):
+                thread.join(60)
+                assert not thread.is_alive()
+    finally:
+        gc.enable()
 
 
 def test_a_foreign_pack_is_not_used_and_the_model_runs(model: Path, tmp_path: Path) -> None:
