@@ -3,8 +3,9 @@
     <store>/.sealift/packs/<blob hex>.<instruction set>.pack
 
 One maker at a time for each store. It writes to an unfinished file of the store's; what a killed maker left goes with
-the next write. Refuses to fill the disk: KEPT_FREE stays free, since a pack can always be made again and a model
-cannot. Whether a pack is good is judged by who reads it (runtime.engine.packfile), every time.
+the next write. Refuses to fill the disk, since a pack can always be made again and a model cannot: KEPT_FREE stays
+free, or the pack is SMALL beside what is. Whether it is good is judged by who reads it (runtime.engine.packfile), every
+time.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from runtime.errors import ModelRefused, RuntimeFailure
 log = logging.getLogger("sealift.packs")
 
 KEPT_FREE = 8 << 30  # bytes of the disk, or a tenth of it where that is less
+SMALL = 16  # a pack of less than this part of what is free is made in any case
 GROWTH = 1.1  # a pack against its weights: padding to whole panels, scales widened
 REFUSED, FAILED = 3, 4  # exit codes of the maker: the model itself is at fault, or something else is
 MAX_ANSWER = 1 << 16  # bytes read from the maker
@@ -135,7 +137,7 @@ class Packs:
         with disk_errors(self._store.root):
             usage = shutil.disk_usage(self._store.root)
         kept = min(KEPT_FREE, usage.total // 10)
-        if usage.free < size + kept:
+        if size > max(usage.free - kept, usage.free // SMALL):
             raise NoSpace(
                 f"{self._store.root}: a pack of about {size:,} bytes would leave less than {kept:,} bytes free: "
                 f"{usage.free:,} are free now",
