@@ -192,6 +192,7 @@ int sl_step(sl_engine* engine, const sl_batch* batch) {
 int sl_choose(sl_engine* engine, const sl_batch* batch) {
   return guarded([&] {
     need(engine && batch, "sl_choose: engine and batch must not be null");
+    const Entered entered(engine->busy);
     engine->engine.choose(*batch);
   });
 }
