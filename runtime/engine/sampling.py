@@ -7,7 +7,6 @@ switch a stage off are accepted as clients send them: `top_k <= 0`, `top_p = 1`,
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 
@@ -17,6 +16,7 @@ from runtime.errors import OptionRefused
 MAX_TOP = 20  # alternatives reported for one token (SL_MAX_TOP)
 MAX_BIAS = 1024  # tokens whose logits one request may shift
 MAX_BIAS_VALUE = 1000.0  # and by how much
+LEAST, MOST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # of float32's normal numbers
 SEED_BITS = 64
 
 
@@ -41,13 +41,13 @@ class Sampling:
     top_logprobs: int = 0
 
     def __post_init__(self) -> None:
-        _range("temperature", self.temperature, 0.0, math.inf)
+        _range("temperature", self.temperature, 0.0, MOST)
         _range("top_p", self.top_p, 0.0, 1.0)
         _range("min_p", self.min_p, 0.0, 1.0)
         _range("typical_p", self.typical_p, 0.0, 1.0)
-        _range("repeat_penalty", self.repeat_penalty, 0.0, math.inf, open_low=True)
-        _range("presence_penalty", self.presence_penalty, -math.inf, math.inf)
-        _range("frequency_penalty", self.frequency_penalty, -math.inf, math.inf)
+        _range("repeat_penalty", self.repeat_penalty, LEAST, MOST)
+        _range("presence_penalty", self.presence_penalty, -MOST, MOST)
+        _range("frequency_penalty", self.frequency_penalty, -MOST, MOST)
         if self.repeat_last_n < -1:
             raise OptionRefused(f'option "repeat_last_n" is {self.repeat_last_n}; expected -1 or more')
         if not 0 <= self.top_logprobs <= MAX_TOP:
@@ -70,9 +70,7 @@ class Sampling:
         return self.repeat_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
 
-def _range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Refuses NaN, infinities and what lies outside [low, high] (or (low, high])."""
-    if not math.isfinite(value) or value < low or value > high or (open_low and value == low):
-        raise OptionRefused(
-            f'option "{name}" is {value}; expected a number {"above" if open_low else "from"} {low} to {high}'
-        )
+def _range(name: str, value: float, low: float, high: float) -> None:
+    """Refuses what is not in [low, high], NaN too."""
+    if not low <= value <= high:
+        raise OptionRefused(f'option "{name}" is {value}; expected a number from {low:g} to {high:g}')

@@ -9,7 +9,9 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from native import engine as native
@@ -18,10 +20,11 @@ from runtime.engine import resources
 from runtime.engine.blocks import BLOCK
 from runtime.engine.link import Link, Load
 from runtime.engine.native_runner import PROCESS, open_native, plan_memory
+from runtime.engine.native_runner import _sampling as native_sampling
 from runtime.engine.pace import SMALLEST, Pace
 from runtime.engine.sampling import Sampling
 from runtime.engine.stream import Ended, Stream, Token
-from runtime.errors import ArchitectureRefused, ModelRefused, OutOfMemory, RuntimeFailure
+from runtime.errors import ArchitectureRefused, ModelRefused, OptionRefused, OutOfMemory, RuntimeFailure
 from runtime.loaded import GenerateRequest, load_model
 from runtime.source import ModelSource
 from tests.peers.house import N_CTX, House, alone, asks
@@ -49,6 +52,25 @@ def test_same_bits_alone_and_with_others(
     assert house.come(wanted, threads) == expected
     if (max_seqs, parallel) == (8, 1):
         assert house.loop.scheduler.preemptions > 0, "the pool was meant to be too small"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"],
+)  # fmt: skip
+def test_a_sampling_that_exists_can_be_given_to_the_engine(name: str) -> None:
+    """A number that float32 does not hold is refused with the request: in the engine it would end the worker."""
+    numbers = [0.0, 5e-324, 1e-300, 1e-46, 1e-40, 2.0**-126, 1e-6, 1.0, 1 + 2**-52, 3.4e38, 2.0**128 - 2.0**104]
+    logits, taken = np.linspace(-9, 9, 40, dtype=np.float32), 0
+    given: dict[str, Any] = {"seed": 1}
+    for number in [sign * one for one in (*numbers, 3.5e38, 1e308) for sign in (1, -1)]:
+        try:
+            sampling = Sampling(**{**given, name: number})
+        except OptionRefused:
+            continue
+        taken += 1
+        assert native.sample(logits, native_sampling(sampling, [3, 5], None), 7)[0] in range(40)
+    assert taken >= 4
 
 
 async def bits(stream: Stream) -> tuple[list[Token], Ended]:
