@@ -12,7 +12,8 @@ constexpr int64_t kQueries = 48;         // queries that share one reading of ke
 constexpr int64_t kTasksPerThread = 4;   // fewer tiles and heads than this per thread: share out splits as well
 constexpr int64_t kUnitsMax = 1024;      // more tiles and heads than this: never
 constexpr int64_t kSerial = 1 << 17;     // multiply-adds (2 to 4 us) that the caller does alone: waking costs as much
-constexpr int64_t kPartsMax = 1 << 22;   // floats of partial results kept (16 MiB); beyond it tiles run whole
+constexpr int64_t kParts = 1 << 22;      // floats of room for partial results (16 MiB, of which a step touches what it
+                                         // needs); tiles that need more run whole
 
 int64_t tile_rows(int32_t group) { return std::max<int64_t>(1, kQueries / group); }
 int64_t tile_queries(int32_t group) { return tile_rows(group) * group; }
@@ -93,16 +94,14 @@ Attend Engine::cache_of(const sl_op& op) const {
 }
 
 void Engine::make_attend_scratch() {
-  int64_t scratch = 0, parts = 0;
+  int64_t scratch = 0;
   for (int32_t at : plan_.attends) {
     const Attend a = cache_of(plan_.ops[static_cast<size_t>(at)]);
     const int64_t queries = tile_queries(a.group());
     scratch = std::max(scratch, attend_scratch(queries, a.padded) + 2 * queries * a.record());
-    const int64_t splits = config_.n_blocks / kSplit + 1;
-    parts = std::max(parts, kTasksPerThread * config_.threads * queries * a.record() * splits);
   }
   for (int w = 0; w < pool_.threads(); w++) attend_scratch_.emplace_back(scratch);
-  if (pool_.threads() > 1) parts_ = Memory<float>(std::min(parts, kPartsMax));
+  if (pool_.threads() > 1) parts_ = Memory<float>(kParts);
   tiles_.reserve(static_cast<size_t>(config_.max_rows));
   splits_left_ = std::vector<std::atomic<int32_t>>(static_cast<size_t>(kUnitsMax));
 }

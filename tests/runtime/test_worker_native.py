@@ -247,12 +247,13 @@ def test_memory_is_planned_and_refused_with_the_numbers() -> None:
         plan_memory(gib, few, gib, 0, gib)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 def test_memory_is_measured_before_anything_is_packed(
-    model: Path, monkeypatch: pytest.MonkeyPatch, kv_type: str
+    model: Path, monkeypatch: pytest.MonkeyPatch, kv_type: str, threads: int
 ) -> None:
     """What the engine holds is what was compared with the limit, to the byte; one byte less is refused."""
-    request = Load(path=str(model), n_ctx=N_CTX, threads=1, parallel=3, kv_type=kv_type)
+    request = Load(path=str(model), n_ctx=N_CTX, threads=threads, parallel=3, kv_type=kv_type)
     held = open_native(request).facts
     needed = held["weight_bytes"] + held["kv_bytes"] + held["scratch_bytes"] + PROCESS
     monkeypatch.setattr(resources, "memory_available", lambda: needed)
