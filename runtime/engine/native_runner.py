@@ -42,6 +42,7 @@ PARALLEL = 4  # full contexts in the pool where nobody says and memory allows
 POOL_SHARE = 0.5  # of the memory that the weights leave: the most an automatic pool takes
 LOGITS = 32 << 20  # bytes of logits that a step may have where a prompt is scored; more than its sequences need
 SPARE = 4  # blocks that tables may grow by before their rows are prepared anew
+SMALLER = "ask for a smaller context (num_ctx), fewer parallel requests, or a smaller quantization"
 PROCESS = 64 << 20  # bytes of a worker without a model: the interpreter, its libraries, the file's head
 
 
@@ -71,7 +72,7 @@ def plan_memory(weights: int, scratch: int, context: int, parallel: int, availab
         raise OutOfMemory(
             f"model requires more system memory ({_size(plan.needed)}) than is available ({_size(available)}): "
             f"{_size(weights)} for weights, {chosen} x {_size(context)} for context, {_size(scratch)} for computing",
-            hint="ask for a smaller context (num_ctx), fewer parallel requests, or a smaller quantization",
+            hint=SMALLER,
         )
     return plan
 
@@ -185,7 +186,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except MemoryShortError as error:
-        raise OutOfMemory(str(error), hint=error.hint) from error
+        raise OutOfMemory(str(error), hint=error.hint or SMALLER) from error
     except NativeError as error:
         kind = ModelRefused if error.exit_code == 1 else RuntimeFailure
         raise kind(str(error), hint=error.hint) from error

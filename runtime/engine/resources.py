@@ -1,4 +1,4 @@
-"""What this machine gives this process: cores and memory, with the limits of its control group.
+"""What this machine gives this process: cores and memory, with the limits of its control group and its own.
 
 Values are what the kernel says; a file that is absent (another system, another cgroup version) means "no limit".
 """
@@ -6,6 +6,7 @@ Values are what the kernel says; a file that is absent (another system, another 
 from __future__ import annotations
 
 import os
+import resource
 
 PROC = "/proc"
 CGROUP = "/sys/fs/cgroup"
@@ -46,7 +47,16 @@ def memory_available() -> int | None:
         found += _rest(folder, "memory.max", "memory.current", "inactive_file")
     for folder in _groups_v1("memory"):  # a group without a limit has one that no machine reaches
         found += _rest(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    found += _addresses_left()
     return min(found) if found else None
+
+
+def _addresses_left() -> list[int]:
+    """What `ulimit -v` leaves: a limit of addresses, of which mapped files have taken some."""
+    limit, pages = resource.getrlimit(resource.RLIMIT_AS)[0], _text(f"{PROC}/self/statm").split()[:1]
+    if limit == resource.RLIM_INFINITY or not pages:
+        return []
+    return [max(0, limit - int(pages[0]) * resource.getpagesize())]
 
 
 def _rest(folder: str, limit: str, used: str, cache: str) -> list[int]:

@@ -295,6 +295,25 @@ def test_limits_of_the_control_group_count(tmp_path: Path, monkeypatch: pytest.M
     assert resources.memory_available() == 700_000
 
 
+CHILD = """
+import resource, sys
+from runtime.engine.native_runner import open_native
+from runtime.engine.protocol import Load
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)
+print(open_native(Load(path=sys.argv[1], threads=1, n_ctx=512)).facts["kv_bytes"])
+open_native(Load(path=sys.argv[1], threads=1, n_ctx=512, parallel=4000))
+"""
+
+
+def test_a_limit_of_addresses_counts(model: Path) -> None:
+    """`ulimit -v`: what does not fit is refused with the numbers, before an allocation fails without any."""
+    child = subprocess.run([sys.executable, "-c", CHILD, model], cwd=ROOT, capture_output=True, text=True)
+    assert int(child.stdout) > 0
+    assert "OutOfMemory: model requires more system memory" in child.stderr and "4000 x" in child.stderr
+
+
 V1 = "cpu,cpuacct/d/cpu.cfs_"
 
 
