@@ -100,7 +100,7 @@ def number_setting(of: Range, flag: int | None = None) -> int:
 
 def kv_type_setting(flag: str | None = None) -> str:
     who = "--kv-cache-type" if flag is not None else "SEALIFT_KV_CACHE_TYPE (or OLLAMA_KV_CACHE_TYPE)"
-    text = setting("KV_CACHE_TYPE", KV_TYPES[0]) if flag is None else flag
+    text = (setting("KV_CACHE_TYPE", KV_TYPES[0]) if flag is None else flag).lower()
     if text not in KV_TYPES:
         raise RequestRefused(f"{who}: keys and values are not kept as {text[:40]!r} here", hint="write f16 or q8_0")
     return text

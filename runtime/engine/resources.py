@@ -44,7 +44,8 @@ def memory_available() -> int | None:
         if words[:1] == ["MemAvailable:"] and words[1].isdigit():
             found.append(int(words[1]) * 1024)
     for folder in _groups():
-        found += _rest(folder, "memory.max", "memory.current", "inactive_file")
+        for limit in ("memory.max", "memory.high"):  # beyond `high` the kernel stops nothing, and slows all down
+            found += _rest(folder, limit, "memory.current", "inactive_file")
     for folder in _groups_v1("memory"):  # a group without a limit has one that no machine reaches
         found += _rest(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     found += _addresses_left()

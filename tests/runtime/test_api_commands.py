@@ -530,7 +530,7 @@ def test_flags_come_before_the_environment_before_defaults(monkeypatch: pytest.M
 def test_kinds_of_keys_and_values_that_are_not_kept_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tuple(KV_TYPES) == settings.KV_TYPES
     assert resolve(parse_address("")).settings.kv_type == "f16"
-    monkeypatch.setenv("OLLAMA_KV_CACHE_TYPE", "q8_0")
+    monkeypatch.setenv("OLLAMA_KV_CACHE_TYPE", "Q8_0")
     assert resolve(parse_address("")).settings.kv_type == "q8_0"
     assert resolve(parse_address(""), kv_cache_type="f16").settings.kv_type == "f16"
     monkeypatch.setenv("OLLAMA_KV_CACHE_TYPE", "q4_0")

@@ -283,6 +283,10 @@ def test_limits_of_the_control_group_count(tmp_path: Path, monkeypatch: pytest.M
     (inner.parent / "memory.current").write_text("1000000\n")
     (inner.parent / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
     assert resources.memory_available() == 2_500_000
+    (inner / "memory.high").write_text("1500000\n")
+    (inner / "memory.current").write_text("600000\n")
+    assert resources.memory_available() == 900_000
+    (inner / "memory.high").write_text("max\n")
     older = tmp_path / "cgroup" / "memory" / "d"
     older.mkdir(parents=True)
     (tmp_path / "proc" / "self" / "cgroup").write_text("4:memory:/d\n0::/a/b\n")
