@@ -25,6 +25,7 @@ from runtime.measure.perplexity import (
     Scorer,
     Window,
     chances,
+    exp,
     require_memory,
     score,
     windows,
@@ -128,7 +129,7 @@ def compared(more: Doubles, divergences: Doubles) -> dict[str, float]:
     """Of the nats that the engine lost `more` on each token that did follow: the ratio of the perplexities, and its
     standard error, far smaller than theirs, since both scored the same tokens. And of the nats lost on average over all
     that could have followed: their mean, and its standard error."""
-    ratio, root = math.exp(float(more.mean())), math.sqrt(max(1, len(more) - 1))
+    ratio, root = exp(float(more.mean())), math.sqrt(max(1, len(more) - 1))
     return {
         "ratio": ratio,
         "ratio_error": ratio * float(more.std()) / root,

@@ -74,7 +74,7 @@ class Score:
 def windows(tokens: Sequence[int], *, context: int, stride: int | None, bos: int | None) -> list[Window]:
     """`bos`: replaces each window's first token, if given. Raises RequestRefused where not one window is full."""
     if context < LEAST_CONTEXT:
-        raise RequestRefused(f"--context is {context}, expected at least {LEAST_CONTEXT}")
+        raise RequestRefused(f"a context of {context} tokens is too short, expected at least {LEAST_CONTEXT}")
     if stride is not None and not 1 <= stride < context:
         raise RequestRefused(f"--stride is {stride}, expected 1 to {context - 1}: less than the context")
     if len(tokens) < context:
@@ -101,7 +101,7 @@ def score(many: Sequence[Window], scorer: Scorer, size: Callable[[int], int]) ->
 def _score(total: float, squares: float, count: int, text: int, number: int) -> Score:
     mean = total / count
     spread = max(0.0, squares / count - mean * mean)
-    perplexity = math.exp(mean)
+    perplexity = exp(mean)
     return Score(
         perplexity=perplexity,
         error=perplexity * math.sqrt(spread / max(1, count - 1)),
@@ -110,6 +110,14 @@ def _score(total: float, squares: float, count: int, text: int, number: int) -> 
         bytes=text,
         windows=number,
     )
+
+
+def exp(nats: float) -> float:
+    """Raises ModelRefused where no float64 is so large."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        raise ModelRefused(f"{nats:.4g} nats a token: the model holds the text for all but impossible") from None
 
 
 class EngineScorer:

@@ -79,6 +79,13 @@ def test_score_from_probabilities() -> None:
     assert last.error == pytest.approx(last.perplexity * deviation)
 
 
+def test_a_text_that_is_all_but_impossible_is_told_so() -> None:
+    """A perplexity beyond float64, of weights a hundred thousand times too large."""
+    window = Window(tokens=[1, 2, 3], scored=2)
+    with pytest.raises(ModelRefused, match="800 nats a token"):
+        list(score([window], lambda window: np.array([-900.0, -700.0]), lambda token: 1))
+
+
 def test_engine_and_reference_agree_on_exact_weights(subject: Subject) -> None:
     result = result_of(subject, context=64, reference=True)
     assert result["engine"]["tokens"] == result["reference"]["tokens"] > 100
