@@ -1,6 +1,6 @@
-// linear_avx512_amx.cpp: Intel Sapphire Rapids and later servers (2023-). As avx512-vnni, whose panels and bits it has, but
-// for tiles of 16 tokens and more of integer formats, which go through AMX with the same bits, and BF16, which goes through AMX
-// alone.
+// linear_avx512_amx.cpp: Intel Sapphire Rapids and later servers (2023-). As avx512-vnni, but for tiles of 16 tokens and more
+// of integer formats, which go through AMX with the bits of the lower ones, BF16, which goes through AMX alone, and 4-bit codes,
+// which never meet x in pairs and so have all of its 127 steps (linear.h says whose bits are whose).
 // Compile with the flags of linear_avx512_vnni.cpp, -mamx-tile -mamx-int8 -mamx-bf16.
 #include "linear_body.h"
 
