@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -304,6 +305,19 @@ def test_a_killed_maker_leaves_nothing_and_is_made_up_for(store: Store, monkeypa
         assert not at_work.is_alive()
     assert files(store) == [] and list((store.private / "tmp").iterdir()) == []
     assert Packs(store).prepare(NAME).made
+
+
+def test_a_maker_that_begins_as_the_server_ends_is_ended_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the server waits for the whole pack before it goes."""
+    packs, begin = Packs(store), subprocess.Popen
+
+    def as_it_ends(*words: Any, **how: Any) -> subprocess.Popen[bytes]:
+        packs.close()
+        return begin(*words, **how)
+
+    monkeypatch.setattr(subprocess, "Popen", as_it_ends)
+    packs.prepare_quietly(weights_of(store))
+    assert files(store) == [] and list((store.private / "tmp").iterdir()) == []
 
 
 def test_one_maker_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
