@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,16 @@ def test_results_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text(content)
     with pytest.raises(RequestRefused):
         table.read(tmp_path / "old.json")
+
+
+@pytest.mark.parametrize("rate", ["12.5", pytest.param(10**400, id="huge"), [], None, "fast", 12])
+def test_what_was_read_can_be_compared(result: dict[str, Any], tmp_path: Path, rate: Any) -> None:
+    """Nothing of an earlier result fails after a minute of measuring."""
+    earlier = json.loads(json.dumps(result))
+    earlier["rows"][0]["tokens_per_s"]["median"] = rate
+    (tmp_path / "old.json").write_text(json.dumps(earlier))
+    with suppress(RequestRefused):
+        assert "AGAINST EARLIER" in table.text(result, table.read(tmp_path / "old.json"))
 
 
 def test_too_little_memory_is_refused_with_the_numbers(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
