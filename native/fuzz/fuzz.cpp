@@ -164,6 +164,13 @@ void fuzz_engine(Bytes& bytes) {
     if (&field == &config.threads && field > 64) field = 1 << 20;  // a thousand threads are allowed, and slow
   }
   const sl_tensor* given = tensors.fill();
+  const auto panels_of = [&] {  // what "best" is here, where the engine chooses
+    int32_t isa = config.isa ? config.isa : SL_ISA_AVX512_AMX;
+    while (!config.isa && isa > SL_ISA_PORTABLE && !sl_isa_supported(isa)) isa--;
+    return isa;
+  };
+  if (bytes.one_in(3))
+    for (int n = bytes.from(1, 6); n > 0; n--) tensors.pack(panels_of());
   std::vector<sl_op>& ops = planner.ops();
   Exact<sl_op> exact(ops.size());
   std::memcpy(exact.data(), ops.data(), ops.size() * sizeof(sl_op));

@@ -50,14 +50,16 @@ class Bytes {
   const uint8_t *at_, *end_;
 };
 
-// An allocation of exactly `count` values (malloc's red zones begin behind the last).
+// An allocation of exactly `count` values (the allocator's red zones begin behind the last). `align`: 0, or a divisor of its
+// bytes.
 template <class T>
 class Exact {
  public:
-  explicit Exact(size_t count)
-      : data_(static_cast<T*>(std::malloc(std::max<size_t>(count, 1) * sizeof(T)))), count_(count) {
+  explicit Exact(size_t count, size_t align = 0) : count_(count) {
+    const size_t bytes = std::max<size_t>(count, 1) * sizeof(T);
+    data_ = static_cast<T*>(align ? std::aligned_alloc(align, bytes) : std::malloc(bytes));
     need(data_ != nullptr, "no memory for the input itself");
-    std::memset(static_cast<void*>(data_), 0, std::max<size_t>(count, 1) * sizeof(T));
+    std::memset(static_cast<void*>(data_), 0, bytes);
   }
   ~Exact() { std::free(data_); }
   Exact(const Exact&) = delete;

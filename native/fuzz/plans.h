@@ -48,23 +48,37 @@ class Tensors {
   const sl_tensor* fill() {
     for (sl_tensor& t : made_) {
       if (t.size > static_cast<uint64_t>(kLargest)) t.size %= kLargest;  // a claim that memory can follow
-      memory_.push_back(std::make_unique<Exact<uint8_t>>(t.size));
-      Exact<uint8_t>& data = *memory_.back();
-      const uint8_t pattern = bytes_.byte(), wild = bytes_.byte();
-      uint32_t state = static_cast<uint32_t>(bytes_.bits() | 1);
-      for (size_t i = 0; i < data.size(); i++) {
-        state = state * 1664525 + 1013904223;
-        data[i] = wild < 16 ? pattern : static_cast<uint8_t>(state >> 24);
-      }
-      if (wild >= 64) tame(t.type, data);
+      Exact<uint8_t>& data = any(t.size, 0);
+      if (bytes_.byte() >= 64) tame(t.type, data);
       t.data = null_ ? nullptr : data.data();
     }
     return made_.data();
   }
 
+  // After fill(): a tensor becomes panels of any bytes, which change values and never what is read.
+  void pack(int32_t isa) {
+    sl_tensor& t = made_[static_cast<size_t>(bytes_.below(count()))];
+    int64_t size = 0;
+    if (sl_packed_bytes(&t, isa, &size) != SL_OK || size > kLargest) return;
+    t = {any(static_cast<size_t>(size), 64).data(), static_cast<uint64_t>(size), t.rows, t.cols, t.type, isa};
+  }
+
   int32_t count() const { return static_cast<int32_t>(made_.size()); }
 
  private:
+  Exact<uint8_t>& any(size_t size, size_t align) {
+    memory_.push_back(std::make_unique<Exact<uint8_t>>(size, align));
+    Exact<uint8_t>& data = *memory_.back();
+    const bool same = bytes_.one_in(16);
+    const uint8_t pattern = bytes_.byte();
+    uint32_t state = static_cast<uint32_t>(bytes_.bits() | 1);
+    for (size_t i = 0; i < data.size(); i++) {
+      state = state * 1664525 + 1013904223;
+      data[i] = same ? pattern : static_cast<uint8_t>(state >> 24);
+    }
+    return data;
+  }
+
   // Ordinary numbers, for what is not finite everywhere stops at the first op. Every float16 of a block format lies at
   // an even place: without these bits of its second byte it is below 1/4.
   static void tame(int32_t type, Exact<uint8_t>& data) {
