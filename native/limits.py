@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from native.library import SlRates, check, library
 
 READ_EACH = 256 << 20  # bytes for each thread: far more than its share of any cache
+MOST = 1 << 36  # bytes for all of them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +23,7 @@ class Limits:
 
 
 def measure(threads: int, *, each: int = READ_EACH) -> Limits:
-    """Takes about a second, and threads * each bytes. Raises MemoryShortError and InputError."""
+    """Takes about a second, and threads * each bytes, 1 MiB to MOST. Raises MemoryShortError and InputError."""
     rates = SlRates()
     check(library().sl_limits(threads, threads * each, ctypes.byref(rates)))
     return Limits(

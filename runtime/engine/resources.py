@@ -10,6 +10,7 @@ import resource
 
 PROC = "/proc"
 CGROUP = "/sys/fs/cgroup"
+MOST = 1024  # threads of an engine
 
 
 def cores() -> int:
@@ -19,7 +20,7 @@ def cores() -> int:
     except (AttributeError, OSError):  # not Linux
         allowed = os.cpu_count() or 1
     quota = _quota()
-    return max(1, min(allowed, quota) if quota else allowed)
+    return max(1, min(allowed, quota or allowed, MOST))
 
 
 def _quota() -> int | None:

@@ -105,7 +105,9 @@ def facts(subject: Subject) -> dict[str, Any]:
 def measure_limits(threads: int) -> Limits:
     """With less memory where little is free: a smaller buffer may sit in caches, a larger one would push others out."""
     free = resources.memory_available()
-    each = limits.READ_EACH if free is None else min(limits.READ_EACH, int(ROOM * free / threads))
+    each = min(limits.READ_EACH, limits.MOST // threads)
+    if free is not None:
+        each = min(each, int(ROOM * free / threads))
     return limits.measure(threads, each=max(1 << 20, each))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import sealift
+from native import limits
 from native.limits import Limits
 from runtime.engine import resources
 from runtime.errors import OutOfMemory, RequestRefused
@@ -175,6 +176,26 @@ def test_what_was_read_can_be_compared(result: dict[str, Any], tmp_path: Path, r
     (tmp_path / "old.json").write_text(json.dumps(earlier))
     with suppress(RequestRefused):
         assert "AGAINST EARLIER" in table.text(result, table.read(tmp_path / "old.json"))
+
+
+@pytest.mark.parametrize(
+    ("threads", "free", "each"),
+    [
+        (2, 64 << 30, 256 << 20),
+        (2, 1 << 30, 128 << 20),  # a quarter of what is free
+        (64, 1 << 20, 1 << 20),
+        (512, 4 << 40, 128 << 20),  # more threads than read 64 GiB
+        (512, None, 128 << 20),
+    ],
+)
+def test_limits_are_measured_on_memory_that_is_there(
+    threads: int, free: int | None, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "memory_available", lambda: free)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(limits, "measure", lambda threads, each: asked.append((threads, each)))
+    bench.measure_limits(threads)
+    assert asked == [(threads, each)]
 
 
 def test_too_little_memory_is_refused_with_the_numbers(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

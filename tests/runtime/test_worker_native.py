@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from manifests.gguf import Gguf
 from native import engine as native
+from native.errors import InputError
 from native.library import KV_TYPES
 from runtime.engine import resources
 from runtime.engine.blocks import BLOCK
@@ -26,6 +28,7 @@ from runtime.engine.sampling import Sampling
 from runtime.engine.stream import Ended, Stream, Token
 from runtime.errors import ArchitectureRefused, ModelRefused, OptionRefused, OutOfMemory, RuntimeFailure
 from runtime.loaded import GenerateRequest, load_model
+from runtime.models.load import load as load_model_file
 from runtime.source import ModelSource
 from tests.peers.house import N_CTX, House, alone, asks
 from tests.peers.model_maker import make_model
@@ -348,6 +351,15 @@ def test_threads_follow_the_quota_of_both_versions_of_control_groups(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert resources.cores() == cores
+
+
+def test_no_more_threads_than_an_engine_takes(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(1536)))
+    monkeypatch.setattr(resources, "CGROUP", "/nonexistent")
+    most = resources.cores()
+    _, plan, weights = load_model_file(Gguf.open(model))
+    with pytest.raises(InputError, match=f"threads is {most + 1}, expected 1 to {most}"):
+        native.measure(plan, weights, threads=most + 1, n_blocks=1, max_rows=1, max_seqs=1, max_outputs=1)
 
 
 @pytest.mark.parametrize(
