@@ -139,4 +139,7 @@ def test_panels_of_any_bytes_change_values_alone(isa: str, kind: str) -> None:
         p.build(), weights, threads=2, n_blocks=4, max_rows=80, max_seqs=1, max_outputs=80, isa=isa
     ) as engine:  # fmt: skip
         tokens = [int(token) for token in rng.integers(0, VOCAB, 70)]
-        assert alone(engine, tokens).tobytes() == alone(engine, tokens, chunk=1).tobytes()
+        many, one = alone(engine, tokens), alone(engine, tokens, chunk=1)
+    for values in (many, one):
+        values[np.isnan(values)] = np.nan  # one is as good as another
+    assert many.tobytes() == one.tobytes()
