@@ -224,9 +224,12 @@ class Manager:
 
     @property
     def _pending(self) -> int:
-        """Users that wait: for a load, because their model's batch is full, or for memory in its key/value pool."""
+        """Users that wait: for a load, because their model's batch is full, or for memory in its key/value pool. One
+        who embeds has many sequences in line, and is one."""
         loads = sum(arrival.waiting for arrival in self._arrivals.values())
-        return loads + sum(max(entry.model.waiting, entry.users - entry.model.max_seqs) for entry in self._entries)
+        return loads + sum(
+            min(entry.users, max(entry.model.waiting, entry.users - entry.model.max_seqs)) for entry in self._entries
+        )
 
     # -- coming and going of models
 

@@ -274,7 +274,8 @@ def test_the_queue_has_an_end() -> None:
 
 def test_who_waits_for_memory_in_a_batch_with_places_counts_as_waiting() -> None:
     async def scene(house: House) -> None:
-        async with house.manager.use(source("a")):
+        use = house.manager.use
+        async with use(source("a")), use(source("a")), use(source("a")):
             house.made[0].waiting = 2
             await visit(house, source("a"))
             house.made[0].waiting = 3
@@ -284,6 +285,20 @@ def test_who_waits_for_memory_in_a_batch_with_places_counts_as_waiting() -> None
                 await visit(house, source("b"))
             house.made[0].waiting = 0
             await visit(house, source("a"))
+
+    play(scene, max_queue=3)
+
+
+def test_one_user_with_many_sequences_in_line_is_one_that_waits() -> None:
+    """A request to embed has up to 32 texts in the worker at once: the queue bounds requests."""
+
+    async def scene(house: House) -> None:
+        async with house.manager.use(source("a")):
+            house.made[0].waiting = 30
+            await visit(house, source("a"))
+            async with house.manager.use(source("a")), house.manager.use(source("a")):
+                with pytest.raises(ServerBusy):
+                    await visit(house, source("a"))
 
     play(scene, max_queue=3)
 
