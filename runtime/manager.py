@@ -326,7 +326,7 @@ class Manager:
         model = entry.model
         return Loaded(
             name=model.name, digest=model.digest, size=model.figures.total, expires_at=expires, n_ctx=model.n_ctx,
-            users=entry.users, waiting=model.waiting, cache_use=model.cache_use, source=model.source,
+            users=entry.users, waiting=min(entry.users, model.waiting), cache_use=model.cache_use, source=model.source,
         )  # fmt: skip
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

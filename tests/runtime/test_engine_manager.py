@@ -295,6 +295,7 @@ def test_one_user_with_many_sequences_in_line_is_one_that_waits() -> None:
     async def scene(house: House) -> None:
         async with house.manager.use(source("a")):
             house.made[0].waiting = 30
+            assert [(line.users, line.waiting) for line in house.manager.loaded()] == [(1, 1)]
             await visit(house, source("a"))
             async with house.manager.use(source("a")), house.manager.use(source("a")):
                 with pytest.raises(ServerBusy):
