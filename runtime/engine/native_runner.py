@@ -42,7 +42,7 @@ PARALLEL = 4  # full contexts in the pool where nobody says and memory allows
 POOL_SHARE = 0.5  # of the memory that the weights leave: the most an automatic pool takes
 LOGITS = 32 << 20  # bytes of logits that a step may have where a prompt is scored; more than its sequences need
 SPARE = 4  # blocks that tables may grow by before their rows are prepared anew
-SMALLER = "ask for a smaller context (num_ctx), fewer parallel requests, or a smaller quantization"
+SMALLER = "ask for a smaller context (num_ctx), fewer parallel requests or threads, or a smaller quantization"
 PROCESS = 64 << 20  # bytes of a worker without a model: the interpreter, its libraries, the file's head
 
 
