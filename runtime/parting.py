@@ -1,9 +1,9 @@
 """The one stage between a model's text and every API: TextDelta in, TextDelta, ThinkingDelta and CallDelta out.
 
 Invariants: no token's TokenInfo is lost, doubled or moved before another; a part carries the infos of the text that
-completed it, tags included; those that complete none (of the tag behind a call) come last, with no text, and as content
-only where the answer's end was content. Calls are numbered from 0 and each has an id; Finish passes as it is, after what
-the parser held back. An answer that broke off (error, cancelled) shows nothing that was held back.
+completed it, tags included; those that complete none (of the tag behind a call) come last, with no text, and as
+content only where the answer's end was content. Calls are numbered from 0 and each has an id; Finish passes as it is,
+after what the parser held back. An answer that broke off (error, cancelled) shows nothing that was held back.
 """
 
 from __future__ import annotations
