@@ -282,6 +282,12 @@ def test_ps_tells_nothing_of_a_name_that_means_another_model_by_now(store: Store
     assert replaced["details"]["family"] == ""
 
 
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+def test_a_load_checks_its_fields_too(store: Store, path: str) -> None:
+    response = post(store, path, {"model": "demo", "stream": "yes"})
+    assert response.status_code == 400 and ".stream of type bool" in response.json()["error"]
+
+
 def test_an_embedding_model_can_be_unloaded_though_it_cannot_answer(store: Store) -> None:
     response = post(store, "/api/generate", {"model": "embedder", "keep_alive": 0})
     assert response.json()["done_reason"] == "unload"

@@ -123,9 +123,11 @@ def _plain(name: ModelName, value: Any, path: str) -> str:
 
 
 def _unknown(name: ModelName, kind: Any, path: str) -> RequestRefused:
-    if isinstance(kind, str) and kind in OTHER_BLOCKS:
+    if not isinstance(kind, str):
+        return RequestRefused(f"'{path}' must be an object with a type", param=path)
+    if kind in OTHER_BLOCKS:
         return CapabilityMissing(f"{name.full} does not support {OTHER_BLOCKS[kind]}", param=path)
-    return RequestRefused(f"'{path}.type' is {str(kind)[:40]!r}, which this server does not know", param=path)
+    return RequestRefused(f"'{path}.type' is {kind[:40]!r}, which this server does not know", param=path)
 
 
 def _string(block: Mapping[str, Any], key: str, path: str) -> str:
@@ -147,7 +149,7 @@ def _tools(body: Body) -> tuple[tuple[Tool, ...], str, bool]:
             raise RequestRefused(
                 f"'{path}.type' is {str(kind)[:40]!r}: a hosted tool, and this server has none", param="tools"
             )
-        tools.append(function_tool(one.get("name"), one.get("description"), one.get("input_schema"), path))
+        tools.append(function_tool(one, path, "input_schema"))
     listed = each_once(tools, "tools")
     choice = body.object("tool_choice")
     kind = choice.get("type", "auto")
@@ -156,7 +158,8 @@ def _tools(body: Body) -> tuple[tuple[Tool, ...], str, bool]:
         raise RequestRefused("'tool_choice.type' must be auto, any, tool or none", param="tool_choice")
     if kind == "none":
         return (), "auto", True
-    wanted = {"any": "required", "tool": {"name": choice.get("name")}}.get(kind, "auto")
+    named = {"name": _string(choice, "name", "tool_choice")} if kind == "tool" else None
+    wanted = named or {"any": "required"}.get(kind, "auto")
     return listed, choice_of(wanted, listed, "tool_choice"), parallel
 
 
