@@ -105,6 +105,8 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         "'tool_choice' names 'time', which is not among the tools",
     ),
     ({"temperature": "hot"}, 'option "temperature" must be of type float32'),
+    ({"mcp_servers": [{"name": "x"}]}, "'mcp_servers' is not supported by this server"),
+    ({"compaction": {"enabled": True}}, "'compaction' is not supported by this server"),
     ({"system": {"a": 1}}, "'system' must be a string or a list of text blocks"),
 ]
 
@@ -117,6 +119,15 @@ def test_errors_are_anthropics_object(store: Store, asked: dict[str, Any], text:
     assert re.fullmatch("req_[0-9a-f]{16}", id) and response.headers["request-id"] == id
     told = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
     assert (response.status_code, error) == (400, told)
+
+
+@pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}])
+def test_a_thread_is_refused_with_the_code_that_lets_a_client_do_without(store: Store, thread: Any) -> None:
+    response = post(store, ASK | {"thread": thread})
+    error = response.json()["error"]
+    assert response.status_code == 400 and error["message"].startswith("'thread' is not supported")
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
+    assert post(store, ASK | {"thread": None}).status_code == 200
 
 
 def test_a_missing_model_is_a_404_and_a_failure_a_500(store: Store) -> None:

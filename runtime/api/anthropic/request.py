@@ -1,7 +1,8 @@
 """A request of /v1/messages as ours: system, messages of blocks, tools, sampling, thinking.
 
 A turn of the user may hold tools' results and text: the results become messages of their own, before the text.
-`redacted_thinking` says nothing to a model of ours and is passed over.
+`redacted_thinking` says nothing to a model of ours and is passed over. Refused by name: what would mean other messages
+than those that were sent (a thread that the server keeps, its summary), tools that the server would call.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ from runtime.api.openai.fields import choice_of, form_of, openai_options
 from runtime.api.tools import Tool, each_once, few_tools, function_tool
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
-from runtime.errors import CapabilityMissing, RequestRefused
+from runtime.errors import CapabilityMissing, RequestRefused, ThreadRefused
 from runtime.options import INT32_MAX, Options
 from runtime.text.message import Message, Think, ToolCall
 
 PASSED_OVER = ("redacted_thinking",)
+ELSEWHERE = ("compaction", "container", "mcp_servers")
 OTHER_BLOCKS = {"image": "vision", "document": "documents", "search_result": "search results"}
 
 
 def chat_of(body: Body, name: ModelName, card: ModelCard) -> prompts.Chat:
     """Refuses what is no message, block or tool, with its path."""
+    if body.has("thread"):
+        raise ThreadRefused()
+    for key in ELSEWHERE:
+        if body.raw(key):
+            raise RequestRefused(f"'{key}' is not supported by this server", param=key)
     messages = body.structs("messages", "MessageParam", most=prompts.MAX_MESSAGES)
     if not messages:
         raise RequestRefused("messages is required", param="messages")
