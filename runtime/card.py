@@ -185,8 +185,7 @@ class ModelCard:
         for name in self.params:
             value = self.params[name]
             for item in value if isinstance(value, list) else [value]:
-                whole = isinstance(item, float) and item.is_integer()  # Go writes 1.0 as 1
-                lines.append(f"{name:<30} {json.dumps(int(item) if whole else item, ensure_ascii=False)}")
+                lines.append(f"{name:<30} {json.dumps(_as_go_has_it(item), ensure_ascii=False)}")
         return "\n".join(lines)
 
     def modelfile(self, name: ModelName, store: Store) -> str:
@@ -207,7 +206,7 @@ class ModelCard:
         for parameter in self.params:
             value = self.params[parameter]
             for item in value if isinstance(value, list) else [value]:
-                text = item if isinstance(item, str) else json.dumps(item)
+                text = item if isinstance(item, str) else json.dumps(_as_go_has_it(item))
                 commands.append(Command(name="parameter", key=parameter, value=text))
         commands += [Command(name="license", value=text) for text in self.licenses]
         commands += [Command(name="message", key=role, value=content) for role, content in self.messages]
@@ -370,6 +369,11 @@ class _NoTokenizer:
     """A template's abilities do not depend on the begin and end texts it is given."""
 
     bos = eos = None
+
+
+def _as_go_has_it(value: Any) -> Any:
+    """Go writes 1.0 as 1."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

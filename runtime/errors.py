@@ -5,6 +5,7 @@ RuntimeFailure                 70 / 500   base; raised bare only for a fault of 
 │   ├── OptionRefused           1 / 400   an option out of range, or of the wrong type (then 500: Ollama's own status)
 │   ├── ContextExceeded         1 / 400   prompt longer than the context
 │   ├── CapabilityMissing       1 / 400   the model cannot do what is asked
+│   ├── ThreadRefused           1 / 400   a conversation of which the client sent a part, and the server keeps none
 │   ├── Unauthorized            1 / 401   no key, or none that counts
 │   └── Forbidden               1 / 403   known, and not for this key, or not offered by this server
 ├── ModelNotFound               1 / 404   no such model in the store
@@ -24,7 +25,7 @@ RuntimeFailure                 70 / 500   base; raised bare only for a fault of 
 └── ServerRefused               1 / 500   a server's own error text, passed on to the user of the command line
 
 `str(error)` is the sentence for the client; `.hint`, where given, is the next step for a person; `.param` the field of
-the request that is to blame, where it is one; `.code` OpenAI's word for the error, where it has one.
+the request that is to blame, where it is one; `.code` OpenAI's or Anthropic's word for the error, where it has one.
 """
 
 from __future__ import annotations
@@ -77,6 +78,18 @@ class ContextExceeded(RequestRefused):
 
 class CapabilityMissing(RequestRefused):
     pass
+
+
+class ThreadRefused(RequestRefused):
+    """Anthropic's code: a client that has the whole conversation sends it again, without `thread`."""
+
+    code = "thread_unsupported_request"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "'thread' is not supported: this server keeps no conversations, send all messages without it",
+            param="thread",
+        )
 
 
 class Unauthorized(RequestRefused):

@@ -142,10 +142,10 @@ def _stops(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         raise _wrong_type(name, "array")
     if not all(isinstance(stop, str) for stop in value):
-        raise OptionRefused(f'option "{name}" must be of an array of strings', http_status=500)
+        raise OptionRefused(f'option "{name}" must be of an array of strings', http_status=500, param=name)
     if len(value) > MAX_STOPS or any(len(stop) > MAX_STOP_LENGTH for stop in value):
         limits = f"at most {MAX_STOPS} strings of at most {MAX_STOP_LENGTH} characters"
-        raise OptionRefused(f'option "{name}" takes {limits}')
+        raise OptionRefused(f'option "{name}" takes {limits}', param=name)
     return tuple(stop for stop in value if stop)
 
 

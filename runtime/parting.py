@@ -1,8 +1,9 @@
 """The one stage between a model's text and every API: TextDelta in, TextDelta, ThinkingDelta and CallDelta out.
 
 Invariants: no token's TokenInfo is lost, doubled or moved before another; a part carries the infos of the text that
-completed it, tags included; calls are numbered from 0 and each has an id; Finish passes as it is, after what the parser
-held back. An answer that broke off (error, cancelled) shows nothing that was held back.
+completed it, tags included; those that complete none (of the tag behind a call) come last, with no text, and as
+content only where the answer's end was content. Calls are numbered from 0 and each has an id; Finish passes as it is,
+after what the parser held back. An answer that broke off (error, cancelled) shows nothing that was held back.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from runtime.events import CallDelta, Event, Finish, PromptScored, TextDelta, ThinkingDelta, TokenInfo
 from runtime.text.message import ToolCall
-from runtime.text.parsers import Call, Content, Parser, Part, Plain
+from runtime.text.parsers import Call, Content, Parser, Part, Plain, Thinking
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -33,7 +34,7 @@ def parted(
 
 async def _parted(events: AsyncIterator[Event], parser: Parser, most_calls: int | None) -> AsyncGenerator[Event, None]:
     held: list[TokenInfo] = []
-    calls = 0
+    calls, silent = 0, False  # `silent`: the last part was no content
     async for event in events:
         parts: list[Part] = []
         if isinstance(event, PromptScored):
@@ -51,9 +52,10 @@ async def _parted(events: AsyncIterator[Event], parser: Parser, most_calls: int 
                 infos, held = tuple(held), []
             yield _delta(part, infos, calls)
             calls += isinstance(part, Call)
+            silent = not isinstance(part, Content)
         if isinstance(event, Finish):
             if held and event.reason in ("stop", "length"):
-                yield TextDelta(text="", tokens=tuple(held))
+                yield _delta(Thinking("") if silent else Content(""), tuple(held), calls)
             yield event
 
 

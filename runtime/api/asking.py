@@ -266,6 +266,9 @@ def keep_alive_of(body: Body) -> float | None:
     return None if value is None else -1.0 if value == FOREVER else value / SECOND
 
 
+FIELDS = {"insert": "suffix", "vision": "images"}  # what asks for a capability, where it is called otherwise
+
+
 def refuse_incapable(name: ModelName, card: ModelCard, verb: str, asked: str, *, wanted: Mapping[str, bool]) -> None:
     """`wanted`: capability to whether the request needs it. All that are missing are named."""
     if not card.can("completion"):
@@ -273,7 +276,7 @@ def refuse_incapable(name: ModelName, card: ModelCard, verb: str, asked: str, *,
     missing = [capability for capability, needed in wanted.items() if needed and not card.can(capability)]
     if missing:
         text = "\n".join(f"{name.full} does not support {capability}" for capability in missing)
-        raise CapabilityMissing(text, param=missing[0])
+        raise CapabilityMissing(text, param=FIELDS.get(missing[0], missing[0]))
 
 
 THINK_LEVELS = ("high", "medium", "low", "max")
@@ -312,7 +315,7 @@ def form_of(value: Any) -> Constraint | None:
 def top_logprobs_of(body: Body) -> int:
     count = body.integer("top_logprobs")
     if not 0 <= count <= MAX_TOP:
-        raise RequestRefused(f"top_logprobs must be between 0 and {MAX_TOP}")
+        raise RequestRefused(f"top_logprobs must be between 0 and {MAX_TOP}", param="top_logprobs")
     return count
 
 

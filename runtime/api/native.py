@@ -83,7 +83,7 @@ async def generate(request: Request) -> Response:
     refuse_incapable(name, card, "generate", asked, wanted={"insert": bool(suffix), "vision": bool(images)})
     think = None if raw and not body.has("think") else think_of(body.raw("think"), asked, card)
     form, top = _form(body), top_logprobs_of(body)
-    body.flag("shift")  # its type alone: nothing is ever shifted
+    stream, _ = body.flag("stream", True), body.flag("shift")  # of the second its type alone: nothing is ever shifted
     question = prompts.Completion(
         prompt=prompt,
         suffix=suffix,
@@ -111,7 +111,7 @@ async def generate(request: Request) -> Response:
     if body.flag("_debug_render_only"):
         return Answer(_rendered(server, ask, asked, generate_shape), media_type=JSON, whole=True)
     reply = Reply(asked=asked, shape=generate_shape, logprobs=body.flag("logprobs"), top=top, context=not raw)
-    return _answer(server, ask, reply, stream=body.flag("stream", True))
+    return _answer(server, ask, reply, stream=stream)
 
 
 def _form(body: Body) -> Constraint | None:
@@ -133,7 +133,7 @@ async def chat(request: Request) -> Response:
     images = any(message.raw("images") for message in messages)
     refuse_incapable(name, card, "chat", asked, wanted={"tools": bool(tools) or calls, "vision": images})
     think, form, top = think_of(body.raw("think"), asked, card), _form(body), top_logprobs_of(body)
-    body.flag("shift")  # its type alone: nothing is ever shifted
+    stream, _ = body.flag("stream", True), body.flag("shift")  # of the second its type alone: nothing is ever shifted
     conversation = prompts.Chat(
         messages=[_message(message, place) for place, message in enumerate(messages)],
         tools=function_tools(tools),
@@ -157,7 +157,7 @@ async def chat(request: Request) -> Response:
     if body.flag("_debug_render_only"):
         return Answer(_rendered(server, ask, asked, chat_shape), media_type=JSON, whole=True)
     reply = Reply(asked=asked, shape=chat_shape, logprobs=body.flag("logprobs"), top=top, context=False)
-    return _answer(server, ask, reply, stream=body.flag("stream", True))
+    return _answer(server, ask, reply, stream=stream)
 
 
 def _message(body: Body, place: int) -> Message:

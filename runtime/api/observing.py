@@ -104,7 +104,9 @@ class Observed:
             record.traceparent = dict(scope["headers"]).get(b"traceparent", b"")[:64].decode("latin-1")
         token = _RECORD.set(record)
         try:
-            await self._app(self._lent(scope, record), self._taking(receive, record), self._sending(send, record))
+            await self._app(
+                self._lent(scope, record), self._taking(receive, record), self._sending(send, record, scope["path"])
+            )
         except Exception:
             record.status = record.status or 500  # what the framework answers to a fault of ours
             raise
@@ -122,11 +124,15 @@ class Observed:
 
         return taking
 
-    def _sending(self, send: Any, record: Record) -> Any:
+    def _sending(self, send: Any, record: Record, path: str) -> Any:
+        headers = [(b"x-request-id", record.id.encode())]
+        if path.startswith("/v1/messages"):
+            headers.append((b"request-id", b"req_" + record.id.encode()))  # where Anthropic's clients look for it
+
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.id.encode())]
+                message["headers"] = [*message.get("headers", ()), *headers]
             else:
                 body = message.get("body", b"")
                 record.sent += len(body)

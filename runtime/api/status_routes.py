@@ -4,6 +4,7 @@ None of them waits for a model."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -96,7 +97,8 @@ def _description(version: str) -> str:
 
 
 def _line(server: Server, model: Loaded) -> dict[str, Any]:
-    """`size` is memory in use. A model removed from the store while loaded has no details any more."""
+    """`size` is memory in use. A model whose name went, or became another's, while it is loaded has no details any
+    more: the digest says what runs."""
     expires = model.expires_at or datetime.now(timezone.utc) + FOREVER
     return {
         "name": model.name,
@@ -111,8 +113,9 @@ def _line(server: Server, model: Loaded) -> dict[str, Any]:
 
 
 def _details(server: Server, model: Loaded) -> dict[str, Any]:
-    try:
-        return server.box.card(ModelName.parse(model.name)).details
-    except (ManifestsError, RuntimeFailure):
-        unknown = dict.fromkeys(("parent_model", "family", "parameter_size", "quantization_level"), "")
-        return {**unknown, "format": "gguf", "families": []}
+    with contextlib.suppress(ManifestsError, RuntimeFailure):
+        card = server.box.card(ModelName.parse(model.name))
+        if card.manifest.digest.hex == model.digest:
+            return card.details
+    unknown = dict.fromkeys(("parent_model", "family", "parameter_size", "quantization_level"), "")
+    return {**unknown, "format": "gguf", "families": []}

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from manifests.digest import Digest
 from manifests.errors import DigestMismatch, ManifestsError, ModelNameError, NotFound
 from manifests.name import ModelName
+from runtime.access.visible import VisibleStore
 from runtime.api import names
 from runtime.api.durations import rfc3339
 from runtime.api.gojson import Body, dump, read_object
@@ -150,6 +151,8 @@ async def create_model(request: Request) -> Response:
         name = ModelName.parse(model_field(body))
     except ModelNameError:
         raise RequestRefused("invalid model name") from None
+    if isinstance(server.store, VisibleStore):
+        server.store.require_allowed(name)  # before a minute of quantizing, and before a stream has begun
     wanted = await asyncio.to_thread(_create_request, server, body)
 
     def work(report: Report) -> None:

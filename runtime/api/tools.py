@@ -40,11 +40,10 @@ def each_once(tools: Sequence[Tool], path: str) -> tuple[Tool, ...]:
     return tuple(tools)
 
 
-def function_tool(name: Any, description: Any, parameters: Any, path: str) -> Tool:
-    """The same from the parts that other APIs spell differently."""
-    function = {"name": name, "description": description, "parameters": parameters}
-    kept = {key: value for key, value in function.items() if value is not None}
-    return _tool({"type": "function", "function": kept}, path)
+def function_tool(tool: Mapping[str, Any], path: str, schema: str = "parameters") -> Tool:
+    """The same of an API where a tool has no inner object; `schema` is what its parameters are called there."""
+    function = {key: tool.get(key) for key in ("name", "description")} | {"parameters": tool.get(schema)}
+    return _function({key: value for key, value in function.items() if value is not None}, path, schema)
 
 
 def _folded(value: Any, *names: str) -> Any:
@@ -65,14 +64,18 @@ def _tool(value: Any, path: str) -> Tool:
     function = _folded(value.get("function"), "name", "description", "parameters")
     if not isinstance(function, Mapping):
         raise RequestRefused(f"'{path}.function' must be an object", param=path)
-    name, description = function.get("name"), function.get("description")
-    parameters = function.get("parameters")
+    return _function(function, f"{path}.function")
+
+
+def _function(function: Mapping[str, Any], path: str, schema: str = "parameters") -> Tool:
+    name, description, parameters = (function.get(key) for key in ("name", "description", "parameters"))
+    place = path.partition(".")[0]
     if not isinstance(name, str) or not name:
-        raise RequestRefused(f"'{path}.function.name' must be a string that is not empty", param=path)
+        raise RequestRefused(f"'{path}.name' must be a string that is not empty", param=place)
     if description is not None and not isinstance(description, str):
-        raise RequestRefused(f"'{path}.function.description' must be a string", param=path)
+        raise RequestRefused(f"'{path}.description' must be a string", param=place)
     if parameters is not None and not isinstance(parameters, Mapping):
-        raise RequestRefused(f"'{path}.function.parameters' must be a JSON schema object", param=path)
+        raise RequestRefused(f"'{path}.{schema}' must be a JSON schema object", param=place)
     whole = parameters or {"type": "object", "properties": {}}
     return {"type": "function", "function": {**function, "description": description or "", "parameters": whole}}
 

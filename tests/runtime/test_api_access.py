@@ -208,8 +208,10 @@ def test_other_models_are_not_there_for_a_key_with_a_list(store: Store, tmp_path
             assert made.status_code >= 400
             taken = await ask(some, "POST", "/api/copy", {"source": "acme/tuned:v1", "destination": "demo2"})
             assert taken.status_code == 403 and not store.has(ModelName.parse("demo2"))
-            made = await ask(some, "POST", "/api/create", {"model": "theirs", "from": "acme/tuned:v1", "stream": False})
-            assert made.status_code == 403 and "may not use the model name" in made.text
+            for stream in (False, True):  # said before a stream begins, and before the work
+                wanted = {"model": "theirs", "from": "acme/tuned:v1", "stream": stream}
+                made = await ask(some, "POST", "/api/create", wanted)
+                assert made.status_code == 403 and "may not use the model name" in made.text
             assert (await ask(some, "POST", "/api/pull", {"model": "demo", "stream": False})).status_code >= 400
             answer = await ask(some, "POST", "/api/chat", {"model": "acme/tuned:v1", "messages": HI, "stream": False})
             assert answer.json()["message"]["content"] == TEXT

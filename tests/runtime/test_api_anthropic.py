@@ -93,15 +93,20 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
         "'tools[0].type' is 'web_search_20250305': a hosted tool, and this server has none",
     ),
-    ({"tools": [{"name": ""}]}, "'tools[0].function.name' must be a string that is not empty"),
+    ({"tools": [{"name": ""}]}, "'tools[0].name' must be a string that is not empty"),
+    ({"tools": [{"name": "f", "input_schema": "x"}]}, "'tools[0].input_schema' must be a JSON schema object"),
     ({"tools": [WEATHER]}, "registry.ollama.ai/library/demo:latest does not support tools"),
     ({"tool_choice": {"type": "any"}}, "'tool_choice' is required, but there are no tools"),
     ({"tool_choice": {"type": "some"}}, "'tool_choice.type' must be auto, any, tool or none"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "tool"}}, "'tool_choice.name' must be a string"),
+    ({"messages": [blocks("hi")]}, "'messages[0].content[0]' must be an object with a type"),
     (
         {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "time"}},
         "'tool_choice' names 'time', which is not among the tools",
     ),
     ({"temperature": "hot"}, 'option "temperature" must be of type float32'),
+    ({"mcp_servers": [{"name": "x"}]}, "'mcp_servers' is not supported by this server"),
+    ({"compaction": {"enabled": True}}, "'compaction' is not supported by this server"),
     ({"system": {"a": 1}}, "'system' must be a string or a list of text blocks"),
 ]
 
@@ -110,9 +115,19 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
 def test_errors_are_anthropics_object(store: Store, asked: dict[str, Any], text: str) -> None:
     response = post(store, ASK | asked)
     error = response.json()
-    assert re.fullmatch("req_[0-9a-f]{16}", error.pop("request_id"))
+    id = error.pop("request_id")
+    assert re.fullmatch("req_[0-9a-f]{16}", id) and response.headers["request-id"] == id
     told = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
     assert (response.status_code, error) == (400, told)
+
+
+@pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}])
+def test_a_thread_is_refused_with_the_code_that_lets_a_client_do_without(store: Store, thread: Any) -> None:
+    response = post(store, ASK | {"thread": thread})
+    error = response.json()["error"]
+    assert response.status_code == 400 and error["message"].startswith("'thread' is not supported")
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
+    assert post(store, ASK | {"thread": None}).status_code == 200
 
 
 def test_a_missing_model_is_a_404_and_a_failure_a_500(store: Store) -> None:

@@ -264,6 +264,30 @@ def test_an_empty_prompt_loads_and_with_keep_alive_0_unloads(store: Store) -> No
     assert rest == []
 
 
+def test_ps_tells_nothing_of_a_name_that_means_another_model_by_now(store: Store) -> None:
+    async def test(client: httpx.AsyncClient) -> list[Any]:
+        lines = []
+        await client.post("/api/copy", json={"source": "demo", "destination": "mine"})
+        await client.post("/api/generate", json={"model": "mine"})
+        lines += (await client.get("/api/ps")).json()["models"]
+        await client.post("/api/copy", json={"source": "embedder", "destination": "mine"})
+        lines += (await client.get("/api/ps")).json()["models"]
+        await client.request("DELETE", "/api/delete", json={"model": "mine"})
+        lines += (await client.get("/api/ps")).json()["models"]
+        return lines
+
+    before, replaced, removed = ask(store, test)
+    assert before["details"]["family"] == "llama"
+    assert replaced == removed == before | {"details": replaced["details"], "expires_at": replaced["expires_at"]}
+    assert replaced["details"]["family"] == ""
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+def test_a_load_checks_its_fields_too(store: Store, path: str) -> None:
+    response = post(store, path, {"model": "demo", "stream": "yes"})
+    assert response.status_code == 400 and ".stream of type bool" in response.json()["error"]
+
+
 def test_an_embedding_model_can_be_unloaded_though_it_cannot_answer(store: Store) -> None:
     response = post(store, "/api/generate", {"model": "embedder", "keep_alive": 0})
     assert response.json()["done_reason"] == "unload"

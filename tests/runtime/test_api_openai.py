@@ -228,6 +228,29 @@ ERRORS: list[tuple[str, dict[str, Any], int, str, str, str | None, str | None]] 
         )
     ),
     ("completions", {"model": ""}, 404, "not_found_error", "model '' not found", "model", None),
+    *(
+        (path, {"model": "demo", "prompt": "x"} | CHAT | asked, 400, BAD, text, param, None)
+        for path, asked, text, param in (
+            (
+                "completions",
+                {"suffix": "y"},
+                "registry.ollama.ai/library/demo:latest does not support insert",
+                "suffix",
+            ),
+            (
+                "chat/completions",
+                {"stop": ["x"] * 257},
+                'option "stop" takes at most 256 strings of at most 4096 characters',
+                "stop",
+            ),
+            (
+                "chat/completions",
+                {"logprobs": True, "top_logprobs": 21},
+                "top_logprobs must be between 0 and 20",
+                "top_logprobs",
+            ),
+        )
+    ),
 ]
 
 

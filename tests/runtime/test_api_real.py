@@ -172,6 +172,39 @@ def test_anthropics_messages(server: Live) -> None:
     assert answer.stop_reason == "tool_use"
 
 
+def test_anthropics_runner_of_tools_goes_on_with_the_whole_conversation(server: Live) -> None:
+    """It asks the server to keep the conversation and would then send what is new alone: an answer to that would be one
+    to nothing."""
+    messages: list[Any] = []
+    for city in CITIES:
+        call = {"type": "tool_use", "id": f"toolu_{city}", "name": "get_weather", "input": {"city": city}}
+        result = {"type": "tool_result", "tool_use_id": f"toolu_{city}", "content": "sunny"}
+        messages += [
+            {"role": "user", "content": f"What is the weather in {city}?"},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result]},
+            {"role": "assistant", "content": f"It is sunny in {city}."},
+        ]
+
+    def get_weather(city: str) -> str:
+        """The weather of a city"""
+        return {"Oslo": "rainy"}[city]
+
+    with anthropic.Anthropic(base_url=server.url, api_key="x") as client:
+        runner = client.beta.messages.tool_runner(
+            model="smol",
+            max_tokens=60,
+            messages=[*messages, {"role": "user", "content": QUESTION}],
+            tools=[anthropic.beta_tool(get_weather)],
+            extra_body={"temperature": 0},
+        )
+        called, told = list(runner)
+    assert (called.stop_reason, told.stop_reason) == ("tool_use", "end_turn")
+    [block] = told.content
+    assert block.type == "text" and block.text == "It is rainy in Oslo."
+    assert told.usage.input_tokens > called.usage.input_tokens
+
+
 def test_several_answers_have_the_seeds_that_follow(server: Live) -> None:
     """The i-th of n answers is the answer of `seed + i` alone."""
     body = {"model": "smol", "messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 12}

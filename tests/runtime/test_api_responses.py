@@ -65,6 +65,7 @@ ERRORS: list[tuple[dict[str, Any], str, str]] = [
         "registry.ollama.ai/library/demo:latest does not support vision",
         "input[0].content[0]",
     ),
+    ({"tools": [{"name": ""}]}, "'tools[0].name' must be a string that is not empty", "tools[0]"),
     (
         {"tools": [{"type": "web_search"}]},
         "'tools[0].type' is 'web_search': this server knows function tools only",

@@ -93,3 +93,15 @@ def test_a_models_own_jinja_is_not_turned_into_a_layer(tmp_path: Path) -> None:
     model = make_model(tmp_path / "m.gguf")
     create(made, NAME, request_from_modelfile(Modelfile.parse(f"FROM {model}\n".encode()), tmp_path))
     assert "TEMPLATE" not in CardBox(made).card(NAME).modelfile(NAME, made)
+
+
+def test_whole_numbers_are_written_as_go_writes_them(store: Store) -> None:
+    """As in `parameters`, which clients read line by line."""
+    files = {"m.gguf": store.put_bytes(gguf_bytes())}
+    manifest = create(store, NAME, CreateRequest(files=files, parameters={"temperature": 1.0, "min_p": 0.25}))
+    card = CardBox(store).card(NAME)
+    lines = [line for line in card.modelfile(NAME, store).splitlines() if line.startswith("PARAMETER")]
+    assert lines == ["PARAMETER temperature 1", "PARAMETER min_p 0.25"]
+    assert [line.split() for line in card.parameters_text.splitlines()] == [line.split()[1:] for line in lines]
+    first, second = again(store, manifest)
+    assert first == second

@@ -125,6 +125,13 @@ def test_infos_without_text_are_told_at_the_end() -> None:
     assert [info.id for info in collected(events).tokens] == [0, 1]
 
 
+def test_content_has_no_tokens_of_a_tag_behind_a_call() -> None:
+    """A client that lays log probabilities beside the text finds as many of one as of the other."""
+    found = collected(run([*deltas(["a", "{f}", "", "{", "}"]), FINISH], Tagged(), 1))
+    assert found.text == "a" and [info.id for info in found.text_tokens] == [0]
+    assert [info.id for info in found.tokens] == list(range(5))
+
+
 def test_a_plain_answer_and_the_scores_of_a_prompt_pass_as_they_are() -> None:
     scored = PromptScored(tokens=(TokenInfo(id=7, logprob=-2.0),))
     events = [scored, *deltas(["a(", "{"]), FINISH]

@@ -25,7 +25,7 @@ from runtime.api.state import Server, server_of
 from runtime.api.store_routes import body_of
 from runtime.api.tokenizing import text_side
 from runtime.api.transport import JSON, SSE, Answer, Chunks, Failure, json_response
-from runtime.errors import RequestRefused
+from runtime.errors import RequestRefused, ThreadRefused
 from runtime.events import CallDelta, Event, Finish, TextDelta, ThinkingDelta
 from runtime.parting import Collected
 from runtime.text.message import ToolCall
@@ -49,7 +49,10 @@ class AnthropicDialect:
         kind = _ERROR_TYPES.get(failure.status, "api_error")
         record = record_now()  # so that the log knows the same id
         id = record.id if record is not None else secrets.token_hex(8)
-        return dump({"type": "error", "error": {"type": kind, "message": failure.text}, "request_id": f"req_{id}"})
+        error: dict[str, Any] = {"type": kind, "message": failure.text}
+        if failure.code == ThreadRefused.code:
+            error["details"] = {"error_code": failure.code}
+        return dump({"type": "error", "error": error, "request_id": f"req_{id}"})
 
     def late(self, failure: Failure) -> bytes:
         return b"event: error\ndata: " + self.early(failure) + b"\n\n"

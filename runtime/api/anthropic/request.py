@@ -1,7 +1,8 @@
 """A request of /v1/messages as ours: system, messages of blocks, tools, sampling, thinking.
 
 A turn of the user may hold tools' results and text: the results become messages of their own, before the text.
-`redacted_thinking` says nothing to a model of ours and is passed over.
+`redacted_thinking` says nothing to a model of ours and is passed over. Refused by name: what would mean other messages
+than those that were sent (a thread that the server keeps, its summary), tools that the server would call.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ from runtime.api.openai.fields import choice_of, form_of, openai_options
 from runtime.api.tools import Tool, each_once, few_tools, function_tool
 from runtime.card import ModelCard
 from runtime.engine.constraint import Constraint
-from runtime.errors import CapabilityMissing, RequestRefused
+from runtime.errors import CapabilityMissing, RequestRefused, ThreadRefused
 from runtime.options import INT32_MAX, Options
 from runtime.text.message import Message, Think, ToolCall
 
 PASSED_OVER = ("redacted_thinking",)
+ELSEWHERE = ("compaction", "container", "mcp_servers")
 OTHER_BLOCKS = {"image": "vision", "document": "documents", "search_result": "search results"}
 
 
 def chat_of(body: Body, name: ModelName, card: ModelCard) -> prompts.Chat:
     """Refuses what is no message, block or tool, with its path."""
+    if body.has("thread"):
+        raise ThreadRefused()
+    for key in ELSEWHERE:
+        if body.raw(key):
+            raise RequestRefused(f"'{key}' is not supported by this server", param=key)
     messages = body.structs("messages", "MessageParam", most=prompts.MAX_MESSAGES)
     if not messages:
         raise RequestRefused("messages is required", param="messages")
@@ -123,9 +130,11 @@ def _plain(name: ModelName, value: Any, path: str) -> str:
 
 
 def _unknown(name: ModelName, kind: Any, path: str) -> RequestRefused:
-    if isinstance(kind, str) and kind in OTHER_BLOCKS:
+    if not isinstance(kind, str):
+        return RequestRefused(f"'{path}' must be an object with a type", param=path)
+    if kind in OTHER_BLOCKS:
         return CapabilityMissing(f"{name.full} does not support {OTHER_BLOCKS[kind]}", param=path)
-    return RequestRefused(f"'{path}.type' is {str(kind)[:40]!r}, which this server does not know", param=path)
+    return RequestRefused(f"'{path}.type' is {kind[:40]!r}, which this server does not know", param=path)
 
 
 def _string(block: Mapping[str, Any], key: str, path: str) -> str:
@@ -147,7 +156,7 @@ def _tools(body: Body) -> tuple[tuple[Tool, ...], str, bool]:
             raise RequestRefused(
                 f"'{path}.type' is {str(kind)[:40]!r}: a hosted tool, and this server has none", param="tools"
             )
-        tools.append(function_tool(one.get("name"), one.get("description"), one.get("input_schema"), path))
+        tools.append(function_tool(one, path, "input_schema"))
     listed = each_once(tools, "tools")
     choice = body.object("tool_choice")
     kind = choice.get("type", "auto")
@@ -156,7 +165,8 @@ def _tools(body: Body) -> tuple[tuple[Tool, ...], str, bool]:
         raise RequestRefused("'tool_choice.type' must be auto, any, tool or none", param="tool_choice")
     if kind == "none":
         return (), "auto", True
-    wanted = {"any": "required", "tool": {"name": choice.get("name")}}.get(kind, "auto")
+    named = {"name": _string(choice, "name", "tool_choice")} if kind == "tool" else None
+    wanted = named or {"any": "required"}.get(kind, "auto")
     return listed, choice_of(wanted, listed, "tool_choice"), parallel
 
 

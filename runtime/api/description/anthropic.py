@@ -54,7 +54,9 @@ MESSAGE_EVENTS: dict[str, Schema] = {
 }  # fmt: skip
 SCHEMAS: dict[str, Schema] = {
     "AnthropicError": has(
-        {"type": one_of("error"), "error": has({"type": TEXT, "message": TEXT})}, {"request_id": or_null(TEXT)}
+        {"type": one_of("error"),
+         "error": has({"type": TEXT, "message": TEXT}, {"details": has({"error_code": TEXT})})},
+        {"request_id": or_null(TEXT)},
     ),
     "AnthropicModels": has(
         {"data": many(ref("AnthropicModel")), "has_more": FLAG, "first_id": or_null(TEXT), "last_id": or_null(TEXT)}

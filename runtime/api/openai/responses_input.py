@@ -120,6 +120,6 @@ def tool_use_of(body: Body) -> ToolUse:
             raise RequestRefused(
                 f"'{path}.type' is {str(kind)[:40]!r}: this server knows function tools only", param="tools"
             )
-        tools.append(function_tool(one.get("name"), one.get("description"), one.get("parameters"), path))
+        tools.append(function_tool(one, path))
     parallel = body.flag("parallel_tool_calls", True)
     return chosen(each_once(tools, "tools"), body.raw("tool_choice"), "tool_choice", parallel=parallel)
