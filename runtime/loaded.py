@@ -233,17 +233,14 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Sp
     """Starts a worker on the source's weights, or takes the spare one, and reads its tokenizer meanwhile. Raises
     RuntimeFailure."""
     reading = asyncio.ensure_future(asyncio.to_thread(read_text_side, source.path))
-    load = load_of(source)
+    load, link = load_of(source), None
     try:
         link = await Link.start(load, command, spare.take(load_frame(load)) if spare else None)
+        tokenizer, n_ctx_train = await asyncio.shield(reading)
     except BaseException:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        raise
-    try:
-        tokenizer, n_ctx_train = await reading
-    except BaseException:
-        await link.close(patience=0.0)
+        if link is not None:
+            await link.close(patience=0.0)
+        await asyncio.gather(reading, return_exceptions=True)  # a thread that is cancelled goes on: here it has ended
         raise
     if link.ready.pack not in ("used", "absent"):
         log.warning("%s: its packed weights are not used: %s", source.name, link.ready.pack)
