@@ -124,6 +124,8 @@ class Packs:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 pass_fds=(fd,), cwd=Path(runtime.__file__).resolve().parents[1],
             )  # fmt: skip
+            if self._closed:  # meanwhile
+                self._process.kill()
             out, err = self._process.communicate()
         except OSError as error:
             raise RuntimeFailure(f"the packing process could not be started: {error.strerror}") from None

@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import shutil
+import signal
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -304,6 +306,21 @@ def test_a_killed_maker_leaves_nothing_and_is_made_up_for(store: Store, monkeypa
         assert not at_work.is_alive()
     assert files(store) == [] and list((store.private / "tmp").iterdir()) == []
     assert Packs(store).prepare(NAME).made
+
+
+def test_a_maker_that_starts_while_the_server_closes_is_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    packs, started, popen = Packs(store), list[subprocess.Popen[bytes]](), subprocess.Popen
+    slow = "import signal; signal.alarm(10); signal.pause()"
+
+    def closing(*words: Any, **more: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*words, **more))
+        packs.close()
+        return started[0]
+
+    monkeypatch.setattr(packs_module, "COMMAND", (packs_module.COMMAND[0], "-c", slow))
+    monkeypatch.setattr(subprocess, "Popen", closing)
+    packs.prepare_quietly(weights_of(store))
+    assert [process.returncode for process in started] == [-signal.SIGKILL] and files(store) == []
 
 
 def test_one_maker_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
