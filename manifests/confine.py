@@ -14,6 +14,7 @@ mappings, threads. Linux on x86-64 and aarch64; elsewhere everything is reported
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -45,6 +46,8 @@ def confine(*, files: Files, namespaces: bool = True) -> Confinement:
     steps: list[tuple[str, Callable[[], None]]] = [("no core dumps", _no_core)]
     if namespaces:
         steps.insert(0, ("no network interfaces", _own_namespaces))
+    if files == "none":
+        _load_what_ends_threads()
     steps += [("no new privileges", _no_new_privileges), (_FILTERED[files], lambda: _filter(files))]
     for name, step in steps:
         try:
@@ -97,6 +100,13 @@ def _linux() -> None:
 
 def _prctl(option: int, value: int) -> None:
     _check(_libc().prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)))
+
+
+def _load_what_ends_threads() -> None:
+    """glibc opens this library when the first thread calls pthread_exit, and aborts where it cannot. The interpreter's
+    threads that wake up while it ends do so."""
+    with contextlib.suppress(OSError):  # another C library needs none
+        ctypes.CDLL("libgcc_s.so.1")
 
 
 def _no_core() -> None:
