@@ -46,8 +46,6 @@ def confine(*, files: Files, namespaces: bool = True) -> Confinement:
     steps: list[tuple[str, Callable[[], None]]] = [("no core dumps", _no_core)]
     if namespaces:
         steps.insert(0, ("no network interfaces", _own_namespaces))
-    if files == "none":
-        _load_what_ends_threads()
     steps += [("no new privileges", _no_new_privileges), (_FILTERED[files], lambda: _filter(files))]
     for name, step in steps:
         try:
@@ -102,13 +100,6 @@ def _prctl(option: int, value: int) -> None:
     _check(_libc().prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)))
 
 
-def _load_what_ends_threads() -> None:
-    """glibc opens this library when the first thread calls pthread_exit, and aborts where it cannot. The interpreter's
-    threads that wake up while it ends do so."""
-    with contextlib.suppress(OSError):  # another C library needs none
-        ctypes.CDLL("libgcc_s.so.1")
-
-
 def _no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -133,8 +124,17 @@ def _own_namespaces() -> None:
             file.write(text)
 
 
+def _unwinder() -> None:
+    """glibc's pthread_exit(3), with which Python up to 3.13 ends the threads that it finds at its own end, opens this
+    library when it is first called, and aborts the process where it cannot."""
+    with contextlib.suppress(OSError):  # another C library
+        ctypes.CDLL("libgcc_s.so.1")
+
+
 def _filter(files: Files) -> None:
     _linux()
+    if files == "none":
+        _unwinder()
     machine = os.uname().machine
     if machine not in _MACHINES or sys.byteorder != "little":
         raise OSError(errno.ENOSYS, f"not known for {machine}")
