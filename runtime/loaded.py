@@ -232,8 +232,8 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
 async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Spare | None = None) -> LoadedModel:
     """Starts a worker on the source's weights, or takes the spare one, and reads its tokenizer meanwhile. Raises
     RuntimeFailure."""
-    reading = asyncio.ensure_future(asyncio.to_thread(read_text_side, source.path))
     load, link = load_of(source), None
+    reading = asyncio.ensure_future(asyncio.to_thread(read_text_side, source.path))
     try:
         link = await Link.start(load, command, spare.take(load_frame(load)) if spare else None)
         tokenizer, n_ctx_train = await asyncio.shield(reading)
