@@ -40,7 +40,7 @@ MAX_STRANGERS = 8
 MAX_STRANGE = 24 << 20  # bytes of one stranger: the largest envelope, and blocks around it
 MAX_REFUSED = 4096  # ids, and hashes of carried trust, that are remembered
 MAX_CHAINS = 2 * MAX_CHAIN_BYTES  # of carried trust and packing lists that are not whole; the oldest makes room
-MAX_OPEN = 128  # files that are not whole and held open; the oldest is closed, and its notes say how far it was
+MAX_OPEN = 64  # files that are not whole and held open, each by two descriptors; the oldest is closed
 IDLE = 5.0  # seconds after which a stranger that fell silent makes room for another
 
 File = tuple[What, int]

@@ -232,18 +232,15 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
 async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Spare | None = None) -> LoadedModel:
     """Starts a worker on the source's weights, or takes the spare one, and reads its tokenizer meanwhile. Raises
     RuntimeFailure."""
+    load, link = load_of(source), None
     reading = asyncio.ensure_future(asyncio.to_thread(read_text_side, source.path))
-    load = load_of(source)
     try:
         link = await Link.start(load, command, spare.take(load_frame(load)) if spare else None)
+        tokenizer, n_ctx_train = await asyncio.shield(reading)
     except BaseException:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        raise
-    try:
-        tokenizer, n_ctx_train = await reading
-    except BaseException:
-        await link.close(patience=0.0)
+        if link is not None:
+            await link.close(patience=0.0)
+        await asyncio.gather(reading, return_exceptions=True)  # a thread that is cancelled goes on: here it has ended
         raise
     if link.ready.pack not in ("used", "absent"):
         log.warning("%s: its packed weights are not used: %s", source.name, link.ready.pack)

@@ -39,7 +39,7 @@ def text(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_page_of_verbs_is_fresh() -> None:
-    assert (ROOT / "docs/cli.md").read_text() == page(), "stale: run scripts/docs"
+    assert (ROOT / "docs/cli.md").read_text("utf-8") == page(), "stale: run scripts/docs"
 
 
 def test_every_page_of_the_plan_is_there() -> None:
@@ -111,7 +111,7 @@ def test_commands_in_sentences_name_verbs_and_options(text: str) -> None:
 
 def test_the_commands_of_the_readme_are_found() -> None:
     """This test can fail: the session is seen, and a wrong line is refused."""
-    found = [words[:2] for words in commands((ROOT / "README.md").read_text())]
+    found = [words[:2] for words in commands((ROOT / "README.md").read_text("utf-8"))]
     for words in (["key", "generate"], ["bundle", "export"], ["bundle", "import"], ["serve"], ["audit", "--out"]):
         assert words in found
     assert list(commands("```sh\n$ SEALIFT_HOME=x /opt/bin/sealift list >out # all\npip install sealift x\n```\n")) == [
@@ -127,14 +127,14 @@ def test_the_commands_of_the_readme_are_found() -> None:
 
 def slugs(path: Path) -> set[str]:
     """The anchors of a page's headings, as code hosts make them."""
-    heads = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text()), re.MULTILINE)
+    heads = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text("utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_links_resolve(name: str) -> None:
     page_ = ROOT / name
-    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page_.read_text())):
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page_.read_text("utf-8"))):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -155,7 +155,7 @@ def test_files_named_in_backticks_exist(text: str) -> None:
 def functions(path: Path) -> set[str]:
     return {
         node.name
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
 
@@ -167,7 +167,7 @@ def test_tests_that_are_named_exist(text: str) -> None:
 
 
 def test_the_threats_page_names_many_tests() -> None:
-    named = re.findall(r"tests/[\w/]+\.py::\w+", (ROOT / "docs/threats.md").read_text())
+    named = re.findall(r"tests/[\w/]+\.py::\w+", (ROOT / "docs/threats.md").read_text("utf-8"))
     assert len(set(named)) > 60
 
 
@@ -175,11 +175,11 @@ def test_the_threats_page_names_many_tests() -> None:
 
 
 def test_every_setting_of_the_environment_is_told() -> None:
-    told = (ROOT / "docs/cli.md").read_text()
+    told = (ROOT / "docs/cli.md").read_text("utf-8")
     used: set[str] = set()
     for room in ("manifests", "signing", "bundler", "native", "runtime"):
         for path in (ROOT / room).rglob("*.py"):
-            source = path.read_text()
+            source = path.read_text("utf-8")
             used |= set(re.findall(r"SEALIFT_[A-Z_]{2,}", source))
             used |= {f"SEALIFT_{name}" for name in re.findall(r'(?:setting|_setting)\(\s*"([A-Z_]+)"', source)}
     assert {"SEALIFT_HOME", "SEALIFT_KEEP_ALIVE"} <= used
@@ -187,19 +187,19 @@ def test_every_setting_of_the_environment_is_told() -> None:
 
 
 def test_every_route_and_option_is_told() -> None:
-    told = (ROOT / "docs/compatibility.md").read_text()
+    told = (ROOT / "docs/compatibility.md").read_text("utf-8")
     assert not [path for _, path, _ in ROUTES if f"`{path.replace(':path', '')}`" not in told]
     assert not [name for name in RULES if f"`{name}`" not in told]
 
 
 def test_the_table_of_rooms_is_the_rule_of_imports() -> None:
-    told = (ROOT / "docs/ARCHITECTURE.md").read_text()
+    told = (ROOT / "docs/ARCHITECTURE.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)/` \| .* \| ([^|]*) \|$", told, re.MULTILINE))
     assert rows == {room: ", ".join(may) or "none" for room, may in MAY.items()}
 
 
 def test_every_test_and_script_is_in_the_table_of_hacking() -> None:
-    told = (ROOT / "docs/HACKING.md").read_text()
+    told = (ROOT / "docs/HACKING.md").read_text("utf-8")
     patterns = re.findall(r"tests/[\w/*]+\.py", told)
     for path in (ROOT / "tests").rglob("test_*.py"):
         name = str(path.relative_to(ROOT))
@@ -221,7 +221,7 @@ SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir() if path.is_f
 def test_scripts_parse_and_call_what_exists(name: str) -> None:
     """Nothing else runs some of them: the shell parses them, and the Python inside names things that are there."""
     path = ROOT / "scripts" / name
-    text = path.read_text()
+    text = path.read_text("utf-8")
     assert text.startswith("#!/bin/sh\n") and os.access(path, os.X_OK)
     subprocess.run(["sh", "-n", str(path)], check=True, timeout=60)
     for module, short in re.findall(r"import ([\w.]+) as (\w+)", text):

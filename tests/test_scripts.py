@@ -32,7 +32,7 @@ def test_wheelhouse_works_in_a_folder_with_a_space(tmp_path: Path) -> None:
     command = [str(checkout / "scripts" / "wheelhouse"), "-o", str(checkout / "wheel house"), "-p", "3.10", "extra"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHON": str(python)})
     assert done.returncode == 0, done.stderr
-    words = (python.parent / "log").read_text().splitlines()
+    words = (python.parent / "log").read_text("utf-8").splitlines()
     assert str(checkout) in words  # `pip wheel` is given the checkout as one word
     assert str(checkout / "wheel house" / "sealift-1-py3-none-any.whl") in words
-    assert (checkout / "wheel house" / "SHA256SUMS").read_text().endswith("sealift-1-py3-none-any.whl\n")
+    assert (checkout / "wheel house" / "SHA256SUMS").read_text("utf-8").endswith("sealift-1-py3-none-any.whl\n")

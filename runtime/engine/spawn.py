@@ -100,8 +100,8 @@ def leave() -> None:
 
 
 def _end(spawned: Spawned) -> None:
-    spawned.socket.close()
     spawned.process.kill()
+    spawned.socket.close()
     spawned.process.wait()
 
 

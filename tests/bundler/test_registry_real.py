@@ -32,34 +32,42 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs docker-registry (
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`127.0.0.1:PORT` of a registry with an empty store of its own."""
     folder = tmp_path_factory.mktemp("registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = {
-        "version": 0.1,
-        "storage": {"filesystem": {"rootdirectory": str(folder)}},
-        "http": {"addr": address},
-        "log": {"level": "error"},
-    }
-    (folder / "config.yml").write_text(json.dumps(config))
     assert PROGRAM
-    process = subprocess.Popen(
-        [PROGRAM, "serve", str(folder / "config.yml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        host, _, port = address.partition(":")
-        end = time.monotonic() + 60
-        while True:
-            assert process.poll() is None, "docker-registry ended"
-            with contextlib.suppress(OSError):
-                socket.create_connection((host, int(port)), timeout=1).close()
-                break
-            assert time.monotonic() < end, "docker-registry does not listen"
-            time.sleep(0.05)
-        yield address
-    finally:
-        process.kill()
-        process.wait()
+    for _ in range(5):  # a port that is free now may be another's in a moment
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        config = {
+            "version": 0.1,
+            "storage": {"filesystem": {"rootdirectory": str(folder)}},
+            "http": {"addr": address},
+            "log": {"level": "error"},
+        }
+        (folder / "config.yml").write_text(json.dumps(config))
+        process = subprocess.Popen(
+            [PROGRAM, "serve", str(folder / "config.yml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            if listens(process, address):
+                yield address
+                return
+        finally:
+            process.kill()
+            process.wait()
+    pytest.fail("docker-registry does not listen")
+
+
+def listens(process: subprocess.Popen[bytes], address: str) -> bool:
+    """False: the process has ended."""
+    host, _, port = address.partition(":")
+    end = time.monotonic() + 60
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, int(port)), timeout=1).close()
+            return True
+        assert time.monotonic() < end, "docker-registry does not listen"
+        time.sleep(0.05)
+    return False
 
 
 def fill(store: Store, name: ModelName, size: int) -> Manifest:

@@ -106,7 +106,7 @@ import random, socket, sys
 port, host, kind, share, length = int(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5])
 numbers, burst = random.Random(3), 0
 taking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+taking.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: what is lost is lost on purpose
 taking.bind(("127.0.0.1", port))
 giving = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 print("ready", flush=True)

@@ -27,9 +27,9 @@ from tests.peers.live import live
 from tests.peers.scripted import Script, scripted_manager, small_store
 
 FILE = ROOT / "docs" / "api" / "openapi.json"
-DOCUMENT: dict[str, Any] = json.loads(FILE.read_text())
+DOCUMENT: dict[str, Any] = json.loads(FILE.read_text("utf-8"))
 OURS = Description(DOCUMENT)
-FACTS: dict[str, dict[str, str]] = json.loads(published.VECTORS.read_text())
+FACTS: dict[str, dict[str, str]] = json.loads(published.VECTORS.read_text("utf-8"))
 
 
 def test_the_file_is_fresh() -> None:

@@ -24,7 +24,7 @@ def rules(source: str, language: str = "jinja") -> set[str]:
 
 @pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.name)
 def test_templates_in_use_have_no_finding(path: Path) -> None:
-    assert rules(path.read_text(), "jinja" if path.suffix == ".jinja" else "go") == set()
+    assert rules(path.read_text("utf-8"), "jinja" if path.suffix == ".jinja" else "go") == set()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_constants_that_double_stay_small(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.name)
 def test_mutated_templates_end_in_findings_never_in_a_fault(path: Path) -> None:
-    numbers, sound = random.Random(3), path.read_text()
+    numbers, sound = random.Random(3), path.read_text("utf-8")
     for _ in range(30):
         start = numbers.randrange(len(sound))
         piece = numbers.choice(

@@ -265,10 +265,11 @@ def test_forms_of_an_answer_come_from_files(tmp_path: Path) -> None:
         form_of(str(path))
 
 
-def test_images_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
-    (tmp_path / "x.jpg").touch()
-    done = sealift("run", "demo", "what is", f"{tmp_path}/x.jpg?", host="127.0.0.1:9")
-    assert done.returncode == 1 and f"{tmp_path}/x.jpg: the models here read text" in done.stderr
+def test_images_are_refused_before_anything_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.jpg").touch()
+    done = sealift("run", "demo", "what is", "./x.jpg?", host="127.0.0.1:9")
+    assert done.returncode == 1 and "./x.jpg: the models here read text" in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["signin", "login", "signout", "logout", "launch"])

@@ -87,9 +87,8 @@ def test_ctrl_g_opens_the_editor_that_is_named_and_nohistory_keeps_quiet(
     server: Live, script: Script, tmp_path: Path
 ) -> None:
     editor = tmp_path / "editor"
-    editor.write_text('#!/bin/sh\nprintf "written elsewhere" >"$1"\n')
-    editor.chmod(0o700)
-    named = {"OLLAMA_EDITOR": str(editor), "OLLAMA_NOHISTORY": "1"}
+    editor.write_text('printf "written elsewhere" >"$1"\n')
+    named = {"OLLAMA_EDITOR": "sh " + str(editor).replace(" ", r"\ "), "OLLAMA_NOHISTORY": "1"}
     with Terminal(server.url, tmp_path / "home", "demo", kind="xterm", **named) as terminal:
         at = terminal.wait_for("Send a message")
         terminal.type("\x07")

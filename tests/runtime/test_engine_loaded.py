@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -25,9 +26,9 @@ from runtime.engine.protocol import Entry, Frames, StepFrame, sampling_to_json
 from runtime.engine.scheduler import Chosen
 from runtime.engine.stream import Ended, Item, Score, Token
 from runtime.engine.worker import Inbox, Loop
-from runtime.errors import ContextExceeded, RequestRefused, WorkerDied
+from runtime.errors import ContextExceeded, ModelRefused, RequestRefused, WorkerDied
 from runtime.events import Event, Finish, PromptScored, TextDelta, TokenInfo
-from runtime.loaded import GenerateRequest, LoadedModel, Sampling
+from runtime.loaded import GenerateRequest, LoadedModel, Sampling, load_model
 from runtime.source import ModelSource
 from runtime.text.tokenizer import Tokenizer
 from tests.peers.fake_engine import VOCAB, FakeEngine, answer
@@ -345,6 +346,37 @@ def test_a_killed_worker_ends_every_answer_with_one_error() -> None:
             with pytest.raises(WorkerDied):
                 model.generate(GenerateRequest(prompt=(1,)))
 
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("behaviour", ["refuse", "hang", "plain"])
+def test_when_no_load_comes_of_it_nobody_reads_the_file_any_more(
+    behaviour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that reads the head is waited for, whether the worker refuses or the load is given up, before the
+    worker has loaded or after it: who cuts the mapped file short then ends no process."""
+    begun, go_on, reading = threading.Event(), threading.Event(), []
+
+    def slowly(path: Path) -> tuple[Tokenizer, int]:
+        reading.append(1)
+        begun.set()
+        assert go_on.wait(WAIT)
+        reading.append(-1)
+        return TOKENIZER, 256
+
+    async def run() -> None:
+        source = ModelSource(name="m", digest="d", weights="w", path=Path("/nowhere") / behaviour, size=1, n_ctx=64)
+        task = asyncio.ensure_future(load_model(source, COMMAND))
+        await asyncio.to_thread(begun.wait, WAIT)
+        await asyncio.sleep(0.3)
+        if behaviour != "refuse":
+            task.cancel()
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+        with pytest.raises((ModelRefused, asyncio.CancelledError)):
+            await task
+        assert reading == [1, -1]
+
+    monkeypatch.setattr("runtime.loaded.read_text_side", slowly)
     asyncio.run(run())
 
 

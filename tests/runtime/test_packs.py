@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -307,17 +308,19 @@ def test_a_killed_maker_leaves_nothing_and_is_made_up_for(store: Store, monkeypa
     assert Packs(store).prepare(NAME).made
 
 
-def test_a_maker_that_begins_as_the_server_ends_is_ended_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the server waits for the whole pack before it goes."""
-    packs, begin = Packs(store), subprocess.Popen
+def test_a_maker_that_starts_while_the_server_closes_is_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    packs, started, popen = Packs(store), list[subprocess.Popen[bytes]](), subprocess.Popen
+    slow = "import signal; signal.alarm(10); signal.pause()"
 
-    def as_it_ends(*words: Any, **how: Any) -> subprocess.Popen[bytes]:
+    def closing(*words: Any, **more: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*words, **more))
         packs.close()
-        return begin(*words, **how)
+        return started[0]
 
-    monkeypatch.setattr(subprocess, "Popen", as_it_ends)
+    monkeypatch.setattr(packs_module, "COMMAND", (packs_module.COMMAND[0], "-c", slow))
+    monkeypatch.setattr(subprocess, "Popen", closing)
     packs.prepare_quietly(weights_of(store))
-    assert files(store) == [] and list((store.private / "tmp").iterdir()) == []
+    assert [process.returncode for process in started] == [-signal.SIGKILL] and files(store) == []
 
 
 def test_one_maker_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
