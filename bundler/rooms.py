@@ -202,7 +202,7 @@ class Rooms:
             return False
         renewed = carried.renew_from(path, self._host, self._policy.profile)
         if self._store is None:
-            self._carried[path.name.removesuffix(carried.SUFFIX)[-8:]] = path
+            self._carried[path.name.lower().removesuffix(carried.SUFFIX)[-8:]] = path
             for room in self:
                 self._keep_trust(room)
         for note in renewed.notes:
@@ -262,7 +262,7 @@ class Rooms:
         now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
         again = partial(verify.authenticate, folder, self.trust, self._policy, now, keys=self.keys)
         try:
-            return self._keeper.attest(run, folder, store, again, self.keys)
+            return self._keeper.attest(run, folder, store, again, self.keys, once=True)
         finally:
             for note in self._keeper.notes:
                 self.say({"event": "note", "bundle": "", "why": note})

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,15 @@ def test_several_bundles_and_junk_in_one_folder(side: Side, made: Gap) -> None:
     assert tree(side.drop / "SEALIFT") == junk and (side.drop / "link.tar").is_symlink()
 
 
+@pytest.mark.parametrize("renamed", [str.upper, lambda name: f"SEALED~{name[-8:-4].upper()}.TAR"], ids=["upper", "8.3"])
+def test_a_guard_that_renames(side: Side, renamed: Callable[[str], str]) -> None:
+    """Volumes and parity volumes are known by what is in them; one volume is lost as well."""
+    for path in [*volumes(side.stick), *side.stick.glob("*.p*.tar")]:
+        shutil.copy(path, side.drop / renamed(path.name))
+    (side.drop / renamed(volumes(side.stick)[1].name)).unlink()
+    assert side.once(repair=True) == 0 and side.said("repaired") and side.models() == ["mine:latest"]
+
+
 def test_strangers_get_no_room(side: Side) -> None:
     for path in volumes(side.stick):
         shutil.copy(path, side.drop)
@@ -274,6 +284,26 @@ def test_receipts_are_written_for_what_was_imported_and_refused(side: Side) -> N
         assert judge(read_file(kept.paths[0]), receiving, "hybrid", date(2026, 11, 1)).signer == "rita"
 
 
+def test_who_tries_again_and_again_says_it_once(side: Side, made: Gap) -> None:
+    """A receiver in a cron job writes no receipt for each run, and none while only an approver is waited for."""
+    keeper = Keeper(signer=signer("rita"), folder=side.root / "receipts")
+    trust = side.trust.add(signer("officer").public, ["approver"])
+    for path in volumes(side.stick):
+        shutil.copy(path, side.drop)
+
+    def once(policy: Policy, trust: TrustStore) -> int:
+        with Rooms(side.store.private / "receiving", trust, side.events.append, store=side.store, policy=policy,
+                   seen=Channels(side.root / "channels.json"), keeper=keeper) as rooms:  # fmt: skip
+            watch(side.drop, rooms, once=True)
+            return rooms.exit_code()
+
+    assert [once(Policy(), trust) for _ in range(2)] == [3, 3] and len(side.said("waiting")) == 2 and not keeper.kept
+    assert [once(Policy(max_bytes=1000), side.trust) for _ in range(3)] == [1, 1, 1]
+    assert [kept.receipt.reason for kept in keeper.kept] == ["policy"] and len(side.said("refused")) == 3
+    assert once(Policy(), side.trust) == 0
+    assert [kept.receipt.reason for kept in keeper.kept] == ["policy", "arrived"]
+
+
 def test_parity_takes_over_when_something_stays_missing(side: Side) -> None:
     everything = [*volumes(side.stick), *side.stick.glob("*.p*.tar")]
     for path in everything:
@@ -336,6 +366,24 @@ def test_a_full_disk_is_told_and_survived(side: Side, monkeypatch: pytest.Monkey
     assert side.once(repair=True) == 4 and side.said("failed") and not side.models()
     monkeypatch.setattr(os, "fsync", real)
     assert side.once(repair=True) == 0 and side.models() == ["mine:latest"]
+
+
+def test_what_does_not_fit_here_is_not_asked_for_again(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies in the drop folder: a slip would have somebody carry it a second time."""
+    for path in [*volumes(side.stick)[1:], *side.stick.glob("*.p*.tar")]:
+        shutil.copy(path, side.drop)
+
+    def link(*words: Any, **more: Any) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", link)
+        patch.setattr(os, "fsync", full)
+        assert side.once(repair=True) == 4 and side.said("failed") and not side.said("missing")
+    assert side.once(repair=True) == 0 and side.said("repaired") and side.models() == ["mine:latest"]
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -207,6 +207,8 @@ def test_the_verbs(gap: Gap, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 1 and slip.parse(json.loads(out)["slip"]) == slip.parse(file.read_text())
     code, out, _ = run("resend", str(file), "-o", str(gap.root / "again"), "--from", str(gap.root / "kept"))
     assert code == 0 and "written: " in out
+    code, out, _ = run("send", str(gap.root / "again"), "--udp", "127.0.0.1:9")
+    assert code == 2 and not out
     trust = gap.root / "trust.toml"
     trust.write_bytes(trusting(signer()).encode())
     code, out, err = run("verify", str(gap.medium), "--trust", str(trust), "--slip", str(gap.root / "verify.txt"))
