@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundler import approvals, carried, heads, layout, packing, parity, parts, shards
-from bundler.conceal import LOCKED, SEALED
+from bundler.conceal import LOCKED, SEALED, alike
 from bundler.errors import BundleRefused, MediumUnavailable, VolumeMixed
 from bundler.medium import PARITY, VOLUME, file_names, plain_size
 from bundler.packing import PackingList
@@ -180,7 +180,7 @@ def encrypted(path: Path) -> Encrypted | None:
     volumes = {int(match["number"]): name for name, match in found.items() if match["stem"] == stem}
     gaps = sorted(set(range(max(volumes, default=0))) - set(volumes))
     missing = [f"{stem}.v{number:03d}.tar{SEALED}" for number in gaps]
-    trust, approved = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
+    trust, approved = ([name for name in here if (match := kind.fullmatch(name)) and alike(match["stem"], stem)]
                        for kind in (carried.NAME, approvals.NAME))  # fmt: skip
     trust += [name for name in here if name == stem + LOCKED]
     again, spare = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]

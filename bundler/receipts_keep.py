@@ -143,11 +143,15 @@ class Keeper:
                 raw = dsse.encode(dsse.sign(PAYLOAD_TYPE, raw, [self.signer]))
             short = _paper(receipt, Short.of(receipt, self.signer))
             places = [*self._write(self.folder, receipt, raw, short)]
-            if self.out is not None:
-                places += self._write(self.out, receipt, raw, short)
         except (OSError, BundlerError, SigningError, ManifestsError) as error:
             self.notes.append(f"the receipt could not be written: {error}")
+            self._log_entry(receipt, None)
             return None
+        if self.out is not None:
+            try:
+                places += self._write(self.out, receipt, raw, short)
+            except (OSError, ManifestsError) as error:  # it is here all the same
+                self.notes.append(f"no copy of the receipt in {self.out}: {error}; copy {places[0]} yourself")
         signer = self.signer.name if self.signer else None
         digest = Digest.of(raw)
         custody = self._log_entry(receipt, digest)
@@ -155,10 +159,10 @@ class Keeper:
         self.kept.append(kept)
         return kept
 
-    def _log_entry(self, receipt: Receipt, digest: Digest) -> dict[str, Any] | None:
+    def _log_entry(self, receipt: Receipt, digest: Digest | None) -> dict[str, Any] | None:
         if self.log is None:
             return None
-        facts: dict[str, str | int] = {"receipt": str(digest), **self.hands}
+        facts: dict[str, str | int] = {"receipt": str(digest or "could not be written"), **self.hands}
         named = {"bundle": receipt.id, "channel": receipt.channel, "sequence": receipt.sequence}
         facts |= {key: value for key, value in named.items() if value is not None}
         arrived = receipt.reason == receipts.ARRIVED

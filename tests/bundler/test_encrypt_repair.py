@@ -692,7 +692,9 @@ def test_an_approval_of_a_hidden_bundle_may_come_through_the_drop_folder(hidden:
     stem = conceal.stem(statement) if named == "as the sheet" else layout.stem(statement)
     code, events = receive(hidden, keys, trust)
     assert code == 3 and events[-1]["event"] == "waiting"
-    approve(candidate, [signer("officer")], drop / f"{stem}.approval-01234567.dsse.json")
+    file = f"{stem}.approval-01234567.dsse.json"
+    approve(candidate, [signer("officer")], hidden.medium / file)
+    assert send(hidden.medium, drop).sent == (file,)
     assert receive(hidden, keys, trust)[0] == 0 and hidden.far.names()
 
 
