@@ -121,6 +121,22 @@ def test_threads_that_run_already_are_confined_too_and_what_cannot_be_done_is_sa
     assert result["early thread"] == EPERM
 
 
+def test_threads_can_be_ended() -> None:
+    """By pthread_exit(3), as Python ends those that still run when it ends itself."""
+    code = """if True:
+        import ctypes
+        from manifests.confine import confine
+        confine(files="none")
+        c, thread = ctypes.CDLL(None), ctypes.c_ulong()
+        c.pthread_create(ctypes.byref(thread), None, c.pthread_exit, None)
+        print(c.pthread_join(thread, None))
+        """
+    child = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (child.returncode, child.stdout) == (0, "0\n"), child.stderr
+
+
 def test_namespaces_are_reported_one_way_or_the_other(tmp_path: Path) -> None:
     result = run(tmp_path, "read")
     done, missing = result["done"], result["missing"]

@@ -25,9 +25,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return small_store(tmp_path_factory.mktemp("store"))
 
 
-def threads(store: Store, monkeypatch: pytest.MonkeyPatch, *bodies: dict[str, Any]) -> list[bool]:
+def threads(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *bodies: dict[str, Any], patience: float = 60.0
+) -> list[bool]:
     """For each rendering that requests with these bodies led to, one after the other: whether it was in the loop's
-    thread."""
+    thread. `patience`: seconds that it may take there."""
     found: list[bool] = []
     chat = Renderer.chat
 
@@ -45,6 +47,7 @@ def threads(store: Store, monkeypatch: pytest.MonkeyPatch, *bodies: dict[str, An
         await manager.close()
 
     monkeypatch.setattr(Renderer, "chat", noted)
+    monkeypatch.setattr("runtime.api.prompts.AT_ONCE_S", patience)
     loop = threading.get_ident()
     asyncio.run(main())
     return found
@@ -66,8 +69,7 @@ def test_any_other_takes_a_thread(store: Store, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_template_that_takes_its_time_gets_it_in_a_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.api.prompts.AT_ONCE_S", -1.0)
-    assert threads(store, monkeypatch, said("Hi"), said("Hi")) == [False, True, False]
+    assert threads(store, monkeypatch, said("Hi"), said("Hi"), patience=-1.0) == [False, True, False]
 
 
 def test_both_kinds_of_template_look_at_the_clock() -> None:
