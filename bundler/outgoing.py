@@ -180,11 +180,10 @@ def encrypted(path: Path) -> Encrypted | None:
     volumes = {int(match["number"]): name for name, match in found.items() if match["stem"] == stem}
     gaps = sorted(set(range(max(volumes, default=0))) - set(volumes))
     missing = [f"{stem}.v{number:03d}.tar{SEALED}" for number in gaps]
-    trust, approved = ([name for name in here if (match := kind.fullmatch(name)) and alike(match["stem"], stem)]
-                       for kind in (carried.NAME, approvals.NAME))  # fmt: skip
+    trust, again, spare = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
+                           for kind in (carried.NAME, parts.NAME, PARITY))  # fmt: skip
     trust += [name for name in here if name == stem + LOCKED]
-    again, spare = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
-                    for kind in (parts.NAME, PARITY))  # fmt: skip
+    approved = [name for name in here if (match := approvals.NAME.fullmatch(name)) and alike(match["stem"], stem)]
     names = (*trust, *again, *(volumes[number] for number in sorted(volumes)), *spare, *approved)
     return Encrypted(folder=folder, stem=stem, id=stem[-8:], names=names, missing=tuple(missing))
 
