@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,22 @@ def test_several_bundles_and_junk_in_one_folder(side: Side, made: Gap) -> None:
     assert tree(side.drop / "SEALIFT") == junk and (side.drop / "link.tar").is_symlink()
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "a volume lost"])
+def test_a_channel_arrives_in_the_order_of_its_numbers(side: Side, tmp_path: Path, lost: bool) -> None:
+    """Whatever files are named: imported the other way round, the first bundle would be refused as older."""
+    gap = Gap(tmp_path / "series")
+    for number, label in enumerate(("zz", "aa")):
+        gap.model(label, rows=1500, seed=number)
+        gap.export(label, options=replace(OPTIONS, label=label, channel="series"), out=tmp_path / label)
+        for path in [*volumes(tmp_path / label), *(tmp_path / label).glob("*.p*.tar")]:
+            shutil.copy(path, side.drop)
+    if lost:
+        volumes_of_first = sorted(side.drop.glob("zz-*.v*.tar"))
+        volumes_of_first[1].unlink()
+    assert side.once(repair=True) == 0 and side.models() == ["aa:latest", "zz:latest"]
+    assert bool(side.said("repaired")) == lost and not side.said("refused")
+
+
 @pytest.mark.parametrize("renamed", [str.upper, lambda name: f"SEALED~{name[-8:-4].upper()}.TAR"], ids=["upper", "8.3"])
 def test_a_guard_that_renames(side: Side, renamed: Callable[[str], str]) -> None:
     """Volumes and parity volumes are known by what is in them; one volume is lost as well."""
@@ -204,8 +221,6 @@ def test_strangers_get_no_room(side: Side) -> None:
 
 
 def test_an_approval_may_come_last(side: Side, made: Gap) -> None:
-    from dataclasses import replace
-
     trust = trusting(signer()).add(signer("officer").public, ["approver"])
     trust = replace(
         trust, roles=tuple(role if role.name == "publisher" else replace(role, threshold=1) for role in trust.roles)
