@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 refused input, 2 usage, 3 not trusted, 4 unavailable, 70 o
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -48,6 +49,7 @@ GROUPS = {
     "bundle": "Seal models into volumes, check them and bring them in.",
     "trust": "Whom this host believes: signers, roles, thresholds, revocations.",
 }
+EXIT_UNAVAILABLE = 4
 EXIT_OUR_FAULT = 70
 # verbs of rooms that do not know the custody log, which is the bundler's; it records its own
 CUSTODY = {"rm": "remove"} | {
@@ -56,6 +58,7 @@ CUSTODY = {"rm": "remove"} | {
 }
 STORE_ONLY = (["create"], ["pull"], ["push"])  # where Ollama's command asks the server
 EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141  # as shells say of a program that SIGPIPE ends
 GARBAGE = 50_000  # objects made before the collector looks for cycles: imports make 100,000, and no cycles to free
 
 
@@ -165,18 +168,27 @@ def _run(verb: str, arguments: list[str]) -> int:
             say(f"hint: {arguments[0]} works on the store of this host and asks no server, whatever SEALIFT_HOST names")
         result = build(verb)(args=arguments, standalone_mode=False, prog_name="sealift")
         code = result if isinstance(result, int) else 0
-        sys.stdout.flush()  # a reader that has left is found here, not when the interpreter ends
+        if sys.stdout is not None:  # closed by whoever started this
+            sys.stdout.flush()  # a reader that has left is found here, not when the interpreter ends
         if code == 0 and (event := CUSTODY.get(" ".join(arguments[:2])) or CUSTODY.get(" ".join(arguments[:1]))):
             _record(event, arguments)
         return code
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # the reader of our output left: not an error of ours; keep the interpreter from flushing into the closed pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:  # when all was done
+        return _reader_left(0)
+    except SystemExit as error:  # typer's answer to a closed pipe, which may come before all was done
+        if isinstance(error.__context__, BrokenPipeError):
+            return _reader_left(EXIT_CLOSED_PIPE)
+        raise
     except Exception as error:
         return report(error, as_json="--json" in arguments)
+
+
+def _reader_left(code: int) -> int:
+    """Of our output: no error of ours. Keeps the interpreter from flushing into the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _record(event: str, arguments: list[str]) -> None:
@@ -192,6 +204,9 @@ def report(error: BaseException, *, as_json: bool = False) -> int:
     `as_json`: also one line for a script on stdout, with the verdict where the error carries one.
     """
     code = getattr(error, "exit_code", None)
+    if isinstance(error, OSError) and error.filename is None and error.errno == errno.ENOSPC:
+        say(f"the output could not be written: {error.strerror}")
+        return EXIT_UNAVAILABLE
     if not isinstance(code, int):
         if os.environ.get("SEALIFT_DEBUG") or os.environ.get("OLLAMA_DEBUG"):
             raise error

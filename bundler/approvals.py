@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bundler import conceal
 from bundler.errors import ApprovalRefused
 from bundler.medium import MAX_ENVELOPE, Medium, VolumeReader, file_names
 from signing import envelope as dsse
@@ -51,7 +52,7 @@ def file_name(stem: str, keyid: str) -> str:
 def gather(medium: Medium, extra: Sequence[Path] = ()) -> Signed:
     """The approvals in the medium's folder, and `extra` ones that came another way. Raises ApprovalRefused."""
     found = [match for match in map(NAME.fullmatch, file_names(medium.folder)) if match]
-    paths = [*(medium.folder / match.group() for match in found if match["stem"] == medium.stem), *extra]
+    paths = [*(medium.folder / match.group() for match in found if conceal.alike(match["stem"], medium.stem)), *extra]
     if len(paths) > MAX_APPROVALS:
         raise ApprovalRefused(f"{len(paths)} approvals of one bundle; at most {MAX_APPROVALS} are read")
     return merge(medium.envelope, ((path.name, _read(path)) for path in paths))

@@ -23,7 +23,7 @@ from bundler.errors import ApprovalRefused, BadRequest, MediumUnavailable
 from bundler.intake import Intake, Progress
 from bundler.policy import Policy
 from bundler.seal import Keys
-from bundler.verify import DRY_RUN, NOT_IN_VERIFY, Verification
+from bundler.verify import DRY_RUN, NOT_IN_VERIFY, Verification, VerifiedBundle
 from bundler.writing import sync_medium, write_file
 from signing import envelope as dsse
 from signing.envelope import Envelope, Signature
@@ -85,16 +85,20 @@ def examine(
     policy: Policy | None = None,
     seen: Channels | None = None,
     statement_only: bool = False,
+    beside: bool = False,
     extra: Sequence[Path] = (),
     keys: Keys | None = None,
     now: datetime | None = None,
     progress: Progress | None = None,
 ) -> Candidate:
-    """`statement_only`: no payload is read, and volumes may be elsewhere. `extra`: approvals that lie elsewhere."""
+    """`statement_only`: no payload is read, and volumes may be elsewhere. `beside`: the approval shall lie beside the
+    volumes, or is refused before they are read. `extra`: approvals that lie elsewhere."""
     now, policy = now or datetime.now(timezone.utc), policy or Policy()
     roles = sorted({"publisher", *policy.roles} - {"approver"})
     seen = seen or Channels.imported()
     bundle = verify.authenticate(path, one_publisher(trust), policy, seen.moment(now), extra, roles=roles, keys=keys)
+    if beside:
+        _require_beside(bundle)
     notes, not_checked = verify.admit(bundle, policy, seen, now, partial=statement_only)
     not_checked += verify.supposed(bundle.statement)
     if statement_only:
@@ -119,11 +123,8 @@ def one_publisher(trust: TrustStore) -> TrustStore:
 def approve(candidate: Candidate, signers: Sequence[Signer], out: Path | None = None) -> ApprovalReport:
     """`out`: the file to write, or a folder for it; None: beside the volumes."""
     bundle = candidate.found.bundle
-    if out is None and bundle.medium.sealed:
-        raise BadRequest(
-            "an approval carries the statement, which this bundle hides: it does not belong beside the volumes",
-            hint="write it elsewhere with -o FILE, and name it at the import: --approval FILE",
-        )
+    if out is None:
+        _require_beside(bundle)
     base = dsse.decode(bundle.envelope)
     waiting = {signer.name: _missing(base, signer) for signer in signers}
     signed = tuple(name for name, signatures in waiting.items() if signatures)
@@ -144,6 +145,14 @@ def approve(candidate: Candidate, signers: Sequence[Signer], out: Path | None = 
         already=already,
         verdict=_verdict(candidate, Signed(envelope=envelope)),
     )
+
+
+def _require_beside(bundle: VerifiedBundle) -> None:
+    if bundle.medium.sealed:
+        raise BadRequest(
+            "an approval carries the statement, which this bundle hides: it does not belong beside the volumes",
+            hint="write it elsewhere with -o FILE, and name it at the import: --approval FILE",
+        )
 
 
 def _missing(base: Envelope, signer: Signer) -> tuple[Signature, ...]:

@@ -59,6 +59,7 @@ def approve_(
             judged_by,
             policy=policy,
             statement_only=statement_only,
+            beside=out is None,
             extra=approval or (),
             keys=keys,
             progress=None if statement_only else counted(progress, folder),

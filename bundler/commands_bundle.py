@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from manifests.name import ModelName
     from manifests.store import Store
 
+REPAIR = "sealift bundle repair FOLDER looks at all of it, and says what can be restored, and what to send again"
 # Set by the door (sealift.py), where there is an engine: packs a model's weights for this machine.
 prepare_model: Callable[[Store, ModelName], object] | None = None
 
@@ -98,7 +99,7 @@ def verify_(
     except (VolumeDamaged, VolumeMissing, MediumUnavailable) as error:
         if slip is not None:
             _write_slip(folder, slip, as_json, keys)
-        error.hint = error.hint or "sealift bundle repair FOLDER looks at all of it, and says what to send again"
+        error.hint = error.hint or REPAIR
         raise
     if as_json:
         print_json(report.as_dict())
@@ -164,6 +165,7 @@ def import_(
     """
     from bundler.commands_custody import hands
     from bundler.commands_receipts import open_keeper, print_kept
+    from bundler.errors import VolumeDamaged, VolumeMissing
     from bundler.importer import import_bundle
     from manifests.store import Store
 
@@ -186,7 +188,11 @@ def import_(
             )
 
         again = partial(authenticated, folder, trust, policy, approval or (), keys)
-        report, kept = keeper.attest(run, folder, store, None if dry_run else again, keys)
+        try:
+            report, kept = keeper.attest(run, folder, store, None if dry_run else again, keys)
+        except (VolumeDamaged, VolumeMissing) as error:
+            error.hint = error.hint or REPAIR
+            raise
     if as_json:
         print_json(report.as_dict() | {"receipt": kept.as_dict() if kept else None})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from bundler.printing import bar, print_json, print_since, say
 if TYPE_CHECKING:
     from bundler.export import ExportReport
     from bundler.seal import Sealing
+    from signing.keys import Signer
 
 NAMES = typer.Argument(help="Models of the store, such as llama3.2:1b.", show_default=False)
 OUT = typer.Option(..., "--out", "-o", help="An empty folder: the medium.", show_default=False)
@@ -117,6 +119,7 @@ def export_(
     rules = load_policy().gate
     with bar("exporting") as progress:
         report = export(Store(), models, out, signers, options, since=known, rules=rules, progress=progress)
+    _say_revoked(signers)
     if chain is not None:
         carried.write(out, layout.stem(report.statement), chain)
     recorded("export", named(report.statement) | hands(medium, custodian), signers[0])
@@ -137,3 +140,13 @@ def _print(report: ExportReport, sealing: Sealing | None, signers: list[str]) ->
     print(f"{len(statement.volumes)} volume(s){also}, {show_size(report.bytes)}, in {report.folder}")
     print_since(statement)
     say("finished the export that was interrupted" if report.resumed else "signed by " + ", ".join(signers))
+
+
+def _say_revoked(signers: list[Signer]) -> None:
+    """Who signs is no question of trust here; but what this side itself has revoked, the other will refuse."""
+    from signing.errors import SigningError
+
+    with contextlib.suppress(SigningError):  # a trust that cannot be read stops no export
+        revoked = {key.id: one for one in load_trust(None).signers if one.revoked for key in one.public.keys}
+        for one in dict.fromkeys(revoked[key.id].name for s in signers for key in s.public.keys if key.id in revoked):
+            say(f"{one} is revoked in the trust of this host: whoever has the same trust refuses what it signs")

@@ -45,7 +45,8 @@ def repair_(
     one, what is replaced in place is kept as *.before, since nobody signed what it is compared with.
 
     What is restored has the hashes of the statement. Who signed is not judged here: verify afterwards. Exit codes:
-    0 whole, restorable or restored, 1 more is lost than can be restored (what is missing is listed).
+    0 whole, restorable or restored, 1 more is lost than can be restored (what is missing is listed), 4 nothing can be
+    read, or without parity it is encrypted and no identity opens it.
     """
     from bundler.commands_custody import recorded
     from bundler.errors import BadRequest, RepairImpossible
@@ -118,6 +119,7 @@ def resend_(
         help="The folder of the exported volumes; by default they are written again from the store.",
         show_default=False,
     ),
+    whole: bool = typer.Option(False, "--whole", help="No parts: whole volumes, as a network diode takes them."),
     as_json: bool = JSON,
 ) -> None:
     """Write just what a resend slip asks for: whole volumes, or parts of them.
@@ -144,6 +146,7 @@ def resend_(
             slips.parse(raw.decode("utf-8", "replace")),
             out,
             volumes=volumes,
+            whole=whole,
             progress=counted(progress, volumes) if volumes else None,
         )
     bundle = named(report.statement) if report.statement else {"bundle": report.id}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,13 @@ def send_(
     print(f"bundle {report.id}: {len(report.sent)} file(s) sent, {show_size(report.bytes)}")
     if report.kept:
         print(f"{len(report.kept)} file(s) lay there already and stay as they are")
-    for name in report.missing:
-        say(f"not sent, since it is not here: {name}")
+    _say_missing(report.missing)
+
+
+def _say_missing(names: Sequence[str]) -> None:
+    if names:
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        say(f"not sent, since they are not here: {', '.join(names[:4])}{more}")
 
 
 def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int, as_json: bool) -> None:
@@ -93,8 +99,7 @@ def _radiate(folder: Path, udp: str, rate: str, fec: str, mtu: int, repeat: int,
     took = f"{report.seconds:.1f} s, {report.bytes * 8e-6 / max(report.seconds, 1e-9):.1f} Mbit/s"
     print(f"{what} {report.id}: {report.packets:,} datagrams, {show_size(report.bytes)} in {took}")
     say("whether they arrived is known on the other side only")
-    for name in report.missing:
-        say(f"not sent, since it is not here: {name}")
+    _say_missing(report.missing)
 
 
 def receive_(

@@ -55,6 +55,11 @@ def names_of(name: str) -> tuple[str, ...]:
     return name, hidden(name), name + SEALED, hidden(name) + SEALED
 
 
+def alike(one: str, other: str) -> bool:
+    """Whether two stems may be of one bundle: they are the same, or one of them hides the label."""
+    return one == other or (one[-9:] == other[-9:] and LABEL + one[-9:] in (one, other))
+
+
 def file_name(statement: Statement, index: int, sealing: Sealing | None) -> str:
     name = layout.volume_name(statement, index)
     if sealing is None or (index == 0 and not sealing.hidden):

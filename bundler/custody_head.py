@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bundler import paper
-from bundler.errors import CustodyRefused
+from bundler.errors import BadRequest, CustodyRefused
 from manifests import canonical
 from manifests.errors import ManifestsError
 from manifests.fields import Fields
@@ -64,8 +64,13 @@ class Head:
         return head
 
     def short(self, signer: Signer | None = None) -> bytes:
-        """Signed where the signer has an Ed25519 key."""
+        """Raises BadRequest for a signer without an Ed25519 key: no other signature is short enough."""
         key = compact.paper_key(signer.public) if signer else None
+        if signer and key is None:
+            raise BadRequest(
+                f"{signer.name} has no Ed25519 key, and no other signature is short enough for paper",
+                hint="leave --sign away, or sign with a key of the profile hybrid",
+            )
         hint = bytes.fromhex(key.id)[: compact.HINT] if key else bytes(compact.HINT)
         body = b"".join(
             (

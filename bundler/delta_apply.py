@@ -86,7 +86,9 @@ def _refuse(statement: Statement, missing: list[Blob], damaged: list[Blob]) -> N
     said = [f"{blob.digest} is missing" for blob in missing] + [f"{blob.digest} is damaged" for blob in damaged]
     more = f" and {len(said) - 8} more" if len(said) > 8 else ""
     since = statement.since
-    source = f"import bundle {since.id} first" if since and since.kind == "bundle" else "take a new inventory"
+    source = "take a new inventory"
+    if since and since.kind == "bundle":
+        source = f"import bundle {since.id} first, if no newer one of its channel was imported here"
     raise BaseWanting(
         f"this bundle sends only what changed since {since}, and the store does not have the rest: "
         f"{'; '.join(said[:8])}{more}",

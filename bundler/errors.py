@@ -13,7 +13,7 @@
     ├── PolicyRefused         a sound bundle that this site does not take: older, expired, too large, ...
     ├── RepairImpossible      more is lost than can be restored; `.missing` lists what, `.slip` asks for it
     ├── InventoryRefused      a file that is no sound inventory, or that nobody signed
-    ├── CannotDecrypt         volumes are encrypted, and no identity was given, or none that opens them, or no pyrage
+    ├── CannotDecrypt     4   volumes are encrypted, and no identity was given, or none that opens them, or no pyrage
     ├── SlipRefused           what was typed or scanned is not a resend slip, or not one of this bundle
     ├── GateRefused           the content gate found something; `.findings` says what and where
     ├── PaperRefused          a text that was typed from paper is not whole; the message names the line
@@ -127,7 +127,7 @@ class InventoryRefused(BundlerError):
 
 
 class CannotDecrypt(BundlerError):
-    pass
+    exit_code = 4
 
 
 class SlipRefused(BundlerError):
@@ -185,12 +185,12 @@ def medium_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or path
+        where = path if error.filename is None or isinstance(error.filename, int) else error.filename
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise MediumFull(
-                f"{where}: {error.strerror}",
-                hint="free some space, or use an empty medium or a smaller --volume-size, then run it again",
-            ) from None
+            large = "its file system takes no file so large: choose a smaller --volume-size"
+            space = "free some space, or use an empty medium, then run it again"
+            hint = large if error.errno == errno.EFBIG else space
+            raise MediumFull(f"{where}: {error.strerror}", hint=hint) from None
         raise MediumUnavailable(
             f"{where}: {error.strerror}", hint="is the medium in place? Run it again to resume"
         ) from None

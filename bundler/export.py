@@ -53,6 +53,7 @@ class ExportReport:
     statement: Statement
     folder: Path
     resumed: bool
+    volumes: tuple[str, ...]  # names of the files
     parity: tuple[str, ...]  # names of the parity volumes
     bytes: int  # of all volumes, parity included
 
@@ -61,6 +62,7 @@ class ExportReport:
             "bundle": verify.describe(self.statement),
             "folder": str(self.folder),
             "resumed": self.resumed,
+            "volumes": list(self.volumes),
             "parity": list(self.parity),
             "volume_bytes": self.bytes,
         }
@@ -126,7 +128,9 @@ def _export(
     journal.retire(statement)
     written = [conceal.file_name(statement, index, options.sealing) for index in range(len(statement.volumes))]
     total = sum((out / name).stat().st_size for name in [*written, *made])
-    return ExportReport(statement=statement, folder=out, resumed=resumed is not None, parity=made, bytes=total)
+    return ExportReport(
+        statement=statement, folder=out, resumed=resumed is not None, volumes=tuple(written), parity=made, bytes=total
+    )
 
 
 def _planned(load: Load, options: Options, seen: Channels, now: datetime) -> Statement:

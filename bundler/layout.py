@@ -129,7 +129,7 @@ class Packer:
     def put_whole(self, size: int) -> Segment:
         """A small blob: the index volume while it has room, then the last one."""
         index = 0 if self._fits(0, tar.member_size(size)) else self._last(tar.member_size(size))
-        self._require(index, tar.member_size(size), f"a blob of {size} bytes")
+        self._require(index, tar.member_size(size), f"a blob of {size:,} bytes")
         return Segment(volume=index, offset=0, size=size)
 
     def put_leaves(self, lengths: Sequence[int]) -> tuple[Segment, ...]:
@@ -144,7 +144,7 @@ class Packer:
                 if size and (longer > MAX_SEGMENT or not self._fits(index, tar.member_size(longer))):
                     break
                 size, next_leaf = longer, next_leaf + 1
-            self._require(index, tar.member_size(size), f"one leaf of {size} bytes")
+            self._require(index, tar.member_size(size), f"one leaf of {size:,} bytes")
             segments.append(Segment(volume=index, offset=offset, size=size))
             offset += size
         return tuple(segments)
@@ -161,7 +161,7 @@ class Packer:
         if not self._fits(index, size):
             raise BadRequest(
                 f"{what} does not fit into a volume: {self.used[index] + size:,} bytes needed, {self.room:,} left",
-                hint="choose a larger --volume-size",
+                hint=f"choose a --volume-size that is larger by {self.used[index] + size - (self.room or 0):,} bytes",
             )
         self.used[index] += size
 

@@ -43,11 +43,11 @@ class VolumeReader:
         with medium_errors(path):
             # O_NONBLOCK: opening a pipe somebody put here must not wait for a writer
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            file = self._file = FileIO(handle, "r")
             found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            self._file.close()
-            raise VolumeMixed(f"{self.name} is not a regular file")
+            if not stat.S_ISREG(found.st_mode):
+                os.close(handle)
+                raise VolumeMixed(f"{self.name} is not a regular file", hint="take it away")
+            file = self._file = FileIO(handle, "r")
         self.size = found.st_size
         if self.name.endswith(SEALED) if sealed is None else sealed:
             try:
@@ -134,7 +134,9 @@ def open_medium(path: Path, keys: Keys | None = None) -> Medium:
     stems = _stems({match["stem"] for match, _ in found})
     if not stems:
         raise VolumeMissing(
-            f"{path}: no volume of a bundle here", hint="volumes are named like acme-llm-7f3c91ab.v000.tar"
+            f"{path}: no volume of a bundle here",
+            hint="volumes are named like acme-llm-7f3c91ab.v000.tar; "
+            "where names were changed on the way: sealift bundle receive --watch FOLDER --once",
         )
     if len(stems) > 1:
         raise VolumeMixed(
@@ -226,7 +228,8 @@ def check_volumes(medium: Medium, statement: Statement, *, partial: bool = False
         more = " ..." if len(missing) > 8 else ""
         raise VolumeMissing(
             f"{len(missing)} of {len(names)} volumes missing: {', '.join(missing[:8])}{more}",
-            hint="copy all volumes into one folder; each is named as it was exported",
+            hint="copy all volumes into one folder, each named as it was exported; if some are lost, "
+            "`sealift bundle repair` says what can be restored, and what to ask for again",
         )
     for index, name in enumerate(names):
         if name in missing:

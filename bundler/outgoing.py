@@ -5,12 +5,13 @@ order    carried trust, parts that answer a slip, index volume, data volumes, pa
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundler import approvals, carried, heads, layout, packing, parity, parts, shards
-from bundler.conceal import LOCKED, SEALED
+from bundler.conceal import LOCKED, SEALED, alike
 from bundler.errors import BundleRefused, MediumUnavailable, VolumeMixed
 from bundler.medium import PARITY, VOLUME, file_names, plain_size
 from bundler.packing import PackingList
@@ -169,20 +170,35 @@ def encrypted(path: Path) -> Encrypted | None:
     found = {name: match for name in here if (match := VOLUME.fullmatch(name.removesuffix(SEALED)))}
     closed = {name for name in found if name.endswith(SEALED) and name.removesuffix(SEALED) not in found}
     stems = {found[name]["stem"] for name in closed if path.is_dir() or name == path.name}
+    if not found:
+        stems = _of_sealed(folder, here if path.is_dir() else [path.name])
     if not stems:
         return None
     if len(stems) > 1:
         raise VolumeMixed(f"{path}: volumes of {len(stems)} bundles", hint="name one volume of the bundle you mean")
     (stem,) = stems
     volumes = {int(match["number"]): name for name, match in found.items() if match["stem"] == stem}
-    missing = [f"{stem}.v{number:03d}.tar{SEALED}" for number in range(max(volumes)) if number not in volumes]
-    trust, approved = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
-                       for kind in (carried.NAME, approvals.NAME))  # fmt: skip
+    gaps = sorted(set(range(max(volumes, default=0))) - set(volumes))
+    missing = [f"{stem}.v{number:03d}.tar{SEALED}" for number in gaps]
+    trust, again, spare = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
+                           for kind in (carried.NAME, parts.NAME, PARITY))  # fmt: skip
     trust += [name for name in here if name == stem + LOCKED]
-    again, spare = ([name for name in here if (match := kind.fullmatch(name)) and match["stem"] == stem]
-                    for kind in (parts.NAME, PARITY))  # fmt: skip
+    approved = [name for name in here if (match := approvals.NAME.fullmatch(name)) and alike(match["stem"], stem)]
     names = (*trust, *again, *(volumes[number] for number in sorted(volumes)), *spare, *approved)
     return Encrypted(folder=folder, stem=stem, id=stem[-8:], names=names, missing=tuple(missing))
+
+
+def _of_sealed(folder: Path, names: Sequence[str]) -> set[str]:
+    """Stems of parts and parity volumes of encrypted bundles: the answer to a slip may have no volume."""
+    stems = set()
+    for name in names:
+        match = parts.NAME.fullmatch(name) or PARITY.fullmatch(name)
+        if match:
+            with contextlib.suppress(BundleRefused, MediumUnavailable):
+                path, spare = folder / name, match.re is PARITY
+                if parity.open_parity(path).sealed if spare else parts.open_part(path)[0].sealed:
+                    stems.add(match["stem"])
+    return stems
 
 
 def listed(path: Path, progress: Progress | None = None) -> Listed | None:

@@ -143,7 +143,10 @@ def sealed_names(folder: Path, stem: str) -> list[str]:
     names = [volume_name(stem, i, count, i == 0 and not found.get(0, SEALED).endswith(SEALED)) for i in range(count)]
     for index, name in enumerate(names):
         if index not in found:
-            raise VolumeMissing(f"{folder}: {name} is not here", hint="it is known among all the others only")
+            raise VolumeMissing(
+                f"{folder}: {name} is not here",
+                hint="encrypted volumes without parity volumes are known together alone: give the folder of the export",
+            )
         if found[index] != name:
             raise VolumeMixed(f"{found[index]} lies among encrypted volumes", hint="take the volumes as they were made")
     return names

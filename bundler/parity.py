@@ -261,7 +261,6 @@ class ParityVolume:
 def open_parity(path: Path) -> ParityVolume:
     """Raises BundleRefused or MediumUnavailable where the head is not sound; the parity itself is not read."""
     match = NAME.fullmatch(path.name)
-    assert match
     with VolumeReader(path) as volume:
         line = _MARK.fullmatch(_member(volume, MARK, MAX_MARK))
         sealed = line is not None and line["version"] == b"2"
@@ -272,7 +271,7 @@ def open_parity(path: Path) -> ParityVolume:
             raise VolumeDamaged(path.name, volume.position, f"{HEADER}: {error}") from None
         if not line or int(line["count"]) != header.parity or not 1 <= int(line["number"]) <= header.parity:
             raise VolumeDamaged(path.name, tar.BLOCK, "not the line of a parity volume")
-        if line["number"].decode() != match["number"]:
+        if match and line["number"].decode() != match["number"]:
             raise VolumeDamaged(path.name, tar.BLOCK, f"it was named p{line['number'].decode()}")
         if volume.size < volume.position + header.table_size:
             raise VolumeDamaged(path.name, volume.size, "truncated")

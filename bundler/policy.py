@@ -110,7 +110,8 @@ class Policy:
             raise PolicyRefused(
                 f"the bundle expired on {statement.expires}, and by this host's clock or by the newest signed time it "
                 f"is {format_time(now)}",
-                hint="ask the publisher for a newer bundle",
+                hint="ask the publisher for a newer bundle; if that time is wrong, state/channels.time.json in the "
+                "home names the bundle that gave it",
             )
         total = sum(blob.size for blob in statement.blobs)
         if self.max_bytes is not None and total > self.max_bytes:

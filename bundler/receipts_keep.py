@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bundler import medium, receipts
+from bundler import medium, receipts, receipts_read
 from bundler.conceal import SEALED
 from bundler.custody import Log
 from bundler.errors import (
@@ -108,22 +108,32 @@ class Keeper:
 
     def attest(
         self, run: Callable[[], ImportReport], path: Path, store: Store, again: Callable[[], VerifiedBundle] | None,
-        keys: Keys | None = None,
+        keys: Keys | None = None, *, once: bool = False,
     ) -> tuple[ImportReport, Kept | None]:  # fmt: skip
         """`run` imports the bundle at `path`; its errors go on as they are, after their receipt was written. `again`
         authenticates the bundle once more; None for a dry run, which gets no receipt. `keys`: where volumes are
-        encrypted."""
+        encrypted. `once`: nobody asked for this import, it is tried again and again; so the same answer is given once,
+        and none while only an approver is waited for."""
         try:
             report = run()
         except (BundlerError, SigningError, ManifestsError) as error:
             receipt = refusal(error, path, again, keys) if again else None
-            if receipt is not None:
+            if receipt is not None and not (once and (_waits(error) or self._said(receipt))):
                 self.keep(receipt)
             raise
         kept = self.keep(arrival(report, _now())) if report.complete else None
         if kept is not None:
             self._record(store, report, kept)
         return report, kept
+
+    def _said(self, receipt: Receipt) -> bool:
+        """Whether the newest receipt here of this bundle says the same."""
+        found = sorted(self.folder.glob(f"*-{(receipt.id or 'unknown')[:8]}{FULL}"))
+        try:
+            said = receipts_read.read_file(found[-1]).content if found else None
+            return isinstance(said, Receipt) and replace(said, time=receipt.time, tool=receipt.tool) == receipt
+        except BundlerError:
+            return False
 
     def keep(self, receipt: Receipt) -> Kept | None:
         """None, with a note, when the disk or the key refuses: an import is never stopped by its receipt."""
@@ -133,11 +143,15 @@ class Keeper:
                 raw = dsse.encode(dsse.sign(PAYLOAD_TYPE, raw, [self.signer]))
             short = _paper(receipt, Short.of(receipt, self.signer))
             places = [*self._write(self.folder, receipt, raw, short)]
-            if self.out is not None:
-                places += self._write(self.out, receipt, raw, short)
         except (OSError, BundlerError, SigningError, ManifestsError) as error:
             self.notes.append(f"the receipt could not be written: {error}")
+            self._log_entry(receipt, None)
             return None
+        if self.out is not None:
+            try:
+                places += self._write(self.out, receipt, raw, short)
+            except (OSError, ManifestsError) as error:  # it is here all the same
+                self.notes.append(f"no copy of the receipt in {self.out}: {error}; copy {places[0]} yourself")
         signer = self.signer.name if self.signer else None
         digest = Digest.of(raw)
         custody = self._log_entry(receipt, digest)
@@ -145,10 +159,10 @@ class Keeper:
         self.kept.append(kept)
         return kept
 
-    def _log_entry(self, receipt: Receipt, digest: Digest) -> dict[str, Any] | None:
+    def _log_entry(self, receipt: Receipt, digest: Digest | None) -> dict[str, Any] | None:
         if self.log is None:
             return None
-        facts: dict[str, str | int] = {"receipt": str(digest), **self.hands}
+        facts: dict[str, str | int] = {"receipt": str(digest or "could not be written"), **self.hands}
         named = {"bundle": receipt.id, "channel": receipt.channel, "sequence": receipt.sequence}
         facts |= {key: value for key, value in named.items() if value is not None}
         arrived = receipt.reason == receipts.ARRIVED
@@ -237,6 +251,12 @@ def refusal(
     except SigningError:
         subject, known = listing, False
     return Receipt(subject=subject, known=known, id=found.id, **common)
+
+
+def _waits(error: Exception) -> bool:
+    """Whether an approver's signature is all that is missing."""
+    verdict = getattr(error, "verdict", None)
+    return verdict is not None and not verdict.problems and {r.role for r in verdict.roles if not r.met} == {"approver"}
 
 
 def _listing(path: Path) -> Digest | None:

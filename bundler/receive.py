@@ -2,8 +2,8 @@
 
 A file is looked at when name, size and time were the same in two looks, and again whenever they change. That only saves
 work: what a file is, is said by its content, and whether it is right by the hashes of a signed statement (rooms.py).
-Volumes and parts are known by their first member, whatever they are named; parity volumes, encrypted volumes (*.age),
-approvals and carried trust by their names. Carried trust is taken first; what it renews, all files are looked at again.
+Volumes, parity volumes and parts are known by their first bytes, whatever they are named; approvals and carried trust
+by their names, in letters of either case. Carried trust is taken first; what it renews, all files are looked at again.
 What did not fit on this side's disk is taken when there is room for it.
 Nothing in the folder is ever written, moved or removed. Links and everything that is no regular file are passed over.
 """
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bundler import approvals, carried, layout, parity, parts, tar
+from bundler import agefile, approvals, carried, conceal, layout, parity, parts, tar
 from bundler.conceal import LOCKED, SEALED
 from bundler.errors import (
     BundleRefused,
@@ -50,10 +50,17 @@ class Watch:
         self._handled: dict[str, Mark] = {}
         self._unfit: set[str] = set()  # there was no space for them
 
+    @property
+    def full(self) -> bool:
+        """Whether something that lies there did not fit on this side's disk: it is not lost."""
+        return bool(self._unfit)
+
     def look(self) -> bool:
         marks = self._marks()
         active = False
-        for name, mark in sorted(marks.items(), key=lambda item: (not carried.NAME.fullmatch(item[0]), item[0])):
+        for name, mark in sorted(
+            marks.items(), key=lambda item: (not carried.NAME.fullmatch(item[0].lower()), item[0])
+        ):
             if self._handled.get(name) == mark:
                 continue
             if self._patient and self._seen.get(name) != mark:
@@ -66,6 +73,7 @@ class Watch:
                 active = True
         self._seen = marks
         self._handled = {name: mark for name, mark in self._handled.items() if name in marks}
+        self._unfit &= marks.keys() - self._handled.keys()
         return active
 
     def _marks(self) -> dict[str, Mark]:
@@ -106,38 +114,43 @@ class Watch:
         return True
 
     def _sort(self, path: Path) -> bool:
-        if carried.NAME.fullmatch(path.name):
+        name = path.name.lower()  # as other file systems may have it
+        if carried.NAME.fullmatch(name):
             if self._rooms.take_trust(path):
                 self._handled = {}  # strangers may have become publishers
             return True
-        approval = approvals.NAME.fullmatch(path.name)
+        approval = approvals.NAME.fullmatch(name)
         if approval:
-            stem = approval["stem"]
-            rooms = [room for room in self._rooms if room.stem == stem and room.envelope and not room.closed]
+            named = [room for room in self._rooms if conceal.alike(room.stem, approval["stem"])]
+            rooms = [room for room in named if room.envelope and not room.closed]
             for room in rooms:
                 approvals.check(path, room.envelope)
-                room.take_beside(path, path.name)
+                room.take_beside(path, name)
             return bool(rooms)  # its bundle may come later
-        if path.name.endswith(LOCKED):
-            return True
-        if path.name.endswith(SEALED):
-            self._sealed(path)
-            return True
         with medium_errors(path), path.open("rb") as stream:
             first = stream.read(2 * tar.BLOCK)
+        is_age = first.startswith(agefile.MAGIC)
+        if name.endswith(LOCKED) or (is_age and b"\n-> scrypt " in first):
+            return True
+        if name.endswith(SEALED) or is_age:
+            self._sealed(path)
+            return True
         kind = first[:100].rstrip(b"\0").decode("ascii", "replace")
         if kind == layout.MARK:
             self._volume(path, first[tar.BLOCK :])
         elif kind == parts.MARK:
             return self._part(path)
-        elif kind == parity.MARK and PARITY.fullmatch(path.name):
-            if first[tar.BLOCK :].startswith(parity.OF_SEALED.encode()) and not self._of(path.name.partition(".p")[0]):
+        elif kind == parity.MARK:
+            own = PARITY.fullmatch(path.name)
+            sealed = first[tar.BLOCK :].startswith(parity.OF_SEALED.encode())
+            if sealed and not (self._of(own["stem"]) if own else list(self._rooms)):
                 return False
             found = parity.open_parity(path)
             if found.sealed:
-                homes, seen = self._homes(PackingList.decode(found.told))
+                listed = PackingList.decode(found.told)
+                homes, seen = self._homes(listed)
                 for room in homes:
-                    room.take_beside(path, path.name)
+                    room.take_beside(path, parity.volume_name(listed.stem, found.index))
                 return seen
             home = self._room(found.told, found.id)
             if home:
@@ -168,18 +181,18 @@ class Watch:
 
     def _sealed(self, path: Path) -> None:
         """A volume that is encrypted. Raises CannotDecrypt."""
-        with VolumeReader(path, self._rooms.keys) as volume:
+        with VolumeReader(path, self._rooms.keys, sealed=True) as volume:
             first = volume.read(2 * tar.BLOCK, "the SEALIFT line")
-        self._volume(path, first[tar.BLOCK :])
+        self._volume(path, first[tar.BLOCK :], sealed=True)
 
-    def _volume(self, path: Path, line: bytes) -> None:
-        identity, envelope = read_start(path, self._rooms.keys)
+    def _volume(self, path: Path, line: bytes, *, sealed: bool = False) -> None:
+        identity, envelope = read_start(path, self._rooms.keys, sealed=sealed)
         room, match = self._room(envelope, identity), _NUMBER.match(line)
         if room:
             index = int(match["number"]) if match else len(room.names)
             if index >= len(room.names):
                 raise VolumeMixed(f"{path.name} says that it is volume {index} of {len(room.names)}")
-            room.take_volume(path, index)
+            room.take_volume(path, index, sealed=sealed)
 
     def _room(self, envelope: bytes, identity: str) -> Room | None:
         """None for strangers, and for bundles that are in already."""
@@ -197,7 +210,7 @@ def watch(
     watcher = Watch(folder, rooms, patient=not once)
     while True:
         active = watcher.look()
-        rooms.advance(settled=not active)
+        rooms.advance(settled=not active and not watcher.full)
         if once and not active:
             return
         if not once:

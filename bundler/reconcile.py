@@ -26,7 +26,8 @@ from bundler import receipts_read
 from bundler.channels import Seen
 from bundler.errors import BundlerError, MediumUnavailable, ReceiptRefused
 from bundler.medium import file_names
-from bundler.receipts import ARRIVED
+from bundler.receipts import ARRIVED, Receipt
+from bundler.receipts_compact import Short
 from bundler.receipts_keep import FULL, SHORT
 from bundler.receipts_read import Found, Judged
 from signing.trust import TrustStore
@@ -112,7 +113,10 @@ def reconcile(
     """`channel`: list this one only."""
     judged = [receipts_read.judge(item, trust, profile, now) for item in found]
     counted = [item for item in judged if item.signer is not None]
-    ignored = [(item.found.place, item.problem or "") for item in judged if item.signer is None]
+    said = {Short.of(item.found.content) for item in counted if isinstance(item.found.content, Receipt)}
+    ignored = [
+        (item.found.place, item.problem or "") for item in judged if item.signer is None and not _repeats(item, said)
+    ]
     known = {name: _known(seen) for name, seen in exported.items()}
     heard, unplaced = _placed(counted, known)
     rows = [
@@ -122,6 +126,11 @@ def reconcile(
         for row in _channel(name, known.get(name, {}), heard.get(name, {}))
     ]
     return Reconciled(rows=tuple(rows), unplaced=tuple(unplaced), ignored=tuple(ignored))
+
+
+def _repeats(item: Judged, said: set[Short]) -> bool:
+    """Whether it is the short form, which a key without Ed25519 does not sign, of a receipt that counts."""
+    return isinstance(item.found.content, Short) and item.found.content in said
 
 
 _Heard = dict[int, list[Judged]]

@@ -197,13 +197,15 @@ def _require_enough(bundle: Shards, bad: Lost) -> None:
         return
     wanting = bundle.damage(bad & beyond, heads=False)
     parities = [bundle.names[i] for i in range(header.data, header.shards) if (bad[i] & beyond).any()]
-    more = f"; or as many of these parity volumes: {', '.join(parities)}" if parities else ""
+    more = f"; or as many of these parity volumes: {', '.join(parities[:8])}" if parities else ""
+    named = "; ".join(item.sentence() for item in wanting[:8]) + ("; …" if len(wanting) > 8 else "")
+    count = int((lost - left).max())
     raise RepairImpossible(
         f"in {int(beyond.sum())} of {header.rows} rows more is lost than the parity that is left can restore",
         wanting,
         _slip(bundle, bad, lost - left),
         bundle.stem,
-        hint=f"get {int((lost - left).max())} of these again: {'; '.join(item.sentence() for item in wanting)}{more}",
+        hint=f"get {count} of these again (with the slip, on the other side: sealift bundle resend): {named}{more}",
     )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -51,17 +51,19 @@ class ResendReport:
 
 
 def resend(
-    slip: Slip, out: Path, *, volumes: Path | None = None, store: Store | None = None, progress: Progress | None = None
-) -> ResendReport:
-    """`volumes`: the folder that the bundle was exported into. Raises SlipRefused, VolumeMissing, VolumeDamaged,
-    ExportRefused, MediumUnavailable."""
+    slip: Slip, out: Path, *, volumes: Path | None = None, store: Store | None = None, whole: bool = False,
+    progress: Progress | None = None,
+) -> ResendReport:  # fmt: skip
+    """`volumes`: the folder that the bundle was exported into. `whole`: no parts. Raises SlipRefused, VolumeMissing,
+    VolumeDamaged, ExportRefused, MediumUnavailable."""
     progress = progress or (lambda count: None)
     source = _source(slip, volumes, store, progress)
     if volumes is not None and out.resolve() == source.folder.resolve():
         raise BadRequest(f"-o {out} is the folder of the volumes themselves", hint="give an empty folder")
     number = int(hashlib.sha256(slip.encode()).hexdigest()[:5], 16)
     with locks.alone(out):
-        written = [_write(source, want, out, source.name(want.volume), number, progress) for want in slip.wants]
+        wants = [replace(want, ranges=()) if whole else want for want in slip.wants]
+        written = [_write(source, want, out, source.name(want.volume), number, progress) for want in wants]
         sync_medium(out)
     return ResendReport(id=slip.id, statement=source.statement, source=source.kind, written=tuple(written))
 
@@ -200,7 +202,7 @@ class _Again:
         found = journal.exported(store, identity)
         if found is None:
             raise VolumeMissing(
-                f"the bundle {identity} was not exported by this host, or that was forgotten",
+                f"the bundle {identity} was not exported by this host, or encrypted, or that was forgotten",
                 hint="name the folder of its volumes: --from FOLDER",
             )
         self._load, self.statement, self.told = found

@@ -90,14 +90,13 @@ class Room:
 
     # -- taking in
 
-    def take_volume(self, path: Path, index: int) -> None:
+    def take_volume(self, path: Path, index: int, *, sealed: bool) -> None:
         """Raises VolumeDamaged where it is not, byte for byte, what the statement says."""
         name = self.names[index]
         if name not in self.missing():
             return
-        sealed = path.name.endswith(SEALED)
         try:
-            check_volume(path, self.statement, self.envelope, index, keys=self._rooms.keys)
+            check_volume(path, self.statement, self.envelope, index, keys=self._rooms.keys, sealed=sealed)
         except (VolumeDamaged, MediumUnavailable):
             self.damaged[name] = path
             raise
@@ -292,6 +291,7 @@ class Room:
     def _restore_sealed(self, leader: Path, lent: Sequence[Path]) -> None:
         """Beside first: each restored volume is compared with the statement, inside, before it takes a place here."""
         scratch, came = self.folder / SCRATCH, dict(self.damaged)
+        self._rename(PackingList.decode(parity.open_parity(leader).told))
         try:
             report = repair(leader, scratch)
             for path in lent:
@@ -305,9 +305,17 @@ class Room:
             self.damaged = {name: path for name, path in came.items() if name in self.missing()}
             shutil.rmtree(scratch, ignore_errors=True)
 
+    def _rename(self, found: PackingList) -> None:
+        """Volumes that came renamed, and may have got the other of their names here."""
+        for name, wanted in zip(self.names, found.names, strict=True):
+            for other in conceal.names_of(name):
+                paths = self.folder / other, self.folder / wanted
+                if other.endswith(SEALED) and paths[0].exists() and not paths[1].exists() and wanted.endswith(SEALED):
+                    paths[0].rename(paths[1])
+
     def _try(self, path: Path, index: int) -> BundlerError | None:
         try:
-            self.take_volume(path, index)
+            self.take_volume(path, index, sealed=path.name.endswith(SEALED))
         except BundlerError as error:
             return error
         return None

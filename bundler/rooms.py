@@ -202,7 +202,7 @@ class Rooms:
             return False
         renewed = carried.renew_from(path, self._host, self._policy.profile)
         if self._store is None:
-            self._carried[path.name.removesuffix(carried.SUFFIX)[-8:]] = path
+            self._carried[path.name.lower().removesuffix(carried.SUFFIX)[-8:]] = path
             for room in self:
                 self._keep_trust(room)
         for note in renewed.notes:
@@ -239,8 +239,15 @@ class Rooms:
         return 4 if states & {"open", "unopened"} or self.unopened else 0
 
     def advance(self, *, settled: bool) -> None:
-        for room in self:
-            room.advance(settled=settled)
+        """In the order of each channel, since a later bundle shuts out an earlier one: it waits for one that has begun
+        to arrive, until nothing more comes."""
+        begun: set[str] = set()
+        for room in sorted(self, key=_place):
+            channel, _ = _place(room)
+            if settled or channel not in begun:
+                room.advance(settled=settled)
+            if channel and room.state == "open":
+                begun.add(channel)
 
     def complete(self, room: Room) -> None:
         if self._store is None:
@@ -262,7 +269,7 @@ class Rooms:
         now = (self._seen or Channels.imported()).moment(datetime.now(timezone.utc))
         again = partial(verify.authenticate, folder, self.trust, self._policy, now, keys=self.keys)
         try:
-            return self._keeper.attest(run, folder, store, again, self.keys)
+            return self._keeper.attest(run, folder, store, again, self.keys, once=True)
         finally:
             for note in self._keeper.notes:
                 self.say({"event": "note", "bundle": "", "why": note})
@@ -277,3 +284,8 @@ class Rooms:
         for room in self:
             with contextlib.suppress(OSError):
                 room.folder.rmdir()
+
+
+def _place(room: Room) -> tuple[str, int]:
+    """Channel and number; of what cannot be read yet none."""
+    return ("", 0) if isinstance(room, SealedRoom) else (room.statement.channel, room.statement.sequence)

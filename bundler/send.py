@@ -97,7 +97,10 @@ def _require_room(bundle: Outgoing | Encrypted, large: Sequence[str], max_part: 
         index = isinstance(bundle, Encrypted) and VOLUME.fullmatch(name.removesuffix(SEALED))
         why = ", which tells the receiver whose the other volumes are, goes first and whole" if index else ""
         size = (bundle.folder / name).stat().st_size
-        raise BadRequest(f"{name}{why}: its {size:,} bytes cannot be cut", hint="choose a larger --max-part")
+        again = (
+            ", or let `bundle resend --whole` write whole volumes, which are cut" if parts.NAME.fullmatch(name) else ""
+        )
+        raise BadRequest(f"{name}{why}: its {size:,} bytes cannot be cut", hint="choose a larger --max-part" + again)
 
 
 class _Sender:

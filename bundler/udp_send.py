@@ -22,12 +22,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bundler import approvals, carried, datagrams, fec, packing
+from bundler import approvals, carried, datagrams, fec, packing, parts
+from bundler.conceal import SEALED
 from bundler.datagrams import Heartbeat, What
 from bundler.errors import BadRequest, medium_errors
 from bundler.fec import Geometry
 from bundler.gf256 import MAX_SHARDS, Bytes
-from bundler.medium import PARITY
+from bundler.medium import PARITY, VOLUME, file_names
 from bundler.outgoing import Listed, Outgoing, listed, outgoing
 from bundler.pace import Pace
 
@@ -96,7 +97,16 @@ def symbol_size(mtu: int) -> int:
 
 
 def bundle_of(path: Path, progress: Progress | None = None) -> Outgoing | Listed:
-    """What a folder has to send. Encrypted volumes without parity volumes are read for it."""
+    """What a folder has to send. Encrypted volumes without parity volumes are read for it. Raises BadRequest for parts
+    alone."""
+    with medium_errors(path):
+        names = [name.removesuffix(SEALED) for name in (file_names(path) if path.is_dir() else [path.name])]
+    if any(map(parts.NAME.fullmatch, names)) and not any(VOLUME.fullmatch(n) or PARITY.fullmatch(n) for n in names):
+        raise BadRequest(
+            f"{path} holds parts alone, which a network diode does not carry",
+            hint="send whole volumes: those that `bundle resend --whole` writes, or all of the export once more; what "
+            "arrived before counts",
+        )
     return listed(path, progress) or outgoing(path)
 
 

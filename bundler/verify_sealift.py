@@ -4,16 +4,17 @@ installed.
 
     python3 verify_sealift.py FOLDER --pub alice.pub [--approver officer.pub]
 
-FOLDER holds the volumes of one bundle, and the approvals that were added. The .pub files must come from a place you
-trust, and so must this program: the signed statement names its SHA-256, which `sealift bundle verify` compares. Nothing
-is written, nothing is unpacked, no connection.
+FOLDER holds the volumes of a bundle, and the approvals that were added; where there are several, name one of the
+volumes. The .pub files must come from a place you trust, and so must this program: the signed statement names its
+SHA-256, which `sealift bundle verify` compares, and this program for the copy that lies beside the volumes. Nothing is
+written, nothing is unpacked, no connection.
 
 Checked, in this order: the SEALIFT line, the statement and approvals (size-capped), signatures (Ed25519, ECDSA P-384,
 ML-DSA), the statement's form and id, that all volumes are there and no others, then every byte of every volume: tar
 headers, padding and ends are compared; blobs must have their SHA-256, SHA-512 and leaf hashes; payloads must have the
 hash that the statement says.
-Not checked here: channels, sequence numbers and expiry against a policy; revocations; that manifests name exactly the
-blobs that travel; what the models contain.
+Not checked here: the officer's sheet; channels, sequence numbers and expiry against a policy; revocations; that
+manifests name exactly the blobs that travel; what the models contain.
 
 Exit codes: 0 verified, 1 refused, 2 usage, 3 not trusted, 4 the medium cannot be read.
 """
@@ -432,11 +433,11 @@ def read_member(stream: Any, name: str, limit: int) -> bytes:
     return data
 
 
-def open_bundle(folder: str) -> Tuple[str, bytes]:
-    """The name that all volumes share, and the envelope of the first one."""
-    names = set(os.listdir(folder))
+def open_bundle(folder: str, only: str = "") -> Tuple[str, bytes]:
+    """The name that all volumes share, and the envelope of the first one. `only`: a volume of the bundle meant."""
+    names = {only} if only else set(os.listdir(folder))
     sealed = sorted(name for name in names if VOLUME.fullmatch(name[:-4]) and name[-4:] == ".age")
-    closed = [name for name in sealed if name[:-4] not in names]
+    closed = [name for name in sealed if not os.path.exists(os.path.join(folder, name[:-4]))]
     if closed:
         raise Encrypted(f"{closed[0]} is encrypted, which this program cannot open; with age, into another folder: "
                         f"age -d -i IDENTITY {closed[0]} > {closed[0][:-4]}")  # fmt: skip
@@ -496,7 +497,9 @@ def decode_envelope(raw: bytes) -> Tuple[bytes, str, Dict[str, bytes]]:
 def add_approvals(folder: str, stem: str, extra: List[str], raw: bytes) -> Tuple[bytes, str, Dict[str, bytes]]:
     """The envelope `raw` of the volumes with the signatures of all approvals (docs/formats/bundle.md, 3.4)."""
     payload, kind, made = decode_envelope(raw)
-    named = re.compile(re.escape(stem) + r"\.approval-[0-9a-f]{8}\.dsse\.json")
+    tail = re.escape(stem[-9:])  # one of the two names may hide the label
+    label = ".+" if stem == "sealed" + stem[-9:] else f"(?:{re.escape(stem[:-9])}|sealed)"
+    named = re.compile(label + tail + r"\.approval-[0-9a-f]{8}\.dsse\.json")
     paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if named.fullmatch(name)] + extra
     need(len(paths) <= MAX_APPROVALS, f"{len(paths)} approvals; at most {MAX_APPROVALS} are read")
     for path in paths:
@@ -826,9 +829,12 @@ def check_segment(volume: Volume, blob: Json, offset: int, size: int, blobs: Blo
         blobs.end(blob)
 
 
-def check(folder: str, roles: Roles, extra: List[str]) -> List[str]:
-    """Raises Refused; returns what to say. `extra`: approvals that do not lie in the folder."""
-    stem, envelope = open_bundle(folder)
+def check(path: str, roles: Roles, extra: List[str]) -> List[str]:
+    """Raises Refused; returns what to say. `path`: a folder, or a volume of the bundle meant where there are several.
+    `extra`: approvals that do not lie in the folder."""
+    folder, only = os.path.split(path) if os.path.isfile(path) else (path, "")
+    folder = folder or "."
+    stem, envelope = open_bundle(folder, only)
     payload, kind, made = add_approvals(folder, stem, extra, envelope)
     trusted = authenticate(payload, kind, made, roles)
     predicate = parse_statement(payload)
@@ -839,8 +845,17 @@ def check(folder: str, roles: Roles, extra: List[str]) -> List[str]:
     here = [name for name in os.listdir(folder) if name.endswith(".tar") and os.path.isfile(os.path.join(folder, name))]
     need(set(names) <= set(here), "volumes missing: {}".format(", ".join(sorted(set(names) - set(here))[:8])))
     for name in sorted(set(here) - set(names)):
+        match = VOLUME.fullmatch(name)
+        if only and match and match[1] != stem:
+            continue  # of a bundle that was not meant
         with open(os.path.join(folder, name), "rb") as stream:
             need(stream.read(8) != b"SEALIFT\0", f"{name} does not belong to this bundle, or is there twice")
+    beside = os.path.join(folder, "verify_sealift.py")
+    if os.path.lexists(beside):
+        need(os.path.isfile(beside), "verify_sealift.py beside the volumes is not a regular file")
+        with open(beside, "rb") as stream:
+            found = hashlib.sha256(stream.read(MAX_ENVELOPE)).hexdigest()
+        need(found == predicate["verifier"]["sha256"], "verify_sealift.py beside the volumes is not the statement's")
     blobs = Blobs(predicate)
     for index, name in enumerate(names):
         mark = f"sealift-bundle/1 {bundle['id']} v{number(index, n)}/{number(n, n)}\n"
@@ -860,13 +875,14 @@ def check(folder: str, roles: Roles, extra: List[str]) -> List[str]:
         said += [f"not checked: {len(absent) - len(built)} blobs that the other side has"]
     if built:
         said += [f"not checked: {len(built)} blobs that it builds from them and the patches that travel"]
+    said += ["not checked: the officer's sheet"]
     said += ["not checked: policy, rollback, expiry, revocation, manifests against blobs, what the models contain"]
     return said
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check a sealift bundle with nothing installed.")
-    parser.add_argument("folder", help="where the volumes are")
+    parser.add_argument("folder", help="where the volumes are, or one of the volumes")
     parser.add_argument("--pub", action="append", required=True, metavar="FILE", help="public key of a trusted signer")
     parser.add_argument("--threshold", type=int, default=1, help="how many of these signers are needed (default 1)")
     approver = "public key of an approver; with it an approval is needed"

@@ -31,6 +31,7 @@ after an error one line there too: `error`, `hint`, `exit_code` and, where signa
 | 4 | unavailable | no server, no network, a full disk, an unreadable medium |
 | 70 | a fault of sealift | please report it; `SEALIFT_DEBUG=1` shows where |
 | 130 | interrupted | Ctrl-C |
+| 141 | the reader of the output left | a pipe into `head -1` |
 
 Shell completion: `sealift --install-completion` installs it for the shell that runs the command, `sealift
 --show-completion` prints it.

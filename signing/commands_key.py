@@ -65,7 +65,8 @@ def generate(
     typer.echo(ring.public_path(name))
     say(f"made {name}, {' and '.join(key.scheme for key in signer.public.keys)}")
     say(f"fingerprint {signer.public.fingerprint}")
-    hint(f"on the other side: sealift trust add {name}.pub --role publisher")
+    role = "receiver" if name == "receipt" else "publisher (or approver, receiver, root)"
+    hint(f"on the other side: sealift trust add {name}.pub --role {role}")
 
 
 @key_app.command("add-token")

@@ -223,13 +223,15 @@ def _refuse_unless_accepted(verdict: Verdict) -> None:
 
 
 def _hint(verdict: Verdict) -> str | None:
-    """The next step of whoever holds this host; None when that is the sender's."""
+    """The next step of whoever holds this host; None where it can only wait."""
     found = {finding.status for finding in verdict.signatures}
     if "bad" in found:
         return "get the content again from its source"
     if verdict.problems:
         return "renew the trust of this host: sealift trust show, then sealift trust expires DATE"
-    wanting = next(role.role for role in verdict.roles if not role.met)
+    wanting = next(role for role in verdict.roles if not role.met)
     if "unknown" in found:
-        return f"if you know who signed: sealift trust add NAME.pub --role {wanting}"
+        return f"if you know who signed: sealift trust add NAME.pub --role {wanting.role}"
+    if wanting.absent and any(item.reason != "no_role" for item in wanting.rejected):
+        return f"ask the sender for one that is signed by {' or '.join(wanting.absent)}"
     return None

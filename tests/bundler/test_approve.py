@@ -544,6 +544,19 @@ def test_the_bare_verifier_asks_for_the_same(gap: Gap) -> None:
             stray.rmdir() if stray.is_dir() else stray.unlink()
 
 
+def test_an_approval_counts_whichever_name_hides_the_label(gap: Gap) -> None:
+    """Volumes that `age -d` made of a hidden bundle have no label in their names; an approval may have it."""
+    file = file_of(approved(gap))
+    stem = file.name.partition(".approval")[0]
+    for path in gap.medium.glob(f"{stem}.v*"):
+        path.rename(path.with_name(f"sealed{path.name.removeprefix(stem[:-9])}"))
+    (gap.medium / f"{stem}.txt").unlink()
+    keys = ("--pub", "alice.pub", "--approver", "olga.pub")
+    assert gap.verify(trust=trust()).complete and bare(gap, *keys).returncode == 0
+    file.rename(file.with_name(f"other{stem[-9:]}.approval-00000000.dsse.json"))
+    assert gap.verify(trust=trust()).complete and bare(gap, *keys).returncode == 0
+
+
 def test_the_bare_verifier_refuses_another_statements_approval(gap: Gap) -> None:
     found = base_of(gap)
     bent = base64.b64encode(found.payload.replace(b'"sequence":1', b'"sequence":2'))

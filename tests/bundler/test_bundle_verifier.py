@@ -87,6 +87,9 @@ CASES = {  # what is looked at, keys, approvers, expected code
     "delta by a stranger": ("delta", ("mallory",), (), 3),
     "damaged": ("hurt", ("alice",), (), 1),
     "volume missing": ("incomplete", ("alice",), (), 1),
+    "a folder for a volume": ("folder", ("alice",), (), 1),
+    "another verifier beside": ("another verifier", ("alice",), (), 1),
+    "two bundles": ("two", ("alice",), (), 1),
     "not there": ("nowhere", ("alice",), (), 4),
 }
 
@@ -98,7 +101,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         patch.setenv("SEALIFT_HOME", str(root / "home"))
         bench = Bench(root / "bench")
     found = {"sound": bench.sound, "delta": bench.delta, "hurt": bench.hurt, "nowhere": root / "nowhere"}
-    broken = ("unapproved", "misapproved", "cut approval", "incomplete")
+    broken = ("unapproved", "misapproved", "cut approval", "incomplete", "folder", "another verifier", "two")
     for name, of in (dict.fromkeys(broken, "sound") | {"delta damaged": "delta"}).items():
         found[name] = root / name.replace(" ", "-")
         shutil.copytree(found[of], found[name])
@@ -109,6 +112,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (approval,) = found["cut approval"].glob("*.approval-*")
     approval.write_bytes(approval.read_bytes()[:-20])
     volumes(found["incomplete"])[-1].unlink()
+    volumes(found["folder"])[-1].unlink()
+    (found["folder"] / volumes(found["sound"])[-1].name).mkdir()
+    with (found["another verifier"] / "verify_sealift.py").open("a") as out:
+        out.write("# and this\n")
+    for path in volumes(found["delta"]):
+        shutil.copy(path, found["two"])
     (*_, last) = volumes(found["delta damaged"])
     flip(last, last.stat().st_size - 3000)
     for name in ("alice", "bob", "mallory"):
@@ -130,6 +139,14 @@ def test_exit_codes_are_those_of_sealift(folders: dict[str, Path], case: str) ->
     except (BundlerError, ManifestsError, SigningError) as error:
         found = error.exit_code
     assert found == expected
+
+
+def test_one_of_two_bundles_is_chosen_by_a_volume(folders: dict[str, Path]) -> None:
+    keys = ("--pub", str(folders["root"] / "alice.pub"))
+    for path in [*volumes(folders["sound"])[:1], *volumes(folders["delta"])[:1]]:
+        command = [sys.executable, "-I", "-S", str(PROGRAM), path.name, *keys]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folders["two"])
+        assert done.returncode == 0 and f"  {path.name} ok" in done.stderr, done.stderr
 
 
 def code_of(python: str, folders: dict[str, Path], case: str) -> int:

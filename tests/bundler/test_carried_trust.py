@@ -182,7 +182,11 @@ def test_the_verbs_carry_trust_across(
     assert run("trust", "add", near / "keys/bob.pub", "--role", "publisher") == 0
     assert run("trust", "revoke", "alice", "--reason", "stolen") == 0
     assert run("trust", "sign", "--sign", "root") == 0
+    capsys.readouterr()
+    assert run("bundle", "export", "mine", "-o", gap.root / "usb3", "--sign", "alice", "--channel", "other") == 0
+    assert "alice is revoked in the trust of this host" in capsys.readouterr().err
     assert run("bundle", "export", "mine", "-o", usb[1], "--sign", "bob", "--with-trust") == 0
+    assert "is revoked in the trust" not in capsys.readouterr().err
     monkeypatch.setenv("SEALIFT_HOME", str(far))
     monkeypatch.setenv("SEALIFT_MODELS", str(gap.far.root))
     capsys.readouterr()

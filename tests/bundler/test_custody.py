@@ -17,10 +17,11 @@ from bundler import custody, paper
 from bundler.custody import MAX_FACTS, MAX_LINE, Entry, Log
 from bundler.custody_head import TITLE, Head, Keys, read_head
 from bundler.custody_verify import check_proof, prove, verify
-from bundler.errors import BundlerError, CustodyRefused
+from bundler.errors import BadRequest, BundlerError, CustodyRefused
 from manifests import canonical
 from manifests.errors import FieldError
 from signing import custody_tree
+from signing.keys import generate
 from tests.peers.bundles import signer, small_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +114,12 @@ def test_another_log_is_not_this_one(log: Log, tmp_path: Path) -> None:
     other = Log(tmp_path / "other")
     other.append("export", {})
     assert any("it is of the log" in line for line in problems(log, kept=[read_head(other.head().encode())]))
+
+
+def test_a_key_that_signs_nothing_for_paper_is_told(log: Log) -> None:
+    """A head that says it is signed and is not would be found out by the auditor, a visit later."""
+    with pytest.raises(BadRequest, match="rita has no Ed25519 key"):
+        log.head().short(generate("rita", ["ecdsa-p384", "ml-dsa-87"]))
 
 
 def test_a_head_signed_by_nobody_we_know(log: Log) -> None:

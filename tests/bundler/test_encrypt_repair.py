@@ -17,9 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler import packing, parity, parts, seal, slip
+from bundler import conceal, layout, packing, parity, parts, seal, slip
+from bundler.approve import approve, examine
 from bundler.draft import Options
 from bundler.errors import (
+    BadRequest,
     BundleRefused,
     BundlerError,
     CannotDecrypt,
@@ -39,7 +41,9 @@ from bundler.resend import resend
 from bundler.rooms import Rooms
 from bundler.seal import Keys, Sealing
 from bundler.send import send
+from bundler.udp_send import bundle_of
 from bundler.verify import verify
+from signing.trust import TrustStore
 from tests.bundler.test_encrypt import SECRETS
 from tests.bundler.test_repair import cut, drop, killed_at, lengthen, sprinkle, swap_for_folder, zero
 from tests.peers.bundles import LEAF, Gap, signer, tree, trusting
@@ -507,10 +511,11 @@ def test_without_parity_the_identity_finds_what_is_damaged(made: Gap, gap: Gap, 
 # -- a drop folder
 
 
-def receive(gap: Gap, keys: Keys | None) -> tuple[int, list[dict[str, Any]]]:
+def receive(gap: Gap, keys: Keys | None, trust: TrustStore | None = None) -> tuple[int, list[dict[str, Any]]]:
+    trust = trust or trusting(signer())
     events: list[dict[str, Any]] = []
     base = gap.far.private / "receiving"
-    with Rooms(base, trusting(signer()), events.append, store=gap.far, seen=gap.seen, repair=True, keys=keys) as rooms:
+    with Rooms(base, trust, events.append, store=gap.far, seen=gap.seen, repair=True, keys=keys) as rooms:
         watch(gap.root / "drop", rooms, once=True)
         return rooms.exit_code(), events
 
@@ -634,6 +639,65 @@ def test_parts_of_encrypted_volumes_are_taken_by_a_receiver(made: Gap, gap: Gap,
     assert receive(gap, keys)[0] == 0 and gap.far.names()
 
 
+def test_the_answer_to_a_slip_goes_through_the_drop_folder(made: Gap, gap: Gap, keys: Keys) -> None:
+    """The folder of a resend has parts alone, and nothing else says that they are of encrypted volumes."""
+    drop, again = gap.root / "drop", gap.root / "again"
+    send(gap.medium, drop)
+    for path in sorted(drop.glob("*.age"))[1:4]:
+        flip(path, 9000)
+    (told,) = (event for event in receive(gap, keys)[1] if event["event"] == "missing")
+    (part,) = resend(slip.parse(told["slip"]), again, volumes=made.medium).written
+    with pytest.raises(BadRequest, match="cannot be cut") as caught:
+        send(again, drop, max_part=part.stat().st_size - 1)
+    assert caught.value.hint and "--whole" in caught.value.hint
+    assert send(again, drop).sent == (part.name,)
+    assert receive(gap, keys)[0] == 0 and gap.far.names()
+
+
+def test_whole_volumes_instead_of_parts(made: Gap, gap: Gap, keys: Keys) -> None:
+    drop, again = gap.root / "drop", gap.root / "again"
+    send(gap.medium, drop)
+    for path in sorted(drop.glob("*.age"))[1:4]:
+        flip(path, 9000)
+    (told,) = (event for event in receive(gap, keys)[1] if event["event"] == "missing")
+    (written,) = resend(slip.parse(told["slip"]), again, volumes=made.medium, whole=True).written
+    assert written.read_bytes() == (made.medium / written.name).read_bytes()
+    with pytest.raises(BadRequest, match="parts alone, which a network diode does not carry"):
+        bundle_of(resend(slip.parse(told["slip"]), gap.root / "parts", volumes=made.medium).written[0].parent)
+    shutil.copy(written, drop / "0-of-a-guard.tar.age")
+    assert receive(gap, keys)[0] == 0 and gap.far.names()
+
+
+def test_a_guard_that_renames(gap: Gap, keys: Keys) -> None:
+    """To 8.3: nothing is left of stem, number and `.age`, and one volume is lost as well."""
+    drop = gap.root / "drop"
+    drop.mkdir()
+    for number, path in enumerate(files(gap.medium)):
+        if number != 2:
+            shutil.copy(path, drop / f"SEALED~{number}.DAT")
+    code, events = receive(gap, keys)
+    assert code == 0 and any(event["event"] == "repaired" for event in events) and gap.far.names()
+
+
+@pytest.mark.parametrize("named", ["as the sheet", "as the statement"])
+def test_an_approval_of_a_hidden_bundle_may_come_through_the_drop_folder(hidden: Gap, keys: Keys, named: str) -> None:
+    """Volumes are named without their label; whoever adds the approval may know it, or not."""
+    trust = trusting(signer()).add(signer("officer").public, ["approver"])
+    with pytest.raises(BadRequest, match="does not belong beside"):
+        examine(hidden.medium, trust, seen=hidden.seen, keys=keys, beside=True)
+    drop = hidden.root / "drop"
+    send(hidden.medium, drop)
+    candidate = examine(hidden.medium, trust, seen=hidden.seen, keys=keys)
+    statement = candidate.found.bundle.statement
+    stem = conceal.stem(statement) if named == "as the sheet" else layout.stem(statement)
+    code, events = receive(hidden, keys, trust)
+    assert code == 3 and events[-1]["event"] == "waiting"
+    file = f"{stem}.approval-01234567.dsse.json"
+    approve(candidate, [signer("officer")], hidden.medium / file)
+    assert send(hidden.medium, drop).sent == (file,)
+    assert receive(hidden, keys, trust)[0] == 0 and hidden.far.names()
+
+
 # -- the command line
 
 
@@ -655,7 +719,7 @@ def test_the_verbs(gap: Gap, identity: tuple[Path, str], capsys: pytest.CaptureF
     for path in parities(gap.medium):
         path.unlink()
     code, _, err = run("repair", usb)
-    assert code == 1 and "--identity FILE looks inside" in err
+    assert code == 4 and "--identity FILE looks inside" in err
     lost.unlink()
     code, out, _ = run("repair", usb, "--identity", str(identity[0]))
     assert code == 1 and out.startswith("SEALIFT SLIP 1")

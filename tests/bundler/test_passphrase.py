@@ -107,7 +107,7 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert run("bundle", "receive", "--watch", str(drop), "--once", *collect, home="far")[0] == 0
     monkeypatch.setenv("SEALIFT_BUNDLE_PASSPHRASE", "battery staple")
     code, _, err = run("bundle", "import", str(usb), home="far")
-    assert code == 1 and "passphrase is wrong" in err
+    assert code == 4 and "passphrase is wrong" in err
     monkeypatch.setenv("SEALIFT_BUNDLE_PASSPHRASE", WORD)
     code, out, _ = run("bundle", "import", str(usb), home="far")
     assert code == 0 and "imported mine:latest" in out

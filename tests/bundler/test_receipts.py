@@ -177,6 +177,19 @@ def test_a_receipt_that_cannot_be_written_stops_nothing(gap: Gap) -> None:
     assert gap.far.manifest(ModelName.parse("mine"))
 
 
+def test_a_copy_that_cannot_be_written_is_missing_elsewhere_only(gap: Gap) -> None:
+    """The receipt is here, and so are the entries of the custody log and of the models."""
+    (gap.root / "back").write_text("a medium that is read-only")
+    log = Log(gap.root / "custody")
+    keeper = bring_in(gap, key=signer("rita"), out=gap.root / "back", log=log)
+    (kept,) = keeper.kept
+    assert kept.paths[0].exists() and kept.custody and str(kept.paths[0]) in keeper.notes[0]
+    (gap.root / "receipts").rename(gap.root / "moved")
+    (gap.root / "receipts").write_text("a file where the folder should be")
+    assert bring_in(gap, log=log).kept == []
+    assert [entry.event for entry in log.read().entries] == ["begin", "import", "import"]
+
+
 # -- the bytes
 
 

@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,31 @@ def test_several_bundles_and_junk_in_one_folder(side: Side, made: Gap) -> None:
     assert tree(side.drop / "SEALIFT") == junk and (side.drop / "link.tar").is_symlink()
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "a volume lost"])
+def test_a_channel_arrives_in_the_order_of_its_numbers(side: Side, tmp_path: Path, lost: bool) -> None:
+    """Whatever files are named: imported the other way round, the first bundle would be refused as older."""
+    gap = Gap(tmp_path / "series")
+    for number, label in enumerate(("zz", "aa")):
+        gap.model(label, rows=1500, seed=number)
+        gap.export(label, options=replace(OPTIONS, label=label, channel="series"), out=tmp_path / label)
+        for path in [*volumes(tmp_path / label), *(tmp_path / label).glob("*.p*.tar")]:
+            shutil.copy(path, side.drop)
+    if lost:
+        volumes_of_first = sorted(side.drop.glob("zz-*.v*.tar"))
+        volumes_of_first[1].unlink()
+    assert side.once(repair=True) == 0 and side.models() == ["aa:latest", "zz:latest"]
+    assert bool(side.said("repaired")) == lost and not side.said("refused")
+
+
+@pytest.mark.parametrize("renamed", [str.upper, lambda name: f"SEALED~{name[-8:-4].upper()}.TAR"], ids=["upper", "8.3"])
+def test_a_guard_that_renames(side: Side, renamed: Callable[[str], str]) -> None:
+    """Volumes and parity volumes are known by what is in them; one volume is lost as well."""
+    for path in [*volumes(side.stick), *side.stick.glob("*.p*.tar")]:
+        shutil.copy(path, side.drop / renamed(path.name))
+    (side.drop / renamed(volumes(side.stick)[1].name)).unlink()
+    assert side.once(repair=True) == 0 and side.said("repaired") and side.models() == ["mine:latest"]
+
+
 def test_strangers_get_no_room(side: Side) -> None:
     for path in volumes(side.stick):
         shutil.copy(path, side.drop)
@@ -194,8 +221,6 @@ def test_strangers_get_no_room(side: Side) -> None:
 
 
 def test_an_approval_may_come_last(side: Side, made: Gap) -> None:
-    from dataclasses import replace
-
     trust = trusting(signer()).add(signer("officer").public, ["approver"])
     trust = replace(
         trust, roles=tuple(role if role.name == "publisher" else replace(role, threshold=1) for role in trust.roles)
@@ -274,6 +299,26 @@ def test_receipts_are_written_for_what_was_imported_and_refused(side: Side) -> N
         assert judge(read_file(kept.paths[0]), receiving, "hybrid", date(2026, 11, 1)).signer == "rita"
 
 
+def test_who_tries_again_and_again_says_it_once(side: Side, made: Gap) -> None:
+    """A receiver in a cron job writes no receipt for each run, and none while only an approver is waited for."""
+    keeper = Keeper(signer=signer("rita"), folder=side.root / "receipts")
+    trust = side.trust.add(signer("officer").public, ["approver"])
+    for path in volumes(side.stick):
+        shutil.copy(path, side.drop)
+
+    def once(policy: Policy, trust: TrustStore) -> int:
+        with Rooms(side.store.private / "receiving", trust, side.events.append, store=side.store, policy=policy,
+                   seen=Channels(side.root / "channels.json"), keeper=keeper) as rooms:  # fmt: skip
+            watch(side.drop, rooms, once=True)
+            return rooms.exit_code()
+
+    assert [once(Policy(), trust) for _ in range(2)] == [3, 3] and len(side.said("waiting")) == 2 and not keeper.kept
+    assert [once(Policy(max_bytes=1000), side.trust) for _ in range(3)] == [1, 1, 1]
+    assert [kept.receipt.reason for kept in keeper.kept] == ["policy"] and len(side.said("refused")) == 3
+    assert once(Policy(), side.trust) == 0
+    assert [kept.receipt.reason for kept in keeper.kept] == ["policy", "arrived"]
+
+
 def test_parity_takes_over_when_something_stays_missing(side: Side) -> None:
     everything = [*volumes(side.stick), *side.stick.glob("*.p*.tar")]
     for path in everything:
@@ -336,6 +381,24 @@ def test_a_full_disk_is_told_and_survived(side: Side, monkeypatch: pytest.Monkey
     assert side.once(repair=True) == 4 and side.said("failed") and not side.models()
     monkeypatch.setattr(os, "fsync", real)
     assert side.once(repair=True) == 0 and side.models() == ["mine:latest"]
+
+
+def test_what_does_not_fit_here_is_not_asked_for_again(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies in the drop folder: a slip would have somebody carry it a second time."""
+    for path in [*volumes(side.stick)[1:], *side.stick.glob("*.p*.tar")]:
+        shutil.copy(path, side.drop)
+
+    def link(*words: Any, **more: Any) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", link)
+        patch.setattr(os, "fsync", full)
+        assert side.once(repair=True) == 4 and side.said("failed") and not side.said("missing")
+    assert side.once(repair=True) == 0 and side.said("repaired") and side.models() == ["mine:latest"]
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -103,6 +103,14 @@ def test_what_does_not_count_changes_no_line() -> None:
     assert states(result) == [(1, "unknown")] and len(result.ignored) == 4
 
 
+def test_the_paper_beside_a_receipt_that_counts_is_no_news() -> None:
+    """A key without Ed25519 signs the full form alone, and the folder has both."""
+    text = read(Short.of(arrived(1)).text().encode(), "text")
+    result = reconcile([full(arrived(1)), text], exported(1), TRUST, "hybrid", TODAY)
+    assert result.ok and not result.ignored
+    assert reconcile([full(arrived(2)), text], exported(1, 2), TRUST, "hybrid", TODAY).ignored
+
+
 def test_a_refusal_without_a_channel_is_found_by_its_id() -> None:
     lost = Receipt(reason="not-trusted", time=SAMPLE.time, subject=SAMPLE.subject, known=True, id=id_of(2), tool="x")
     for form in (full, short):

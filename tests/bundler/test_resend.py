@@ -207,11 +207,14 @@ def test_the_verbs(gap: Gap, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 1 and slip.parse(json.loads(out)["slip"]) == slip.parse(file.read_text())
     code, out, _ = run("resend", str(file), "-o", str(gap.root / "again"), "--from", str(gap.root / "kept"))
     assert code == 0 and "written: " in out
+    code, out, _ = run("send", str(gap.root / "again"), "--udp", "127.0.0.1:9")
+    assert code == 2 and not out
     trust = gap.root / "trust.toml"
     trust.write_bytes(trusting(signer()).encode())
     code, out, err = run("verify", str(gap.medium), "--trust", str(trust), "--slip", str(gap.root / "verify.txt"))
     assert code == 1 and slip.parse((gap.root / "verify.txt").read_text()) == slip.parse(file.read_text())
-    assert "sealift bundle repair" in run("verify", str(gap.medium), "--trust", str(trust))[2]
+    for verb in ("verify", "import"):
+        assert "sealift bundle repair" in run(verb, str(gap.medium), "--trust", str(trust))[2]
     assert run("resend", str(gap.root / "none.txt"), "-o", str(gap.root / "x"))[0] == 4
     file.write_text("SEALIFT SLIP 1\n001 AAAAA AA\n")
     code, out, err = run("resend", str(file), "-o", str(gap.root / "x"))
