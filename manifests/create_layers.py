@@ -141,7 +141,7 @@ class Workshop:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise CreateError(f"{path}: {error.strerror}") from None
+            raise CreateError(error.strerror or type(error).__name__, path=path) from None
         with self.bar(path.name, size) as progress:
             digest = self.store.put_file(path, progress)
         if digest.file_name not in before:
@@ -230,7 +230,7 @@ def _magic(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(4)
     except OSError as error:
-        raise CreateError(f"{path}: {error.strerror}") from None
+        raise CreateError(error.strerror or type(error).__name__, path=path) from None
 
 
 def _bytes(paths: Mapping[str, Path]) -> int:

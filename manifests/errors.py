@@ -19,16 +19,23 @@ Every class has an exit code and an HTTP status; an instance may carry a hint: w
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 class ManifestsError(Exception):
-    """Base of this room. `hint` is the next step for the user, or None."""
+    """Base of this room. `hint` is the next step for the user, or None; `path` the file or folder to blame, with which
+    the message begins; `plain` the message without it, for who asks from another machine."""
 
     exit_code = 1
     http_status = 400
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, hint: str | None = None, path: str | Path | None = None) -> None:
+        super().__init__(message if path is None else f"{path}: {message}")
         self.hint = hint
+        self.plain = message
 
 
 class FieldError(ManifestsError):

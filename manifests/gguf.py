@@ -74,7 +74,7 @@ class Gguf(NamedTuple):
                     raise GgufError("the file is empty, expected a GGUF file")
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise GgufError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise GgufError(f"the file cannot be read: {error.strerror or error}", path=path) from error
         return cls.parse(mapped, arrays=arrays, pass_strings=pass_strings)
 
     @classmethod

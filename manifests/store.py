@@ -139,7 +139,7 @@ class Store:
             with source.open("rb") as stream:
                 return self.put_stream(chunks(stream), size=os.fstat(stream.fileno()).st_size, progress=progress)
         except OSError as error:
-            raise StoreError(f"{source}: {error.strerror}") from None
+            raise StoreError(_said(error), path=source) from None
 
     def adopt(self, path: Path, digest: Digest) -> None:
         """Makes a file that the caller has hashed and synced appear as a blob. A blob of that name is replaced."""
@@ -179,8 +179,9 @@ class Store:
             free = shutil.disk_usage(folder).free
         if size and free < size + RESERVE:
             raise NoSpace(
-                f"{self.root}: {size:,} bytes are needed and {RESERVE:,} kept free, but only {free:,} are free",
+                f"{size:,} bytes are needed and {RESERVE:,} kept free, but only {free:,} are free",
                 hint="free some space (sealift rm MODEL, sealift rm --unused) or set SEALIFT_MODELS to a larger disk",
+                path=self.root,
             )
 
     # -- models
@@ -364,11 +365,11 @@ class Store:
                 with self._open(path) as stream:
                     record = canonical.decode(stream.read(MAX_RECORD + 1), limit=MAX_RECORD)
             except OSError as error:
-                raise StoreError(f"{path}: {error.strerror}") from None
+                raise StoreError(_said(error), path=path) from None
             except ManifestsError as error:
-                raise StoreError(f"{path}: {error}") from None
+                raise StoreError(str(error), path=path) from None
             if not isinstance(record, dict):
-                raise StoreError(f"{path}: expected a JSON object")
+                raise StoreError("expected a JSON object", path=path)
             found.append(record)
         return found
 
@@ -383,10 +384,14 @@ def disk_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"{root}: the disk is full", hint="free some space and run the command again") from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreError(f"{error.filename or root}: {error.strerror}", hint="may this user write here?") from None
-        raise StoreError(f"{error.filename or root}: {error.strerror}") from None
+            raise NoSpace("the disk is full", hint="free some space and run the command again", path=root) from None
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        hint = "may this user write here?" if denied else None
+        raise StoreError(_said(error), hint=hint, path=error.filename or root) from None
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def _read(stream: BinaryIO, most: int) -> bytes:
@@ -412,7 +417,7 @@ def _files_at(folder: Path, depth: int) -> Iterator[Path]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise StoreError(f"{error.filename or folder}: {error.strerror}") from None
+        raise StoreError(_said(error), path=error.filename or folder) from None
 
 
 def _remove_left_over(folder: Path, lock: int) -> None:

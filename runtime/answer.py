@@ -15,11 +15,11 @@ from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
 from native.record import field, record
-from runtime.engine.constraint import Constraint
+from runtime.engine.constraint import Constraint, blamed
 from runtime.engine.link import NOT_NUMBERS, Link
 from runtime.engine.sampling import Sampling
 from runtime.engine.stream import Ended, Item, Score, Stream, Token, Vector
-from runtime.errors import RuntimeFailure
+from runtime.errors import RequestRefused, RuntimeFailure
 from runtime.events import Event, Finish, PromptScored, Reason, TextDelta, TokenInfo, TopToken, Usage
 from runtime.text.detokenize import StreamDecoder
 from runtime.text.stop import StopFilter
@@ -209,7 +209,7 @@ class Answer:
         self._last = ended.age_ns or self._last
         reason = _reason(ended.reason)
         if reason in ("cancelled", "error"):
-            self._finish(reason, error=ended.failure)
+            self._finish(reason, error=self._blamed(ended.failure))
             return ""
         rest = self._decoder.flush()
         self._decoded += len(rest)
@@ -219,6 +219,10 @@ class Answer:
             shown += self._stops.flush()
         self._finish("stop" if stop is not None else reason, stop=stop)
         return shown
+
+    def _blamed(self, error: RuntimeFailure | None) -> RuntimeFailure | None:
+        constraint = self._request.constraint
+        return blamed(error, constraint) if constraint and isinstance(error, RequestRefused) else error
 
     def _due(self) -> tuple[TokenInfo, ...]:
         """The infos of tokens whose text has been shown; at the end, of all that belong to shown text."""

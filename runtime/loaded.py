@@ -22,6 +22,7 @@ from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any
 
+from manifests.errors import GgufError
 from manifests.gguf import Gguf
 from native.errors import LibraryError
 from native.record import record
@@ -38,6 +39,7 @@ from runtime.errors import (
     CapabilityMissing,
     ContextExceeded,
     EngineAbsent,
+    ModelRefused,
     RequestCancelled,
     RequestRefused,
     RuntimeFailure,
@@ -249,12 +251,14 @@ async def load_model(source: ModelSource, command: Seq[str] = COMMAND, spare: Sp
 
 def read_text_side(path: Path) -> tuple[Tokenizer, int]:
     """The tokenizer, and the context the model was trained for (0: not said). Reads the file's head only. Raises
-    EngineAbsent."""
+    EngineAbsent and ModelRefused."""
     try:
         gguf = Gguf.open(path, arrays=False, pass_strings=pass_strings)
         tokenizer = Tokenizer.from_gguf(gguf.metadata)
     except LibraryError as error:
         log.error("%s; %s", error, error.hint)
         raise EngineAbsent from error
+    except GgufError as error:
+        raise ModelRefused(error.plain, hint=error.hint) from error
     trained: Any = gguf.metadata.get(f"{gguf.architecture}.context_length", 0)
     return tokenizer, int(trained)

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from runtime.errors import RequestCancelled
+from runtime.errors import RequestCancelled, RequestRefused
 from runtime.events import Finish, Usage
 
 T = TypeVar("T")
@@ -122,7 +122,11 @@ class Watch:
         self._closed = True
         if not self.reason:
             gone = (asyncio.CancelledError, GeneratorExit, RequestCancelled)
-            self.reason, self.error = ("cancelled" if error is None or isinstance(error, gone) else "refused"), error
+            self.error = error
+            if error is None or isinstance(error, gone):
+                self.reason = "cancelled"
+            else:
+                self.reason = "refused" if self._model is None or isinstance(error, RequestRefused) else "error"
         if self._model is not None:
             self._metrics.preempted(self._model)
         self._figures.finished[self.reason] += 1

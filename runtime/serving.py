@@ -17,6 +17,7 @@ import ssl
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -174,7 +175,7 @@ class Http(H11Protocol):
 
 class Lend:
     """ASGI middleware, outermost: lends streams their connection (transport.DIRECT), and says who is at its other end
-    (gate.PEER)."""
+    (gate.PEER). A target that a client wrote as for a proxy is read as one for a server."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -189,7 +190,18 @@ class Lend:
                 scope[PEER] = functools.partial(peer_of, tls)
             if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
                 scope["extensions"] = {**scope.get("extensions", {}), DIRECT: _Body(cycle).write}
-        await self._app(scope, receive, send)
+        await self._app(scope if scope.get("path", "/").startswith("/") else _origin_form(scope), receive, send)
+
+
+def _origin_form(scope: Any) -> Any:
+    """`GET http://host/path` is `GET /path` of that host, whatever the Host header says (RFC 9112, 3.2.2)."""
+    scheme, mark, rest = scope.get("raw_path", b"").partition(b"://")
+    if not mark or scheme.lower() not in (b"http", b"https"):
+        return scope
+    host, _, path = rest.partition(b"/")
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    raw = b"/" + path
+    return {**scope, "raw_path": raw, "path": unquote(raw.decode("ascii")), "headers": [(b"host", host), *headers]}
 
 
 class _Body:

@@ -58,7 +58,7 @@ def card_of(box: CardBox, name: ModelName) -> ModelCard:
     except ManifestsError as error:
         if isinstance(error, NotFound) and not box.store.has(name):
             raise
-        raise ModelRefused(f"{name.short} cannot be read: {error}", hint=error.hint or REPAIR) from None
+        raise ModelRefused(f"{name.short} cannot be read: {error.plain}", hint=error.hint or REPAIR) from None
 
 
 def chosen(box: CardBox, asked: str) -> tuple[ModelName, ModelCard]:

@@ -167,10 +167,13 @@ def _constraint(renderer: Renderer, chat: Chat, prompt: Prompt) -> Constraint | 
     if grammar is not None and free and chat.form is not None:
         grammar = _either(grammar, chat.form)
     elif grammar is None and free:
-        raise CapabilityMissing("a format and tools together: the form of this model's tool calls is not known")
+        raise CapabilityMissing(
+            "a format and tools together: the form of this model's tool calls is not known", param="tools"
+        )
     if grammar is None:
         raise CapabilityMissing(
-            '\'tool_choice\' must be "auto" or "none": this model\'s form of tool calls is not known'
+            '\'tool_choice\' must be "auto" or "none": this model\'s form of tool calls is not known',
+            param="tool_choice",
         )
     return _behind_thinking(renderer, prompt, chat.think, grammar)
 
@@ -178,7 +181,9 @@ def _constraint(renderer: Renderer, chat: Chat, prompt: Prompt) -> Constraint | 
 def _either(calls: Constraint, form: Constraint) -> Constraint:
     """A call, or JSON of the form: one more way to begin the calls' grammar."""
     if form.kind not in ("json", "schema"):
-        raise CapabilityMissing("a regular expression or grammar and tools together are not supported")
+        raise CapabilityMissing(
+            "a regular expression or grammar and tools together are not supported", param=form.param or None
+        )
     schema = prepared(form).text if form.kind == "schema" else ANY_OBJECT
     return replace(calls, text=calls.text.replace("start: ", "start: form | ", 1) + f"form: %json {schema}\n")
 

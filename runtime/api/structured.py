@@ -26,11 +26,11 @@ def structured_form(body: Body, other: Constraint | None) -> Constraint | None:
         raise RequestRefused(f"'{FIELD}': an answer has one form, found more than one", param=FIELD)
     ((key, value),) = asked.items()
     if key == "json_object":
-        return Constraint(kind="json")
+        return Constraint(kind="json", param=FIELD)
     if key == "json" and isinstance(value, (dict, str)):
-        return Constraint(kind="schema", text=value if isinstance(value, str) else dump(value).decode())
+        return Constraint(kind="schema", text=value if isinstance(value, str) else dump(value).decode(), param=FIELD)
     if key in ("regex", "grammar") and isinstance(value, str) and value:
-        return Constraint(kind="regex" if key == "regex" else "lark", text=value)
+        return Constraint(kind="regex" if key == "regex" else "lark", text=value, param=FIELD)
     if key == "choice":
         return _one_of(value)
     raise RequestRefused(
@@ -45,4 +45,5 @@ def _one_of(texts: Any) -> Constraint:
     )
     if not whole:
         raise RequestRefused(f"'{FIELD}.choice' must be a list of 1 to {MAX_CHOICES} texts", param=FIELD)
-    return Constraint(kind="lark", text="start: " + " | ".join(json.dumps(one, ensure_ascii=False) for one in texts))
+    text = "start: " + " | ".join(json.dumps(one, ensure_ascii=False) for one in texts)
+    return Constraint(kind="lark", text=text, param=FIELD)

@@ -46,6 +46,7 @@ Direct = Callable[[bytes], bool]  # takes a chunk of a body that has begun, or a
 class Failure:
     """What a client is told: `status`, `text`, for a person `hint`, for a program `code` and the `param` to blame.
 
+    A path of this host stays in the log: where an error's text begins with one, `plain` is without it.
     Every room's errors carry an `http_status` (the transfers' come from a room this one may not import); an exception
     without one is a fault of ours, and its text stays in the log.
     """
@@ -58,9 +59,9 @@ class Failure:
         self.code: str | None = getattr(error, "code", None)
         status = getattr(error, "http_status", None)
         if isinstance(status, int):
-            self.status, self.text = status, str(error)
+            self.status, self.text = status, getattr(error, "plain", str(error))
             if self.status >= 500:
-                log.warning("answered %d: %s", self.status, self.text)
+                log.warning("answered %d: %s", self.status, error)
             return
         reference = secrets.token_hex(4)
         log.error("internal error %s", reference, exc_info=error)

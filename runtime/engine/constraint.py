@@ -4,7 +4,8 @@
 "regex", "lark" (llguidance's Lark dialect). `after`: the language begins behind the first occurrence of this text, what
 comes before it is free (a model that thinks first); "" from the beginning. `opening`: what comes before begins with
 this text, or there is nothing before (a model that may think first). `calls`: a grammar that the server wrote, of
-schemas that were checked together: few rules deep, so that it may be longer than a stranger's.
+schemas that were checked together: few rules deep, so that it may be longer than a stranger's. `param`: the field of
+the request that asked for it, to blame where it is refused; "" where none did.
 
 Refuses here, before the worker sees it: a text over its limit, a schema that grammar_schema.py refuses. What only the
 grammar's compiler can see (a regex that is none, a schema that no value satisfies) the worker refuses, before it
@@ -36,6 +37,7 @@ class Constraint:
     after: str = ""
     opening: str = ""
     calls: bool = False
+    param: str = ""
 
 
 def prepared(constraint: Constraint) -> Constraint:
@@ -43,6 +45,19 @@ def prepared(constraint: Constraint) -> Constraint:
 
     Raises RequestRefused. Takes milliseconds for a large schema, so a server calls it in a thread.
     """
+    try:
+        return _prepared(constraint)
+    except RequestRefused as refused:
+        raise blamed(refused, constraint) from None
+
+
+def blamed(refused: RequestRefused, constraint: Constraint) -> RequestRefused:
+    """The same error, with the field that asked for the constraint."""
+    refused.param = refused.param or constraint.param or None
+    return refused
+
+
+def _prepared(constraint: Constraint) -> Constraint:
     size = len(constraint.text.encode("utf-8", "replace"))
     most = MAX_CALLS if constraint.calls else MAX_TEXT[constraint.kind]
     if size > most:

@@ -115,7 +115,7 @@ def serve(wire: Wire, opener: Opener, before: Confinement) -> None:
         asked, message = inbox.get()
         opened = opener(_load_of(message))
     except (RuntimeFailure, ManifestsError) as error:
-        failure = error if isinstance(error, RuntimeFailure) else ModelRefused(str(error), hint=error.hint)
+        failure = error if isinstance(error, RuntimeFailure) else ModelRefused(error.plain, hint=error.hint)
         send(encode({"op": "failed", **error_to_json(failure)}))
         return
     after = confine(files="none", namespaces=False)

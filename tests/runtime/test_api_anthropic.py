@@ -222,7 +222,7 @@ def test_thinking_is_off_unless_asked_for_and_no_error_where_there_is_none(
 
 def test_a_schema_binds_the_text(store: Store) -> None:
     form = {"type": "json_schema", "schema": {"type": "object"}}
-    expected = Constraint(kind="schema", text='{"type":"object"}')
+    expected = Constraint(kind="schema", text='{"type":"object"}', param="output_config.format")
     assert understood(store, {"output_config": {"format": form}}).form == expected
     assert understood(store, {"output_format": form}).form == expected
 

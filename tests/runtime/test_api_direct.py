@@ -106,6 +106,31 @@ def test_a_slow_reader_gets_every_byte_in_order() -> None:
     assert app.refused > 0, "the connection was full, and the chunks were piled up in memory"
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"/a%20b?c", (b"elsewhere", "/a b", b"/a%20b", b"c")),
+        (b"http://one.local:80/a%20b?c", (b"one.local:80", "/a b", b"/a%20b", b"c")),
+        (b"HTTPS://one.local?c", (b"one.local", "/", b"/", b"c")),
+        (b"ftp://one.local/a", (b"elsewhere", "ftp://one.local/a", b"ftp://one.local/a", b"")),
+        (b"*", (b"elsewhere", "*", b"*", b"")),
+    ],
+)
+def test_a_target_as_for_a_proxy_is_read_as_one_for_a_server(target: bytes, expected: Any) -> None:
+    """RFC 9112, 3.2.2: "A server MUST ignore the received Host header field (if any) and instead replace it with the
+    host information of the request-target": so that who checks hosts checks the one that was asked."""
+    seen: list[Any] = []
+
+    class Told(App):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            seen.append((*hosts, scope["path"], scope["raw_path"], scope["query_string"]))
+            await super().__call__(scope, receive, send)
+
+    fetch(Told([b"x"]), b"GET " + target + b" HTTP/1.1\r\nHost: elsewhere\r\nConnection: close\r\n\r\n")
+    assert seen == [expected]
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_http_1_0_and_head_go_the_ordinary_way(method: str) -> None:
     app = App([b"one\n", b"two\n"])

@@ -366,6 +366,15 @@ def test_an_upload_in_pieces_arrives_and_a_broken_one_leaves_nothing(store: Stor
 def test_an_upload_larger_than_the_disk_is_refused_before_it_is_read(store: Store) -> None:
     sent = upload(store, size=1 << 60)  # no request message: reading one would fail
     assert sent[0]["status"] == 507 and b"are needed" in sent[1]["body"]
+    assert str(store.root).encode() not in sent[1]["body"]
+
+
+def test_a_store_that_cannot_be_written_is_told_without_its_path(store: Store) -> None:
+    shutil.rmtree(store.private / "tmp", ignore_errors=True)
+    (store.private / "tmp").touch()
+    sent = upload(store, size=6)
+    told = json.loads(sent[1]["body"])["error"]
+    assert sent[0]["status"] == 500 and told and "internal" not in told and str(store.root) not in told
 
 
 def test_a_server_without_transfers_says_that_it_opens_no_connection(store: Store) -> None:

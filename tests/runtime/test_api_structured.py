@@ -76,6 +76,30 @@ def test_forms_that_are_refused(server: Live, form: dict[str, Any], more: dict[s
     body = {**CHAT, "structured_outputs": form, **more}
     answer = httpx.post(server.url + "/v1/chat/completions", json=body, timeout=60)
     assert answer.status_code == 400 and text in answer.json()["error"]["message"]
+    assert answer.json()["error"]["param"] in ("structured_outputs", "tools")
+
+
+NEVER = {"type": "object", "properties": {"a": False}, "required": ["a"]}
+MALFORMED = {"type": "object", "properties": 7}
+
+
+@pytest.mark.parametrize("schema", [NEVER, MALFORMED])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_is_refused_names_the_field_that_holds_it(
+    server: Live, schema: dict[str, Any], stream: bool
+) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    inner = {"format": {"type": "json_schema", "name": "n", "schema": schema}}
+    chat = {"model": "tiny", "messages": MESSAGES, "stream": stream}
+    for path, body, param in (
+        ("chat/completions", {**chat, "response_format": form}, "response_format"),
+        ("completions", {"model": "tiny", "prompt": "a", "stream": stream, "response_format": form}, "response_format"),
+        ("responses", {"model": "tiny", "input": "a", "stream": stream, "text": inner}, "text.format"),
+        ("chat/completions", {**chat, "tools": [tool], "tool_choice": "required"}, "tools"),
+    ):
+        answer = httpx.post(f"{server.url}/v1/{path}", json=body, timeout=60)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
 
 
 def test_vllms_way_to_ask_works_through_the_openai_package(server: Live) -> None:

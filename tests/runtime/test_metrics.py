@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from manifests.store import Store
 from runtime import metrics as metrics_module
 from runtime.api.app import create_app
-from runtime.errors import OutOfMemory, RequestCancelled, WorkerDied
+from runtime.errors import ContextExceeded, OutOfMemory, RequestCancelled, RuntimeFailure, WorkerDied
 from runtime.events import Finish, Usage
 from runtime.loaded import GenerateRequest
 from runtime.manager import Manager
@@ -291,6 +292,27 @@ def test_a_workers_clock_is_a_strangers(ages: list[int]) -> None:
     figures = metrics.models["m", "d"]
     assert sum(figures.gap.counts) + sum(figures.first_token.counts) == len(ages)
     assert 0 <= figures.gap.sum <= 3600 * len(ages)
+
+
+@pytest.mark.parametrize(
+    ("began", "error", "reason"),
+    [
+        (False, OutOfMemory("not now"), "refused"),
+        (True, ContextExceeded(), "refused"),
+        (True, WorkerDied("it fell over"), "error"),
+        (True, RequestCancelled(), "cancelled"),
+    ],
+)
+def test_what_ends_without_a_finish_has_the_reason_of_its_error(
+    began: bool, error: RuntimeFailure, reason: str
+) -> None:
+    """A vector has none: its worker's death is no refusal."""
+    metrics, model = Metrics(), Mock(preemptions=0)
+    watch = metrics.watch("m", "d")
+    if began:
+        watch.at(model)
+    watch.close(error)
+    assert (watch.reason, watch.error) == (reason, error) and metrics.models["m", "d"].finished == {reason: 1}
 
 
 def test_labels_are_bounded(store: Store) -> None:

@@ -27,7 +27,7 @@ from runtime.engine.pace import SMALLEST, Pace
 from runtime.engine.sampling import Sampling
 from runtime.engine.stream import Ended, Stream, Token
 from runtime.errors import ArchitectureRefused, ModelRefused, OptionRefused, OutOfMemory, RuntimeFailure
-from runtime.loaded import GenerateRequest, load_model
+from runtime.loaded import GenerateRequest, load_model, read_text_side
 from runtime.models.load import load as load_model_file
 from runtime.source import ModelSource
 from tests.peers.house import N_CTX, House, alone, asks
@@ -394,3 +394,13 @@ def test_pace_grows_by_doubling_and_takes_a_slow_step_back() -> None:
     assert before > 256
     pace.took(before, before - 2, 100_000)
     assert pace.rows(2, 1) == 2 + SMALLEST
+
+
+def test_a_model_that_went_while_it_loads_is_refused_without_its_path(tmp_path: Path) -> None:
+    source = ModelSource(name="m", digest="d", weights="w", path=tmp_path / "gone", size=1, n_ctx=64)
+    with pytest.raises(ModelRefused, match="the file cannot be read") as refused:
+        asyncio.run(load_model(source))
+    assert str(tmp_path) not in str(refused.value)
+    with pytest.raises(ModelRefused, match="the file cannot be read") as refused:
+        read_text_side(source.path)
+    assert str(tmp_path) not in str(refused.value)

@@ -102,10 +102,10 @@ def form_of(value: Any, param: str = "response_format") -> Constraint | None:
     holder = value.get("json_schema", value) if kind == "json_schema" else value
     schema = holder.get("schema") if isinstance(holder, dict) else None
     if schema is None and kind == "json_object":
-        return Constraint(kind="json")
+        return Constraint(kind="json", param=param)
     if not isinstance(schema, dict):
         raise RequestRefused(f"'{param}' names no schema: expected a JSON Schema object", param=param)
-    return Constraint(kind="schema", text=dump(schema).decode())
+    return Constraint(kind="schema", text=dump(schema).decode(), param=param)
 
 
 # -- tools

@@ -31,7 +31,10 @@ def call_grammar(syntax: Syntax, offered: Offered, *, only: str | None, pieces: 
     if not syntax.written or not schemas:
         return None
     closed = {name: _closed(name, schema) for name, schema in schemas.items()}
-    closed_schema(json.dumps({"$defs": closed}))  # the limits hold for all of them together
+    try:
+        closed_schema(json.dumps({"$defs": closed}))  # the limits hold for all of them together
+    except RequestRefused as refused:
+        raise RequestRefused(str(refused), hint=refused.hint, param="tools") from None
     before, _, after = syntax.written.partition("{arguments}")
     calls: list[str] = []
     rules: list[str] = []
@@ -45,14 +48,14 @@ def call_grammar(syntax: Syntax, offered: Offered, *, only: str | None, pieces: 
         opening, closing = (" ".join(_terms(text, pieces)) for text in _THOUGHT)
         thought = [f"thought: {opening} FREE {closing}", "FREE: /(?s:.*)/"]
     rules = [f"start: {'thought? ' if thought else ''}call", *thought, f"call: {' | '.join(calls)}", *rules]
-    return Constraint(kind="lark", text="\n".join([*dict.fromkeys(rules), ""]), calls=True)
+    return Constraint(kind="lark", text="\n".join([*dict.fromkeys(rules), ""]), calls=True, param="tools")
 
 
 def _closed(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     try:
         closed: dict[str, Any] = json.loads(closed_schema(json.dumps({"type": "object", "properties": {}, **schema})))
     except RequestRefused as refused:
-        raise RequestRefused(f"tool {name!r}: {refused}", hint=refused.hint) from None
+        raise RequestRefused(f"tool {name!r}: {refused}", hint=refused.hint, param="tools") from None
     if not closed["properties"]:
         closed.setdefault("additionalProperties", False)
     return closed
