@@ -60,6 +60,12 @@ def test_functions_of_the_dialect() -> None:
     assert template.execute({"P": kind, "Q": either, "Response": ""}) == "string | number|string | number | any[]"
 
 
+def test_javascript_is_escaped_where_it_cannot_be_seen() -> None:
+    """As JSEscape of text/template does: "\\u%04X" unless unicode.IsPrint."""
+    shown = GoTemplate("{{ js .T }}").execute({"T": "\u2028\u00a0\u200b\u00e9\t\u65e5 ", "Response": ""})
+    assert shown == "\\u2028\\u00A0\\u200B\u00e9\\u0009\u65e5 "
+
+
 PRINTF = {  # by the documentation of Go's fmt: explicit argument indexes
     '{{ printf "%[2]s-%[1]s" "a" "b" }}': "b-a",
     '{{ printf "%[1]d %[1]v %[1]q" 65 }}': "65 65 'A'",

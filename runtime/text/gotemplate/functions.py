@@ -162,8 +162,13 @@ _JS = {"\\": "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E", "&"
 
 def _js(*values: Value) -> str:
     return "".join(
-        _JS.get(char) or (f"\\u{ord(char):04X}" if ord(char) < 32 else char) for char in _escaper_text(values)
+        _JS.get(char) or (char if _plain_js(char) else f"\\u{ord(char):04X}") for char in _escaper_text(values)
     )
+
+
+def _plain_js(char: str) -> bool:
+    """U+2028 ends a line of JavaScript, and Go writes whatever cannot be seen as an escape."""
+    return ord(char) >= 32 if char < "\x80" else char.isprintable()
 
 
 def _urlquery(*values: Value) -> str:
