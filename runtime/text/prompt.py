@@ -129,9 +129,12 @@ class Renderer:
         if syntax is not None and syntax.channels:
             return FRAMED[syntax.name](offered, prompt_text)
         inside = tags is not None and self._opened(prompt_text, tags, begun)
-        if tags is None and not offered:
+        frames = syntax.frames if syntax is not None else ()
+        if tags is None and not offered and not frames:
             return Plain()
-        return AnswerReader(offered, syntax=syntax if offered else None, tags=tags, inside=inside, begun=begun)
+        return AnswerReader(
+            offered, syntax=syntax if offered else None, tags=tags, inside=inside, begun=begun, frames=frames
+        )
 
     def before_answer(self, prompt: Prompt, *, think: Think) -> tuple[str, str]:
         """What opens and what closes the thinking before the answer itself. No opening: the prompt has it, so there is

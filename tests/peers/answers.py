@@ -248,7 +248,9 @@ COMMAND_R7B = _samples(
         [think("I will look."), PARIS],
     ),
     ("answer", "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Yes.<|END_RESPONSE|>",
-     [think("Hm."), say("Yes.<|END_RESPONSE|>")]),
+     [think("Hm."), say("Yes.")]),
+    ("answer without thinking", "<|START_RESPONSE|>Yes. \n<|END_RESPONSE|>", [say("Yes.")]),
+    ("an answer that the prompt began", " <|START_THINKING Yes.<|END_TEXT|>", [say(" <|START_THINKING Yes.")]),
     tags=("<|START_THINKING|>", "<|END_THINKING|>"),
 )  # fmt: skip
 

@@ -24,7 +24,8 @@ BY_NAME = {one.name: one for one in (*FAMILIES, GENERIC)}
 def parser(family: str, tags: tuple[str, str] | None = None, inside: bool = False) -> Parser:
     if family in FRAMED:
         return FRAMED[family](Offered(TOOLS), "<|start|>assistant")
-    return AnswerReader(Offered(TOOLS), syntax=BY_NAME[family], tags=tags, inside=inside)
+    syntax = BY_NAME[family]
+    return AnswerReader(Offered(TOOLS), syntax=syntax, tags=tags, inside=inside, frames=syntax.frames)
 
 
 def joined(parts: Iterable[Part]) -> list[tuple[Any, ...]]:
@@ -145,7 +146,7 @@ def test_without_tags_nothing_is_lost(family: str, pieces: list[str], thinks: bo
     assert parts == ([("say", text)] if text else [])
 
 
-MARKS = sorted({text for one in BY_NAME.values() for text in one.texts} | {"<think>", "</think>"})
+MARKS = sorted({text for one in BY_NAME.values() for text in (*one.texts, *one.frames)} | {"<think>", "</think>"})
 BITS = st.sampled_from(
     [*MARKS, "{", "}", "[", "]", '"', "\\", ",", ":", "now", "get_weather", '"name"', '"arguments"', "{}", " ", "\n",
      "é", "functions.", "to=", "analysis", "final", "(", ")", "=", "call:", "1", "\ud800", '{"name": "now"}', "NaN"]

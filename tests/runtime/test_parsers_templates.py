@@ -91,6 +91,14 @@ def test_without_tools_a_call_is_text(language: str, template: Template) -> None
     assert texts and not any(isinstance(part, Call) for part in texts)
 
 
+def test_what_frames_an_answer_is_no_part_of_it_without_tools_either() -> None:
+    """Command R7B's vocabulary has these texts as words that are shown, not as control tokens."""
+    [template] = [one for _, one in TEMPLATES if one.family == "command-r7b"]
+    for text in ("<|START_RESPONSE|>Yes.<|END_RESPONSE|>", "<|START_THINKING|>Hm.<|END_THINKING|>Yes.<|END_RESPONSE|>"):
+        parts = read(renderer("jinja", template).parser(), text)
+        assert parts[-1] == ("say", "Yes.") and len(parts) == 1 + ("Hm" in text)
+
+
 @EACH
 def test_nothing_in_a_call_or_a_tool_becomes_a_control_token(language: str, template: Template) -> None:
     chosen = renderer(language, template)

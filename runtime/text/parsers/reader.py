@@ -60,15 +60,18 @@ class _Writer:
 
 class AnswerReader(Reader):
     """A Parser. tags: None for a model that does not think. inside: the prompt has opened the thinking. begun: the
-    prompt holds the beginning of the answer, so nothing is at its beginning any more. syntax: None without tools."""
+    prompt holds the beginning of the answer, so nothing is at its beginning any more. syntax: None without tools.
+    frames: the family's, without tools too."""
 
     def __init__(
-        self, offered: Offered, *, syntax: Syntax | None, tags: Tags | None, inside: bool = False, begun: bool = False
-    ) -> None:
+        self, offered: Offered, *, syntax: Syntax | None, tags: Tags | None, inside: bool = False, begun: bool = False,
+        frames: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         self._offered = offered
         self._syntax = syntax
         self._tags = tags
+        self._frames = frames
         self._begin(self._answer(inside, begun))
 
     # the answer
@@ -81,15 +84,15 @@ class AnswerReader(Reader):
             if inside or opened:
                 content.tag()
                 yield from self._thought(self._tags[1])
-        if self._syntax is None:
+        if self._syntax is None and not self._frames:
             yield from self._plain(content)
             return
-        if not begun and self._syntax.leads:
+        if self._syntax is not None and not begun and self._syntax.leads:
             yield from self._feed.run(_BLANKS, content.show)
             lead = yield from self._feed.option(self._syntax.leads)
             if lead:
                 yield from self._called(lead, self._syntax, content)
-        yield from self._spoken(self._syntax, content)
+        yield from self._spoken(content)
 
     def _plain(self, content: _Writer) -> Generator[None, None, None]:
         if content.eat:
@@ -112,16 +115,20 @@ class AnswerReader(Reader):
             if (yield from self._called(marker, syntax, writer)):
                 return
 
-    def _spoken(self, syntax: Syntax, content: _Writer) -> Generator[None, None, None]:
-        markers = (*syntax.opens, *syntax.around)
+    def _spoken(self, content: _Writer) -> Generator[None, None, None]:
+        syntax = self._syntax
+        opens, around = ((), ()) if syntax is None else (syntax.opens, syntax.around)
         while True:
-            marker = yield from self._feed.passing(markers, content.show)
+            marker = yield from self._feed.passing((*opens, *around, *self._frames), content.show)
             if marker == "":
                 content.flush()
                 return
-            if marker in syntax.around:
+            if marker in self._frames:
+                content.tag()
+            elif marker in around:
                 content.aside(marker)
             else:
+                assert syntax is not None
                 yield from self._called(marker, syntax, content)
 
     # calls

@@ -32,9 +32,10 @@ _LIST = r"[\s,;\[]*"  # what may stand before an object, where the name is in it
 @record(frozen=True, slots=True, kw_only=True)
 class Syntax:
     """opens: texts that begin a call. leads: texts that begin one only where nothing but blanks came before. closes:
-    what may end it. around: texts about calls that say nothing. inner: further texts that the reader must see. head:
-    what stands between the opening and the `{` of a JSON object, with the group `name` where the name stands there.
-    block: reads the whole text from opening to closing instead. loose: Ollama's rule, a known name anywhere."""
+    what may end it. around: texts about calls that say nothing. frames: texts about the answer's own text, never a part
+    of it, with tools or without. inner: further texts that the reader must see. head: what stands between the opening
+    and the `{` of a JSON object, with the group `name` where the name stands there. block: reads the whole text from
+    opening to closing instead. loose: Ollama's rule, a known name anywhere."""
 
     name: str
     marks: tuple[tuple[str, ...], ...] = ()  # all texts of one of them: the template speaks it
@@ -42,6 +43,7 @@ class Syntax:
     leads: tuple[str, ...] = ()
     closes: tuple[str, ...] = ()
     around: tuple[str, ...] = ()
+    frames: tuple[str, ...] = ()
     inner: tuple[str, ...] = ()
     head: str = _LIST
     block: blocks.Block | None = None
@@ -166,7 +168,7 @@ FAMILIES: tuple[Syntax, ...] = (
         marks=(("<|START_ACTION|>",),),
         opens=("<|START_ACTION|>",),
         closes=("<|END_ACTION|>",),
-        around=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
+        frames=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
         written='<|START_ACTION|>[{{"tool_call_id": "0", "tool_name": {name}, "parameters": {arguments}}}]'
         "<|END_ACTION|>",
     ),
