@@ -86,8 +86,20 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         "registry.ollama.ai/library/demo:latest does not support vision",
     ),
     (
-        {"messages": [blocks({"type": "server_tool_use"})]},
-        "'messages[0].content[0].type' is 'server_tool_use', which this server does not know",
+        {"messages": [blocks({"type": "web_fetch_tool_result"})]},
+        "'messages[0].content[0].type' is 'web_fetch_tool_result', which this server does not know",
+    ),
+    (
+        {"messages": [blocks({"type": "server_tool_use"}, role="assistant")]},
+        "'messages[0].content[0].name' must be a string",
+    ),
+    (
+        {"messages": [blocks({"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"type": "text"}]})]},
+        "'messages[0].content[0].content' must be a list of web_search_result blocks or an error",
+    ),
+    (
+        {"messages": [blocks({"type": "web_search_tool_result", "tool_use_id": "s", "content": {"error_code": 7}})]},
+        "'messages[0].content[0].content.error_code' must be a string",
     ),
     (
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
@@ -180,6 +192,35 @@ def test_a_conversation_of_blocks(store: Store) -> None:
         Message(role="tool", content="sunny", tool_name="weather", tool_call_id="toolu_1"),
         Message(role="tool", content="Error: gone", tool_name="time", tool_call_id="toolu_2"),
         Message(role="user", content="And?"),
+    ]
+
+
+def test_searches_of_another_server_are_calls_and_results_in_their_order(store: Store) -> None:
+    def search(id: str, query: str) -> dict[str, Any]:
+        return {"type": "server_tool_use", "id": id, "name": "web_search", "input": {"query": query}}
+
+    page = {"type": "web_search_result", "title": "Paris", "url": "https://a.b/c", "encrypted_content": "x"}
+    failed = {"type": "web_search_tool_result_error", "error_code": "too_many_requests"}
+    turn = blocks(
+        {"type": "text", "text": "I look."},
+        search("s1", "paris"),
+        {"type": "web_search_tool_result", "tool_use_id": "s1", "content": [page, page | {"title": "France"}]},
+        search("s2", "rome"),
+        {"type": "web_search_tool_result", "tool_use_id": "s2", "content": failed},
+        {"type": "text", "text": "Sunny."},
+        {"type": "text", "text": "I think."},
+        role="assistant",
+    )
+    chat = understood(store, {"messages": [{"role": "user", "content": "?"}, turn, {"role": "user", "content": "So?"}]})
+    asked = (("s1", "paris"), ("s2", "rome"))
+    first, second = (ToolCall(name="web_search", arguments={"query": query}, id=id) for id, query in asked)
+    found = "Paris: https://a.b/c\nFrance: https://a.b/c"
+    assert list(chat.messages)[1:-1] == [
+        Message(role="assistant", content="I look.", tool_calls=(first,)),
+        Message(role="tool", content=found, tool_name="web_search", tool_call_id="s1"),
+        Message(role="assistant", tool_calls=(second,)),
+        Message(role="tool", content="Error: too_many_requests", tool_name="web_search", tool_call_id="s2"),
+        Message(role="assistant", content="Sunny.\n\nI think."),
     ]
 
 

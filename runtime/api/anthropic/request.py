@@ -1,13 +1,14 @@
 """A request of /v1/messages as ours: system, messages of blocks, tools, sampling, thinking.
 
-A turn of the user may hold tools' results and text: the results become messages of their own, before the text.
+A turn of the user may hold tools' results and text: the results become messages of their own, before the text. A search
+that another server made in its own turn becomes a call and its result, of which titles and addresses can be read.
 `redacted_thinking` says nothing to a model of ours and is passed over. Refused by name: what would mean other messages
 than those that were sent (a thread that the server keeps, its summary), tools that the server would call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from manifests.name import ModelName
@@ -23,6 +24,7 @@ from runtime.options import INT32_MAX, Options
 from runtime.text.message import Message, Think, ToolCall
 
 PASSED_OVER = ("redacted_thinking",)
+SEARCHED = "web_search_tool_result"
 ELSEWHERE = ("compaction", "container", "mcp_servers")
 OTHER_BLOCKS = {"image": "vision", "document": "documents", "search_result": "search results"}
 
@@ -72,28 +74,51 @@ def _turn(name: ModelName, role: str, content: Any, path: str, names: dict[str, 
         return [Message(role=role, content=content)]
     if not isinstance(content, list):
         raise RequestRefused(f"'{path}' must be a string or a list of blocks", param="messages")
+    return [one for first, part in _parts(content) for one in _part(name, role, part, first, path, names)]
+
+
+def _parts(content: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Place and blocks of each: what stands behind the result of a search was written with it in sight."""
+    first = 0
+    for place in range(1, len(content)):
+        if _kind(content[place - 1]) == SEARCHED != _kind(content[place]):
+            yield first, content[first:place]
+            first = place
+    yield first, content[first:]
+
+
+def _kind(block: Any) -> Any:
+    return block.get("type") if isinstance(block, dict) else None
+
+
+def _part(
+    name: ModelName, role: str, blocks: Sequence[Any], first: int, path: str, names: dict[str, str]
+) -> list[Message]:
     results: list[Message] = []
+    searched: list[Message] = []
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[ToolCall] = []
-    for place, block in enumerate(content):
+    for place, block in enumerate(blocks, first):
         where = f"{path}[{place}]"
-        kind = block.get("type") if isinstance(block, dict) else None
+        kind = _kind(block)
         if kind == "text":
             texts.append(_string(block, "text", where))
         elif kind == "thinking":
             thoughts.append(_string(block, "thinking", where))
-        elif kind == "tool_use":
+        elif kind in ("tool_use", "server_tool_use"):
             calls.append(_call(block, where, len(calls)))
             names[calls[-1].id] = calls[-1].name
         elif kind == "tool_result":
             results.append(_result(name, block, where, names))
+        elif kind == SEARCHED:
+            searched.append(_searched(block, where, names))
         elif kind not in PASSED_OVER:
             raise _unknown(name, kind, where)
-    if not (texts or thoughts or calls) and results:
-        return results
+    if not (texts or thoughts or calls) and (results or searched):
+        return [*results, *searched]
     text, thought = "\n\n".join(filter(None, texts)), "\n\n".join(thoughts)
-    return [*results, Message(role=role, content=text, thinking=thought, tool_calls=tuple(calls))]
+    return [*results, Message(role=role, content=text, thinking=thought, tool_calls=tuple(calls)), *searched]
 
 
 def _call(block: Mapping[str, Any], path: str, index: int) -> ToolCall:
@@ -113,6 +138,18 @@ def _result(name: ModelName, block: Mapping[str, Any], path: str, names: Mapping
     )
 
 
+def _searched(block: Mapping[str, Any], path: str, names: Mapping[str, str]) -> Message:
+    """What was found is encrypted for the server that found it."""
+    asked, content, where = _string(block, "tool_use_id", path), block.get("content"), f"{path}.content"
+    if isinstance(content, dict):
+        text = f"Error: {_string(content, 'error_code', where)}"
+    elif isinstance(content, list) and all(_kind(one) == "web_search_result" for one in content):
+        text = "\n".join(f"{_string(one, 'title', where)}: {_string(one, 'url', where)}" for one in content)
+    else:
+        raise RequestRefused(f"'{where}' must be a list of web_search_result blocks or an error", param="messages")
+    return Message(role="tool", content=text, tool_name=names.get(asked, ""), tool_call_id=asked)
+
+
 def _plain(name: ModelName, value: Any, path: str) -> str:
     """A string, or blocks of text."""
     if value is None or isinstance(value, str):
@@ -121,8 +158,7 @@ def _plain(name: ModelName, value: Any, path: str) -> str:
         raise RequestRefused(f"'{path}' must be a string or a list of text blocks", param=path.partition("[")[0])
     texts = []
     for place, block in enumerate(value):
-        where = f"{path}[{place}]"
-        kind = block.get("type") if isinstance(block, dict) else None
+        where, kind = f"{path}[{place}]", _kind(block)
         if kind != "text":
             raise _unknown(name, kind, where)
         texts.append(_string(block, "text", where))
