@@ -185,8 +185,8 @@ def test_the_response_repeats_what_was_asked_and_how_it_ended(store: Store) -> N
     usage = response["usage"]
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
     [request] = script.requests
-    form = Constraint(kind="schema", text='{"type":"object"}', param="text.format")
-    assert request.constraint == form and request.max_tokens == 20
+    kept = Constraint(kind="schema", text='{"type":"object"}', param="text.format")
+    assert request.constraint == kept and request.max_tokens == 20
 
 
 @pytest.mark.parametrize(("truncation", "status"), [(None, 400), ("disabled", 400), ("auto", 200)])
