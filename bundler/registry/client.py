@@ -4,8 +4,7 @@ words.
 * Certificates are checked, with the system's authorities or `ca`; proxies come from the environment (HTTPS_PROXY, ...).
 * `insecure` permits plain http and unchecked certificates: https is tried first, then http.
 * Redirects are followed by hand, at most REDIRECTS; another origin gets no Authorization, and never a step from https
-to
-  http unless `insecure`.
+  to http unless `insecure`.
 * Error texts are cut to MAX_ERROR_BODY and URLs lose their query, which may hold signatures.
 """
 
