@@ -35,7 +35,7 @@ def pull_(
 
     Resumes where an earlier attempt stopped. Every byte is hashed; blobs that are there already are hashed again.
     Proxies come from HTTPS_PROXY; credentials from SEALIFT_REGISTRY_HOST, _USER and
-    _PASSWORD, or docker login.
+    _PASSWORD, or from where docker login writes them without a credential helper.
     """
     from bundler.registry.client import Registry
     from bundler.registry.pull import pull

@@ -77,8 +77,7 @@ class Workshop:
 
     def quantized(self, digest: Digest, quantization: str) -> Descriptor:
         """The model layer of a blob in another number format; the blob itself where it has that format already."""
-        gguf = open_gguf(self.store.blob_path(digest))
-        return self._quantize(gguf, quantization) or self._layer(digest, "model")
+        return self._quantize(self.store.blob_path(digest), quantization) or self._layer(digest, "model")
 
     # -- one file
 
@@ -88,14 +87,15 @@ class Workshop:
         gguf = open_gguf(self._path(source))
         kind = "adapter" if gguf.metadata.get("general.type") == "adapter" else "model"
         kind = "projector" if gguf.architecture == "clip" else kind
-        made = self._quantize(gguf, quantization) if quantization and kind == "model" else None
+        made = self._quantize(self._path(source), quantization) if quantization and kind == "model" else None
         if made is None:
             return self._taken(name, source, kind)
         self._note({name: source})
         return made
 
-    def _quantize(self, gguf: Gguf, quantization: str) -> Descriptor | None:
+    def _quantize(self, path: Path, quantization: str) -> Descriptor | None:
         """None where every tensor has its format already."""
+        gguf = open_gguf(path)
         found = plain_name(gguf)
         chosen = recipe.recipe(quantization, gguf.tensors)
         if all(chosen.choose(info) is info.type for info in gguf.tensors.values()):
@@ -103,7 +103,7 @@ class Workshop:
         line = f"quantizing {found} model to {quantization}"
         self.status(line)
         with self.bar(line, sum(chosen.size(info) for info in gguf.tensors.values())) as progress:
-            digest = quantize(self.store, gguf, quantization, progress)
+            digest = quantize(self.store, Gguf.open(path), quantization, progress)
         return self._made(digest, "model")
 
     def _convert(self, files: Mapping[str, Source]) -> Digest:
@@ -211,7 +211,7 @@ def open_gguf(path: Path) -> Gguf:
     if _magic(path) != b"GGUF":
         raise CreateError("supplied file was not in GGUF format", hint=CONVERT)
     try:
-        return Gguf.open(path)
+        return Gguf.head(path)
     except GgufError as error:
         raise CreateError(f"the GGUF is refused: {error}", hint=error.hint) from None
 

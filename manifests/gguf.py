@@ -8,7 +8,7 @@ taken; duplicate or odd keys; arrays of arrays; bad UTF-8; booleans other than 0
 of two; unknown number formats; tensors that overlap, leave gaps, end outside the file or leave bytes behind them;
 big-endian files.
 
-Invariant: of a `Gguf` that exists, every tensor's bytes lie inside the buffer, apart from all others.
+Invariant: of a `Gguf` that exists, every tensor's bytes lie inside the file, apart from all others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from manifests import gguf_limits as limits
 from manifests.errors import GgufError
 from manifests.gguf_types import FILE_TYPES, TensorType, ValueType
-from manifests.gguf_values import Buffer, PassStrings, RawArray, Reader, read_value
+from manifests.gguf_values import Buffer, HeadFile, PassStrings, RawArray, Reader, read_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,9 +78,22 @@ class Gguf(NamedTuple):
         return cls.parse(mapped, arrays=arrays, pass_strings=pass_strings)
 
     @classmethod
+    def head(cls, path: Path | str, *, arrays: bool = True, pass_strings: PassStrings | None = None) -> Gguf:
+        """As `open`, for those who want no tensor's bytes: the head is copied into memory, so that a disk that fails or
+        a file that is cut meanwhile is a GgufError. In a map it would be SIGBUS, which ends the process."""
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return cls._of(Reader(HeadFile(file), arrays=arrays, pass_strings=pass_strings))
+        except OSError as error:
+            raise GgufError(f"the file cannot be read: {error.strerror or error}", path=path) from error
+
+    @classmethod
     def parse(cls, buffer: Buffer, *, arrays: bool = True, pass_strings: PassStrings | None = None) -> Gguf:
         """Parses a whole file held in `buffer`, which must not change while the result is in use."""
-        reader = Reader(buffer, arrays=arrays, pass_strings=pass_strings)
+        return cls._of(Reader(buffer, arrays=arrays, pass_strings=pass_strings))
+
+    @classmethod
+    def _of(cls, reader: Reader) -> Gguf:
         version = _read_version(reader)
         n_tensors = reader.count("tensor count", limits.MAX_TENSORS, limits.MIN_TENSOR_ENTRY_BYTES)
         n_keys = reader.count("key count", limits.MAX_KEYS, limits.MIN_KEY_ENTRY_BYTES)
@@ -97,12 +110,13 @@ class Gguf(NamedTuple):
             metadata=metadata,
             kinds=reader.kinds,
             tensors=tensors,
-            buffer=buffer,
+            buffer=reader.buffer,
         )
 
     def data(self, name: str) -> memoryview:
-        """The bytes of one tensor, not copied."""
+        """The bytes of one tensor, not copied; not of a `head`."""
         info = self.tensors[name]
+        assert len(self.buffer) == self.file_size, "only the head was read"
         return memoryview(self.buffer)[info.offset : info.offset + info.size]
 
     def release(self) -> None:

@@ -10,6 +10,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 MAX_METADATA_BYTES = 256 * MIB  # header, keys and tensor table together
+FIRST_READ_BYTES = 2 * MIB  # of a head that is copied; then twice as much, until it ends
 MAX_KEYS = 65_536
 MAX_KEY_BYTES = 1024
 MAX_ARRAY_VALUES = 4 * MIB  # in all arrays together: a list of so many strings is about 250 MB of Python objects

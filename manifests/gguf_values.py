@@ -7,13 +7,17 @@ thing read and its place.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manifests import gguf_limits as limits
 from manifests.errors import GgufError
 from manifests.gguf_types import ValueType
+
+if TYPE_CHECKING:
+    from io import FileIO
 
 Buffer = bytes | bytearray | mmap.mmap
 _SCALARS = {
@@ -60,25 +64,68 @@ class RawArray:
         return list(struct.unpack(f"<{self.count}{_SCALARS[self.kind]}", self.data))
 
 
+class HeadFile:
+    """The beginning of an open file, copied as far as it is wanted. `buffer` has room for all metadata that is allowed;
+    what is not filled takes no memory."""
+
+    def __init__(self, file: FileIO) -> None:
+        """Raises GgufError for an empty file."""
+        self._file = file
+        self.size = os.fstat(file.fileno()).st_size
+        if not self.size:
+            raise GgufError("the file is empty, expected a GGUF file")
+        most = min(self.size, limits.MAX_METADATA_BYTES)
+        self.buffer = mmap.mmap(-1, most, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.filled = 0
+        self.fill()
+
+    def fill(self) -> bool:
+        """Twice as many bytes; False where there are no more. Raises GgufError where the file has lost some."""
+        wanted = min(len(self.buffer), max(limits.FIRST_READ_BYTES, 2 * self.filled))
+        if wanted == self.filled:
+            return False
+        with memoryview(self.buffer) as whole:
+            while self.filled < wanted:
+                with whole[self.filled : wanted] as rest:
+                    count = os.preadv(self._file.fileno(), [rest], self.filled)
+                if not count:
+                    raise GgufError(f"the file ended at byte {self.filled} of {self.size} while it was read")
+                self.filled += count
+        return True
+
+
 class Reader:
-    """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first."""
+    """A cursor that never passes `end`: the file's end, or the most metadata allowed, whichever comes first; of a
+    HeadFile, as far as that is filled."""
 
-    __slots__ = ("array_values", "arrays", "buffer", "end", "kinds", "pass_strings", "position", "size")
+    __slots__ = ("_head", "array_values", "arrays", "buffer", "end", "kinds", "pass_strings", "position", "size")
 
-    def __init__(self, buffer: Buffer, *, arrays: bool = True, pass_strings: PassStrings | None = None) -> None:
-        self.buffer = buffer
+    def __init__(
+        self, source: Buffer | HeadFile, *, arrays: bool = True, pass_strings: PassStrings | None = None
+    ) -> None:
+        self._head = source if isinstance(source, HeadFile) else None
+        self.buffer: Buffer = source.buffer if isinstance(source, HeadFile) else source
         self.arrays = arrays  # whether their elements are wanted
         self.pass_strings = pass_strings  # how to go past those that are not
-        self.size = len(buffer)
-        self.end = min(self.size, limits.MAX_METADATA_BYTES)
+        self.size = self._head.size if self._head else len(self.buffer)
+        self.end = self._head.filled if self._head else min(self.size, limits.MAX_METADATA_BYTES)
         self.position = 0
         self.array_values = 0
         self.kinds: dict[str, ValueType] = {}  # of each key's value, or of its elements
 
+    def more(self) -> bool:
+        """Moves `end` on, where a HeadFile has not been read to the end."""
+        if self._head is None or not self._head.fill():
+            return False
+        self.end = self._head.filled
+        return True
+
     def skip(self, length: int, what: str) -> int:
         """Moves past `length` bytes and returns where they begin."""
         start = self.position
-        if length > self.end - start:
+        while length > self.end - start:
+            if self.more():
+                continue
             if self.end < self.size:
                 raise GgufError(f"{what}: goes beyond the {limits.MAX_METADATA_BYTES} bytes allowed for metadata")
             raise GgufError(f"{what}: needs {length} bytes at offset {start}, the file has {self.end - start} left")
@@ -98,7 +145,9 @@ class Reader:
         value: int = self.number("Q", what)
         if value > most:
             raise GgufError(f"{what}: found {value}, at most {most} allowed")
-        if value * least_bytes > self.end - self.position:
+        while value * least_bytes > self.end - self.position:
+            if self.more():
+                continue
             raise GgufError(f"{what}: found {value}, the {self.end - self.position} bytes left cannot hold so many")
         return value
 
@@ -162,16 +211,19 @@ def _read_array(reader: Reader, key: str) -> list[Any] | RawArray:
 def _passed(reader: Reader, count: int) -> bool:
     """Goes past strings that nobody wants, if they are sound."""
     if reader.pass_strings is None:
-        return _pass_strings(reader, count)
-    with memoryview(reader.buffer) as whole, whole[reader.position : reader.end] as rest:
-        passed, size = reader.pass_strings(rest, count)
-    reader.position += size
-    return passed == count
+        return _pass_strings(reader, count) or (reader.more() and _passed(reader, count))
+    while True:
+        with memoryview(reader.buffer) as whole, whole[reader.position : reader.end] as rest:
+            passed, size = reader.pass_strings(rest, count)
+        reader.position += size
+        count -= passed
+        if not count or not reader.more():
+            return not count
 
 
 def _pass_strings(reader: Reader, count: int) -> bool:
-    """As `_passed`, in Python. A length below 128 is ASCII, so that no character of the string before it can go on in
-    it: what lies between two longer strings is decoded at once."""
+    """As `_passed`, in Python, as far as the head is filled. A length below 128 is ASCII, so that no character of the
+    string before it can go on in it: what lies between two longer strings is decoded at once."""
     buffer, end, position = reader.buffer, reader.end, reader.position
     length_at = struct.Struct("<Q").unpack_from
     undecoded = position
@@ -213,6 +265,8 @@ def _read_strings(reader: Reader, key: str, count: int) -> list[str]:
     except struct.error:
         pass  # the buffer ended inside a length
     if len(strings) < count:
+        if reader.more():
+            return _read_strings(reader, key, count)
         raise GgufError(f"{key}[{len(strings)}]: the string at offset {start} goes beyond the metadata's end at {end}")
     reader.position = position
     return strings

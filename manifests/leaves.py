@@ -82,7 +82,7 @@ def content_cuts(path: Path) -> list[int]:
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
             return []
-    gguf = Gguf.open(path)
+    gguf = Gguf.head(path, arrays=False)
     return sorted({gguf.data_offset, *(tensor.offset for tensor in gguf.tensors.values())})
 
 

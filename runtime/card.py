@@ -328,7 +328,7 @@ def _message(value: Any) -> tuple[str, str]:
 
 def _facts(store: Store, layer: Descriptor) -> GgufFacts:
     store.open_blob(layer.digest).close()  # there, and no pipe
-    gguf = Gguf.open(store.blob_path(layer.digest), arrays=False, pass_strings=_fast())
+    gguf = Gguf.head(store.blob_path(layer.digest), arrays=False, pass_strings=_fast())
     default, for_tools = (gguf.metadata.get(f"tokenizer.chat_template{name}") for name in ("", ".tool_use"))
     return GgufFacts(
         architecture=gguf.architecture,

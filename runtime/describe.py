@@ -54,7 +54,7 @@ def describe(box: CardBox, asked: str, *, verbose: bool = False, system: str = "
 def _model_info(store: Store, card: ModelCard, *, verbose: bool) -> dict[str, Any]:
     if not card.gguf:
         return {}
-    info = Gguf.open(store.blob_path(card.weights.digest)).describe(verbose=True) if verbose else card.gguf.info
+    info = Gguf.head(store.blob_path(card.weights.digest)).describe(verbose=True) if verbose else card.gguf.info
     return {key: _finite(value) for key, value in info.items()}
 
 

@@ -253,7 +253,7 @@ def read_text_side(path: Path) -> tuple[Tokenizer, int]:
     """The tokenizer, and the context the model was trained for (0: not said). Reads the file's head only. Raises
     EngineAbsent and ModelRefused."""
     try:
-        gguf = Gguf.open(path, arrays=False, pass_strings=pass_strings)
+        gguf = Gguf.head(path, arrays=False, pass_strings=pass_strings)
         tokenizer = Tokenizer.from_gguf(gguf.metadata)
     except LibraryError as error:
         log.error("%s; %s", error, error.hint)

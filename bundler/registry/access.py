@@ -19,6 +19,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -58,18 +59,42 @@ class Challenge:
 
 def basic_credentials(host: str) -> str | None:
     """The value of an `Authorization: Basic` header for a host (`name` or `name:port`), or None."""
-    user, password = os.environ.get("SEALIFT_REGISTRY_USER"), os.environ.get("SEALIFT_REGISTRY_PASSWORD")
-    if user and password and os.environ.get("SEALIFT_REGISTRY_HOST", "").lower() == host.lower():
+    user, password, their_host = _told()
+    if user and password and their_host.lower() == host.lower():
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    auths = _docker_config().get("auths")
+    entry = (auths.get(host) or auths.get(f"https://{host}")) if isinstance(auths, dict) else None
+    auth = entry.get("auth") if isinstance(entry, dict) else None
+    return f"Basic {auth}" if isinstance(auth, str) and _is_base64(auth) else None
+
+
+def denied_hint(host: str) -> str:
+    """What to do about a registry that lets nobody in, or not with what it was given."""
+    user, password, their_host = _told()
+    variables = f"SEALIFT_REGISTRY_HOST={host}, SEALIFT_REGISTRY_USER and SEALIFT_REGISTRY_PASSWORD"
+    if user and password and their_host.lower() != host.lower():
+        return f"SEALIFT_REGISTRY_USER and _PASSWORD are not for this registry: SEALIFT_REGISTRY_HOST must be {host}"
+    if basic_credentials(host):
+        source = "SEALIFT_REGISTRY_USER and _PASSWORD" if user and password else "docker's config.json"
+        return f"the name and password of {source} were not enough"
+    if _docker_config().get("credsStore") or _docker_config().get("credHelpers"):
+        return f"set {variables}: what docker keeps in a credential helper is not asked for"
+    return f"set {variables}, or log in with docker"
+
+
+def _told() -> tuple[str, str, str]:
+    """User, password and host of the environment; empty where they are not set."""
+    user, password = os.environ.get("SEALIFT_REGISTRY_USER", ""), os.environ.get("SEALIFT_REGISTRY_PASSWORD", "")
+    return user, password, os.environ.get("SEALIFT_REGISTRY_HOST", "")
+
+
+def _docker_config() -> dict[str, Any]:
     path = Path(os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker"))) / "config.json"
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return None
-    auths = document.get("auths") if isinstance(document, dict) else None
-    entry = (auths.get(host) or auths.get(f"https://{host}")) if isinstance(auths, dict) else None
-    auth = entry.get("auth") if isinstance(entry, dict) else None
-    return f"Basic {auth}" if isinstance(auth, str) and _is_base64(auth) else None
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _is_base64(text: str) -> bool:

@@ -4,8 +4,7 @@ words.
 * Certificates are checked, with the system's authorities or `ca`; proxies come from the environment (HTTPS_PROXY, ...).
 * `insecure` permits plain http and unchecked certificates: https is tried first, then http.
 * Redirects are followed by hand, at most REDIRECTS; another origin gets no Authorization, and never a step from https
-to
-  http unless `insecure`.
+  to http unless `insecure`.
 * Error texts are cut to MAX_ERROR_BODY and URLs lose their query, which may hold signatures.
 """
 
@@ -24,7 +23,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from bundler.registry import limits
-from bundler.registry.access import Challenge, basic_credentials, may_send_credentials, signed_request
+from bundler.registry.access import Challenge, basic_credentials, denied_hint, may_send_credentials, signed_request
 from bundler.registry.errors import Cancelled, Denied, NotThere, RegistryError, RegistryRefused, Unreachable, WrongBytes
 from manifests.errors import ManifestsError
 from manifests.fields import parse_json
@@ -112,7 +111,7 @@ class Registry:
                     yield response
                     return
                 else:
-                    raise _refusal(response)
+                    raise _refusal(response, self.name.host)
         raise RegistryError(f"{self.name.host}: more than {limits.REDIRECTS} redirects")
 
     @contextlib.contextmanager
@@ -152,7 +151,7 @@ class Registry:
         basic = basic_credentials(self.name.host)
         if challenge is None:
             if basic is None or self._authorization == basic or not header.lower().startswith("basic"):
-                raise _refusal(response)
+                raise _refusal(response, self.name.host)
             self._authorization = basic
             return
         with self._lock:
@@ -170,7 +169,7 @@ class Registry:
             headers["Authorization"] = signed_request(url)
         with self._open("GET", url, headers, None) as response:
             if response.status_code != 200:
-                raise _refusal(response, kind=Denied)
+                raise _refusal(response, self.name.host, kind=Denied)
             raw = read_body(response, limits.MAX_TOKEN_REPLY)
         try:
             reply = parse_json(raw, limit=limits.MAX_TOKEN_REPLY)
@@ -262,8 +261,9 @@ def _verification(insecure: bool, ca: Path | None) -> ssl.SSLContext | bool:
         raise RegistryError(f"{ca}: not a file of PEM certificates ({error})") from None
 
 
-def _refusal(response: httpx.Response, kind: type[RegistryRefused] | None = None) -> RegistryRefused:
-    """The registry's error as ours: its JSON messages (distribution spec, "Error Codes") or the start of its text."""
+def _refusal(response: httpx.Response, host: str, kind: type[RegistryRefused] | None = None) -> RegistryRefused:
+    """The registry's error as ours: its JSON messages (distribution spec, "Error Codes") or the start of its text.
+    `host`: the one whose credentials are wanted."""
     data, end = b"", time.monotonic() + limits.REPLY_SECONDS
     with contextlib.suppress(httpx.HTTPError):
         for piece in response.iter_raw():
@@ -274,7 +274,7 @@ def _refusal(response: httpx.Response, kind: type[RegistryRefused] | None = None
     if kind is None:
         kind = Denied if status in (401, 403) else NotThere if status == 404 else RegistryRefused
     text = f"{response.request.method} {_shown(str(response.url))}: {status} {_message(data)}".rstrip()
-    hint = "set SEALIFT_REGISTRY_HOST, _USER and _PASSWORD, or log in with docker" if kind is Denied else None
+    hint = denied_hint(host) if kind is Denied else None
     return kind(text, status, retry_after=_seconds(response.headers.get("retry-after")), hint=hint)
 
 

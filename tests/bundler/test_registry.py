@@ -314,6 +314,31 @@ def test_credentials_of_dockers_config(store: Store, peer: RegistryPeer, tmp_pat
     pulled(store, peer)
 
 
+def test_who_is_not_let_in_is_told_why(
+    store: Store, peer: RegistryPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names and passwords that are there and not enough, or for another host, or where we do not look."""
+    peer.token, peer.basic = "t", basic("u", "p")
+
+    def hint() -> str:
+        with pytest.raises(Denied) as caught:
+            pulled(store, peer)
+        return caught.value.hint or ""
+
+    assert "or log in with docker" in hint()
+    path = tmp_path / "home" / ".docker" / "config.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"auths": {"reg.example": {}}, "credsStore": "desktop"}')
+    assert "credential helper" in hint()
+    path.write_text(json.dumps({"auths": {"reg.example": {"auth": basic("u", "q")[6:]}}}))
+    assert hint() == "the name and password of docker's config.json were not enough"
+    monkeypatch.setenv("SEALIFT_REGISTRY_USER", "u")
+    monkeypatch.setenv("SEALIFT_REGISTRY_PASSWORD", "wrong")
+    assert hint().endswith("SEALIFT_REGISTRY_HOST must be reg.example")
+    monkeypatch.setenv("SEALIFT_REGISTRY_HOST", "reg.example")
+    assert hint() == "the name and password of SEALIFT_REGISTRY_USER and _PASSWORD were not enough"
+
+
 def test_a_realm_over_plain_http_gets_nothing(
     store: Store, peer: RegistryPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -337,3 +340,76 @@ def test_strings_that_are_passed_stay_where_they_lie() -> None:
     for place in range(good.index(b"x" * 300) - 120, len(good)):
         survives(good[:place] + b"\xff" + good[place + 1 :])
         survives(good[:place])
+
+
+def test_a_head_is_what_the_whole_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it has to be read again because it goes on; and the refusals are the same, with the same words."""
+    good, path = small_good_file(), tmp_path / "file.gguf"
+    monkeypatch.setattr(gguf_limits, "FIRST_READ_BYTES", 3)
+    ways: tuple[dict[str, Any], ...] = ({}, {"arrays": False}, {"arrays": False, "pass_strings": pass_strings})
+    for length in (len(good), *range(1, len(good), 7)):
+        path.write_bytes(good[:length])
+        for way in ways:
+            assert facts(Gguf.head, path, way) == facts(Gguf.open, path, way), length
+    for place in range(0, len(good), 5):
+        path.write_bytes(good[:place] + b"\xff" + good[place + 1 :])
+        assert facts(Gguf.head, path, ways[2]) == facts(Gguf.open, path, ways[2]), place
+
+
+def facts(read: Any, path: Path, way: dict[str, Any]) -> object:
+    try:
+        found = read(path, **way)
+    except GgufError as error:
+        return str(error)
+    values = [list(value) if hasattr(value, "__iter__") else value for value in found.metadata.values()]
+    return repr((list(found.metadata), values, found.kinds, found.tensors, found.data_offset, found.file_size))
+
+
+def test_a_head_is_read_only_as_far_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, asked = tmp_path / "file.gguf", 0
+    path.write_bytes(small_good_file())
+    with path.open("ab") as file:
+        file.truncate(1 << 30)
+    preadv = os.preadv
+
+    def counted(*of: Any) -> int:
+        nonlocal asked
+        asked += (count := preadv(*of))
+        return count
+
+    monkeypatch.setattr(os, "preadv", counted)
+    with pytest.raises(GgufError, match="more than padding"):
+        Gguf.head(path)
+    assert asked == gguf_limits.FIRST_READ_BYTES
+
+
+CUT = """
+import os, sys
+from manifests.errors import GgufError
+from manifests.gguf import Gguf
+from native.tokenizer import pass_strings
+
+head = Gguf.head(sys.argv[1], arrays=False, pass_strings=pass_strings)
+os.truncate(sys.argv[1], 100)
+assert list(head.metadata["tokens"]) == ["word"] * 5000
+os.truncate(sys.argv[1], int(sys.argv[2]))
+preadv = os.preadv
+def cut(*of):
+    os.truncate(sys.argv[1], 4096)
+    return preadv(*of)
+os.preadv = cut
+try:
+    Gguf.head(sys.argv[1])
+except GgufError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_is_cut_while_its_head_is_read_ends_no_process(tmp_path: Path) -> None:
+    """Of a map, the bytes behind the cut would be SIGBUS; a server reads heads in its own process."""
+    path = tmp_path / "file.gguf"
+    path.write_bytes(build(entry("tokens", 9, array(8, 5000, text("word") * 5000))))
+    command = [sys.executable, "-c", CUT, str(path), str(path.stat().st_size)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "the file ended at byte 4096 of 60054 while it was read" in ended.stdout
