@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bundler import approve, carried, heads, layout, locks, packing, parts, verify
+from bundler import approve, carried, conceal, heads, layout, locks, packing, parts, verify
 from bundler.channels import Channels
 from bundler.conceal import SEALED
 from bundler.errors import BundleRefused, BundlerError, medium_errors
@@ -105,7 +105,7 @@ class Rooms:
         for stem in stems:
             with contextlib.suppress(BundlerError):
                 self.admit(heads.find_statement(folder, stem)[1])
-        sealed = [name for name in names if name.endswith(SEALED)]
+        sealed = [name for name in names if name.endswith(SEALED) and not name.endswith(conceal.LOCKED)]
         if sealed and not stems:
             with contextlib.suppress(BundlerError):
                 self.admit(read_start(folder / sealed[0], self.keys)[1])
@@ -141,6 +141,8 @@ class Rooms:
         self._keep_trust(room)
         if room.state == "open":
             room.say("seen", volumes=len(room.names), bytes=sum(room.sizes.values()), missing=len(room.missing()))
+        elif self._store is not None:
+            room.say("passed", why="it was imported here already; sealift bundle import brings removed models back")
         return room
 
     # -- encrypted bundles, in pieces

@@ -111,7 +111,8 @@ def test_one_after_another_in_any_order(side: Side) -> None:
     (room,) = (path for path in (side.store.private / "receiving").iterdir() if path.is_dir())
     assert [path.name for path in room.iterdir()] == [DONE]
     side.events.clear()
-    assert side.once() == 0 and not side.events, "what is in already is passed over"
+    assert side.once() == 0 and [event["event"] for event in side.events] == ["passed"], "told, and not taken again"
+    assert "brings removed models back" in side.events[0]["why"]
 
 
 def test_files_may_be_taken_away_after_they_were_seen(side: Side) -> None:
