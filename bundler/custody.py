@@ -271,10 +271,12 @@ def _facts(value: Any) -> dict[str, str | int]:
 
 
 def _bytes(path: Path, limit: int) -> bytes:
-    if not path.exists():
-        return b""
-    with medium_errors(path), path.open("rb") as stream:
-        raw = stream.read(limit + 1)
+    with medium_errors(path):
+        try:
+            with path.open("rb") as stream:
+                raw = stream.read(limit + 1)
+        except FileNotFoundError:
+            return b""
     if len(raw) > limit:
         raise CustodyRefused(f"{path}: more than {limit:,} bytes")
     return raw

@@ -95,6 +95,7 @@ class Watch:
 
     def _take(self, path: Path) -> bool:
         """Whether the file was dealt with, for as long as it does not change."""
+        self._rooms.unread.discard(path.name)
         try:
             return self._sort(path)
         except CannotDecrypt as error:
@@ -107,6 +108,7 @@ class Watch:
             self._unfit.add(path.name)
             return False
         except MediumUnavailable as error:
+            self._rooms.unread.add(path.name)
             self._rooms.say({"event": "unreadable", "bundle": "", "name": path.name, "why": str(error)})
         except (BundlerError, SigningError) as error:
             if path.name.endswith(SEALED):

@@ -69,6 +69,7 @@ class Rooms:
         self._policy, self._store, self._seen, self._keeper = policy or Policy(), store, seen, keeper
         self.keys, self.limit, self.collects = keys, limit, store is None
         self.unopened: set[str] = set()  # encrypted volumes that `keys` do not open
+        self.unread = set[str]()  # files that could not be read
         self.hurt: dict[str, Path] = {}  # encrypted volumes that were not taken, and may lend what is sound
         self._carried: dict[str, Path] = {}  # by the eight digits of the id; of those that only collect
         self._lent: list[Path] = []  # files of this run alone
@@ -238,7 +239,9 @@ class Rooms:
             return 3
         if "refused" in states or any(room.damaged for room in self if room.state == "open"):
             return 1
-        return 4 if states & {"open", "unopened"} or self.unopened else 0
+        in_already = tuple(room.id[:8] for room in self if room.closed)
+        unread = any(not any(identity in name for identity in in_already) for name in self.unread)
+        return 4 if states & {"open", "unopened"} or self.unopened or unread else 0
 
     def advance(self, *, settled: bool) -> None:
         """In the order of each channel, since a later bundle shuts out an earlier one: it waits for one that has begun

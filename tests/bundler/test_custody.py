@@ -18,7 +18,7 @@ from bundler.commands_custody import recorded
 from bundler.custody import MAX_FACTS, MAX_LINE, Entry, Log
 from bundler.custody_head import TITLE, Head, Keys, read_head
 from bundler.custody_verify import check_proof, prove, verify
-from bundler.errors import BadRequest, BundlerError, CustodyRefused
+from bundler.errors import BadRequest, BundlerError, CustodyRefused, MediumUnavailable
 from manifests import canonical
 from manifests.errors import FieldError
 from signing import custody_tree
@@ -229,6 +229,17 @@ def test_processes_that_append_at_once(tmp_path: Path) -> None:
 
 
 # -- limits
+
+
+def test_a_log_that_may_not_be_read_is_said_to_be_one(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for asked in ("open", "exists"):  # Python up to 3.13 raises for both, in a folder of others
+        monkeypatch.setattr(Path, asked, denied)
+    with pytest.raises(MediumUnavailable, match="Permission denied") as found:
+        log.read()
+    assert "may this user" in (found.value.hint or "")
 
 
 def test_what_an_entry_may_hold(log: Log) -> None:
