@@ -58,6 +58,16 @@ CUSTODY = {"rm": "remove"} | {
 }
 STORE_ONLY = (["create"], ["pull"], ["push"])  # where Ollama's command asks the server
 EXIT_INTERRUPTED = 130
+INTERRUPTED = {  # what was written then, and what to do: each verb's own law
+    "bundle export": "the bundle is not whole; the same command finishes it",
+    "bundle verify": "nothing was checked to its end, nothing was written",
+    "bundle import": "models are shown only when all was checked; the same command goes on where it stopped",
+    "bundle approve": "an approval is written whole or not at all; give the same command again",
+    "bundle repair": "only whole volumes have their names; give the same command again",
+    "bundle resend": "only whole files have their names; give the same command again",
+    "bundle send": "the same command goes on; with --udp it sends all of it again",
+    "bundle receive": "what was taken is kept, and the next run goes on with it",
+}
 EXIT_CLOSED_PIPE = 141  # as shells say of a program that SIGPIPE ends
 GARBAGE = 50_000  # objects made before the collector looks for cycles: imports make 100,000, and no cycles to free
 
@@ -168,13 +178,15 @@ def _run(verb: str, arguments: list[str]) -> int:
             say(f"hint: {arguments[0]} works on the store of this host and asks no server, whatever SEALIFT_HOST names")
         result = build(verb)(args=arguments, standalone_mode=False, prog_name="sealift")
         code = result if isinstance(result, int) else 0
+        if code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
+            return _interrupted(verb)
         if sys.stdout is not None:  # closed by whoever started this
             sys.stdout.flush()  # a reader that has left is found here, not when the interpreter ends
         if code == 0 and (event := CUSTODY.get(" ".join(arguments[:2])) or CUSTODY.get(" ".join(arguments[:1]))):
             _record(event, arguments)
         return code
     except (KeyboardInterrupt, typer.Abort):
-        return EXIT_INTERRUPTED
+        return _interrupted(verb)
     except BrokenPipeError:  # when all was done
         return _reader_left(0)
     except SystemExit as error:  # typer's answer to a closed pipe, which may come before all was done
@@ -183,6 +195,12 @@ def _run(verb: str, arguments: list[str]) -> int:
         raise
     except Exception as error:
         return report(error, as_json="--json" in arguments)
+
+
+def _interrupted(verb: str) -> int:
+    if verb in INTERRUPTED:
+        say(f"interrupted: {INTERRUPTED[verb]}")
+    return EXIT_INTERRUPTED
 
 
 def _reader_left(code: int) -> int:

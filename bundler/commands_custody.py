@@ -54,7 +54,8 @@ def named(statement: Statement) -> dict[str, str | int]:
 
 
 def recorded(event: str, facts: Mapping[str, str | int], signer: Signer | None = None) -> None:
-    """An entry; where that fails, a word to the person, and no failure of the verb that is done already."""
+    """An entry; where that fails, a word to the person, and no failure of the verb that is done already. A signer that
+    cannot sign costs the signature of the head, not the entry."""
     from bundler.custody import Log
     from bundler.errors import BundlerError
     from manifests.errors import ManifestsError
@@ -62,7 +63,11 @@ def recorded(event: str, facts: Mapping[str, str | int], signer: Signer | None =
 
     plain = {key: _plain(value) if isinstance(value, str) else value for key, value in facts.items()}
     try:
-        Log().append(event, plain, signer)
+        try:
+            Log().append(event, plain, signer)
+        except SigningError as error:
+            Log().append(event, plain)
+            say(f"custody: recorded, the tree head not signed: {error}")
     except (BundlerError, ManifestsError, SigningError, OSError) as error:
         say(f"custody: not recorded: {error}")
 

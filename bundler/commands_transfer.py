@@ -138,7 +138,7 @@ def receive_(
     are taken with --limit alone; without an identity they are collected with -o, and what is inside is not checked.
 
     Exit codes of --once: 0 all that was seen is in, 1 something was refused or damaged, 3 a bundle is not trusted,
-    4 something is still missing, or encrypted for others.
+    4 something is still missing, cannot be read, or is encrypted for others.
     """
     from bundler.errors import BadRequest
     from bundler.receive import watch as run

@@ -146,11 +146,12 @@ class Log:
     def append(
         self, event: str, facts: Mapping[str, str | int], signer: Signer | None = None, now: datetime | None = None
     ) -> tuple[Entry, Head]:
-        """Raises CustodyRefused for a log that is not sound, and MediumUnavailable."""
+        """Raises CustodyRefused for a log that is not sound, and MediumUnavailable; what the signer raises, before
+        anything is written."""
         assert event in EVENTS, event
         with medium_errors(self.path), self._locked():
             state = self.read()
-            torn_head = self._check(state)
+            torn_head, whole = self._check(state), _whole(state)
             time = format_time(now or datetime.now(timezone.utc))
             entries = list(state.entries)
             added = list[Entry]()
@@ -164,7 +165,6 @@ class Log:
             if not entries and not state.torn:
                 add(BEGIN, {"log": secrets.token_hex(16)})
             if state.torn:
-                whole = self._mend(state)
                 if whole is not None:
                     entries.append(whole)
                 if not entries:
@@ -175,9 +175,11 @@ class Log:
             if torn_head:
                 add(REPAIRED, {"torn_head": "cut", "bytes": torn_head})
             add(event, facts)
-            _write(self.path, b"".join(entry.encode() + b"\n" for entry in added))
             head = self._head(entries)
-            _write(self.heads, head.line(signer) + b"\n")
+            line = head.line(signer)
+            self._mend(state, torn_head, whole)
+            _write(self.path, b"".join(entry.encode() + b"\n" for entry in added))
+            _write(self.heads, line + b"\n")
         return entries[-1], head
 
     def head(self) -> Head:
@@ -197,14 +199,11 @@ class Log:
         return Head(log=log, size=len(entries), root=custody_tree.root([entry.hash for entry in entries]).hex())
 
     def _check(self, state: State) -> int:
-        """The chain, and the last head against it. A torn last head is what a crash leaves: it is cut, and its bytes
-        are returned."""
+        """The chain, and the last head against it. A torn last head is what a crash leaves: its bytes are returned."""
         hint = "sealift custody verify says more; keep the files as they are for whoever has to look into it"
         if state.problem:
             raise CustodyRefused(f"the custody log is damaged: {state.problem}", hint=hint)
         last_line, torn = _tail(self.heads)
-        if torn:
-            os.truncate(self.heads, self.heads.stat().st_size - len(torn))
         if last_line is None:
             return len(torn)
         last = read_head(last_line).head
@@ -215,15 +214,14 @@ class Log:
             raise CustodyRefused(f"the custody log is not that of its last head, of {last.size} entries", hint=hint)
         return len(torn)
 
-    def _mend(self, state: State) -> Entry | None:
-        """The torn last line: completed if it is a whole entry, else cut."""
-        try:
-            entry = _next(state.torn, list(state.entries))
-        except ManifestsError:
+    def _mend(self, state: State, torn_head: int, whole: Entry | None) -> None:
+        """A torn last head is cut; a torn last line is completed if it is a `whole` entry, else cut."""
+        if torn_head:
+            os.truncate(self.heads, self.heads.stat().st_size - torn_head)
+        if whole is not None:
+            _write(self.path, b"\n")
+        elif state.torn:
             os.truncate(self.path, self.path.stat().st_size - len(state.torn))
-            return None
-        _write(self.path, b"\n")
-        return entry
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -234,6 +232,14 @@ class Log:
             yield
         finally:
             os.close(lock)
+
+
+def _whole(state: State) -> Entry | None:
+    """The torn last line, if it is an entry that only lacks its end."""
+    try:
+        return _next(state.torn, list(state.entries))
+    except ManifestsError:
+        return None
 
 
 def _next(line: bytes, entries: list[Entry]) -> Entry:
@@ -265,10 +271,12 @@ def _facts(value: Any) -> dict[str, str | int]:
 
 
 def _bytes(path: Path, limit: int) -> bytes:
-    if not path.exists():
-        return b""
-    with medium_errors(path), path.open("rb") as stream:
-        raw = stream.read(limit + 1)
+    with medium_errors(path):
+        try:
+            with path.open("rb") as stream:
+                raw = stream.read(limit + 1)
+        except FileNotFoundError:
+            return b""
     if len(raw) > limit:
         raise CustodyRefused(f"{path}: more than {limit:,} bytes")
     return raw

@@ -69,7 +69,7 @@ class Head:
         if signer and key is None:
             raise BadRequest(
                 f"{signer.name} has no Ed25519 key, and no other signature is short enough for paper",
-                hint="leave --sign away, or sign with a key of the profile hybrid",
+                hint="leave --sign away, or sign with a key that has Ed25519: sealift key list",
             )
         hint = bytes.fromhex(key.id)[: compact.HINT] if key else bytes(compact.HINT)
         body = b"".join(

@@ -191,6 +191,6 @@ def medium_errors(path: Path) -> Iterator[None]:
             space = "free some space, or use an empty medium, then run it again"
             hint = large if error.errno == errno.EFBIG else space
             raise MediumFull(f"{where}: {error.strerror}", hint=hint) from None
-        raise MediumUnavailable(
-            f"{where}: {error.strerror}", hint="is the medium in place? Run it again to resume"
-        ) from None
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        hint = "may this user read or write there?" if denied else "is the medium in place? Run it again to resume"
+        raise MediumUnavailable(f"{where}: {error.strerror}", hint=hint) from None

@@ -47,6 +47,8 @@ from manifests.store import Store
 from signing import envelope as dsse
 from signing.keys import Signer
 
+_DEVICE = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])\.")  # Windows looks at a name up to its first dot
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
@@ -227,9 +229,13 @@ def _settled(options: Options, first: ModelName) -> Options:
     """With a label and a channel: by default both are the name of the model that was named first."""
     plain = first.model if first.tag.lower() == "latest" else f"{first.model}-{first.tag}"
     plain = re.sub(r"[^a-z0-9._-]", "-", plain.lower()).lstrip("._-")[:39] or "models"
-    label, channel = options.label or plain, options.channel or plain
+    label, channel = options.label or _DEVICE.sub(r"\1-", plain), options.channel or plain
     if not LABEL.fullmatch(label):
         raise BadRequest(f"label {label[:60]!r}: expected at most 39 of a-z 0-9 . _ -")
+    if _DEVICE.match(label):
+        raise BadRequest(
+            f"label {label!r}: Windows takes files of such names for a device", hint="give another with --label"
+        )
     if not CHANNEL.fullmatch(channel) or len(channel) > 128:
         raise BadRequest(f"channel {channel[:140]!r}: expected names of a-z 0-9 . _ - separated by /")
     return replace(options, label=label, channel=channel)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bundler import layout, parts
-from bundler.errors import BundleRefused, MediumUnavailable, VolumeMissing, VolumeMixed
+from bundler.errors import BundleRefused, BundlerError, MediumUnavailable, VolumeMissing, VolumeMixed
 from bundler.medium import VOLUME, file_names, read_start
 from manifests.errors import ManifestsError
 from manifests.statement import Statement
@@ -22,9 +22,10 @@ from signing.errors import SigningError
 def find_statement(folder: Path, stem: str, known: Sequence[bytes] = ()) -> tuple[Statement, bytes]:
     """A well-formed one and its envelope: the one that most volumes carry, for what is repaired gets it, and a damaged
     or forged signature in one head must not be spread over sound ones. `known`: envelopes that parity volumes carry;
-    of as many copies these are taken. Parts are asked where there is none else. Raises BundleRefused."""
+    of as many copies these are taken. Parts are asked where there is none else. Raises BundleRefused, and
+    MediumUnavailable where all that is here cannot be read."""
     names = file_names(folder)
-    problems: list[str] = []
+    problems: list[BundlerError] = []
     for pattern, others in ((VOLUME, known), (parts.NAME, ())):
         mine = [name for name in names if (match := pattern.fullmatch(name)) and match["stem"] == stem]
         found = _most(folder, mine, stem, others, problems)
@@ -32,11 +33,14 @@ def find_statement(folder: Path, stem: str, known: Sequence[bytes] = ()) -> tupl
             return found
     if not problems:
         raise VolumeMissing(f"{folder}: no volume of {stem} here")
-    raise BundleRefused(f"{stem}: no volume's statement can be read: {'; '.join(problems[:4])}")
+    text = f"{stem}: no volume's statement can be read: {'; '.join(map(str, problems[:4]))}"
+    if all(isinstance(problem, MediumUnavailable) for problem in problems):
+        raise MediumUnavailable(text, hint=problems[0].hint)
+    raise BundleRefused(text)
 
 
 def _most(
-    folder: Path, names: Sequence[str], stem: str, known: Sequence[bytes], problems: list[str]
+    folder: Path, names: Sequence[str], stem: str, known: Sequence[bytes], problems: list[BundlerError]
 ) -> tuple[Statement, bytes] | None:
     """Of the sound statements, `known` and in these files, the one with the most copies; of as many, the first."""
     copies: dict[bytes, int] = {}
@@ -53,7 +57,7 @@ def _most(
                     best = decode_statement(envelope, stem), envelope
                 most = copies[key]
         except (BundleRefused, MediumUnavailable) as error:
-            problems.append(str(error))
+            problems.append(error)
     return best
 
 

@@ -32,6 +32,7 @@ from bundler.medium import MAX_FILES, PARITY, VolumeReader, read_start
 from bundler.packing import PackingList
 from bundler.room import Room
 from bundler.rooms import Rooms
+from bundler.seal import MAX_KEY_FILE
 from signing.errors import SigningError
 
 INTERVAL = 2.0  # seconds between two looks
@@ -94,6 +95,7 @@ class Watch:
 
     def _take(self, path: Path) -> bool:
         """Whether the file was dealt with, for as long as it does not change."""
+        self._rooms.unread.discard(path.name)
         try:
             return self._sort(path)
         except CannotDecrypt as error:
@@ -106,6 +108,7 @@ class Watch:
             self._unfit.add(path.name)
             return False
         except MediumUnavailable as error:
+            self._rooms.unread.add(path.name)
             self._rooms.say({"event": "unreadable", "bundle": "", "name": path.name, "why": str(error)})
         except (BundlerError, SigningError) as error:
             if path.name.endswith(SEALED):
@@ -130,7 +133,9 @@ class Watch:
         with medium_errors(path), path.open("rb") as stream:
             first = stream.read(2 * tar.BLOCK)
         is_age = first.startswith(agefile.MAGIC)
-        if name.endswith(LOCKED) or (is_age and b"\n-> scrypt " in first):
+        if name.endswith(LOCKED):
+            return self._locked(path, name)
+        if is_age and b"\n-> scrypt " in first:
             return True
         if name.endswith(SEALED) or is_age:
             self._sealed(path)
@@ -178,6 +183,17 @@ class Watch:
 
     def _of(self, stem: str) -> list[Room]:
         return [room for room in self._rooms if room.id[:8] == stem[-8:]]
+
+    def _locked(self, path: Path, name: str) -> bool:
+        """The identity that a passphrase opens: kept with bundles that are only collected, for the next reader. Its
+        bundle may come later."""
+        if not self._rooms.collects or path.stat().st_size > MAX_KEY_FILE:
+            return True
+        rooms = [room for room in self._rooms if conceal.alike(room.stem, name.removesuffix(LOCKED))]
+        for room in rooms:
+            if room.folder.is_dir():
+                room.take_beside(path, name)
+        return bool(rooms)
 
     def _sealed(self, path: Path) -> None:
         """A volume that is encrypted. Raises CannotDecrypt."""

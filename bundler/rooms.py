@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bundler import approve, carried, heads, layout, locks, packing, parts, verify
+from bundler import approve, carried, conceal, heads, layout, locks, packing, parts, verify
 from bundler.channels import Channels
 from bundler.conceal import SEALED
 from bundler.errors import BundleRefused, BundlerError, medium_errors
@@ -69,6 +69,7 @@ class Rooms:
         self._policy, self._store, self._seen, self._keeper = policy or Policy(), store, seen, keeper
         self.keys, self.limit, self.collects = keys, limit, store is None
         self.unopened: set[str] = set()  # encrypted volumes that `keys` do not open
+        self.unread = set[str]()  # files that could not be read
         self.hurt: dict[str, Path] = {}  # encrypted volumes that were not taken, and may lend what is sound
         self._carried: dict[str, Path] = {}  # by the eight digits of the id; of those that only collect
         self._lent: list[Path] = []  # files of this run alone
@@ -105,7 +106,7 @@ class Rooms:
         for stem in stems:
             with contextlib.suppress(BundlerError):
                 self.admit(heads.find_statement(folder, stem)[1])
-        sealed = [name for name in names if name.endswith(SEALED)]
+        sealed = [name for name in names if name.endswith(SEALED) and not name.endswith(conceal.LOCKED)]
         if sealed and not stems:
             with contextlib.suppress(BundlerError):
                 self.admit(read_start(folder / sealed[0], self.keys)[1])
@@ -141,6 +142,8 @@ class Rooms:
         self._keep_trust(room)
         if room.state == "open":
             room.say("seen", volumes=len(room.names), bytes=sum(room.sizes.values()), missing=len(room.missing()))
+        elif self._store is not None:
+            room.say("passed", why="it was imported here already; sealift bundle import brings removed models back")
         return room
 
     # -- encrypted bundles, in pieces
@@ -236,7 +239,9 @@ class Rooms:
             return 3
         if "refused" in states or any(room.damaged for room in self if room.state == "open"):
             return 1
-        return 4 if states & {"open", "unopened"} or self.unopened else 0
+        in_already = tuple(room.id[:8] for room in self if room.closed)
+        unread = any(not any(identity in name for identity in in_already) for name in self.unread)
+        return 4 if states & {"open", "unopened"} or self.unopened or unread else 0
 
     def advance(self, *, settled: bool) -> None:
         """In the order of each channel, since a later bundle shuts out an earlier one: it waits for one that has begun

@@ -30,6 +30,10 @@ MAX_KEY_FILE = 64 << 10  # bytes
 MAX_KEYS = 64  # in one file, and recipients of one bundle
 MAX_WORK = 22  # binary logarithm of scrypt's N: 4 GiB of memory; age reads as much. Writers take about a second
 _SCRYPT = re.compile(rb"age-encryption\.org/v1\n-> scrypt [A-Za-z0-9+/]{22} ([1-9][0-9]?)\n")
+_ASKED = (
+    "give the identity: --identity FILE, or SEALIFT_IDENTITY=FILE; where a passphrase opens it, it lies beside the "
+    "volumes, *.identity.age"
+)
 _AGAIN = "copy the file again from its source"
 
 
@@ -116,7 +120,10 @@ def unlock(path: Path, passphrase: bytes) -> Keys:
     try:
         lines = pyrage.passphrase.decrypt(raw, _text(passphrase)).decode("ascii", "replace").splitlines()
     except pyrage.DecryptError:
-        raise CannotDecrypt(f"{path}: the passphrase is wrong, or the file is damaged") from None
+        raise CannotDecrypt(
+            f"{path}: the passphrase is wrong, or the file is damaged",
+            hint="passphrases are compared letter for letter; if it is right, copy the file again from its source",
+        ) from None
     return _keys(path, [line for line in lines if line and not line.startswith("#")])
 
 
@@ -268,7 +275,7 @@ def decrypting(file: FileIO, name: str, keys: Keys | None) -> tuple[Decrypted, i
     """What is inside, and its size as the size of the file implies it."""
     found = start(file, name)
     if keys is None:
-        raise CannotDecrypt(f"{name} is encrypted", hint="give the identity: --identity FILE, or SEALIFT_IDENTITY=FILE")
+        raise CannotDecrypt(f"{name} is encrypted", hint=_ASKED)
     return Decrypted(file, name, found, keys), found.plain
 
 

@@ -64,7 +64,12 @@ class Keyring:
     def token(self, name: str) -> TokenPlace | None:
         """Where the signer's key in a token is, if it has one."""
         path = self.token_path(name)
-        return TokenPlace.parse(_read_own(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return TokenPlace.parse(_read_own(path))
+        except MalformedKey as error:
+            raise MalformedKey(f"{path}: {error}", hint=error.hint or "sealift key add-token NAME --force") from None
 
     def _has_file(self, name: str) -> bool:
         """A signer whose only key is in a token has none; without either, its absence is what is told."""

@@ -30,7 +30,7 @@ from typing import Any
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from signing.errors import MalformedKey, TokenUnavailable, UnknownSigner, WrongPassphrase
+from signing.errors import MalformedKey, PassphraseNeeded, TokenUnavailable, UnknownSigner, WrongPassphrase
 from signing.keys import PublicKey, decode_base64
 from signing.passphrase import find_passphrase
 from signing.schemes import load_public, scheme_named
@@ -111,9 +111,15 @@ class TokenKey:
 def find_pin(token: str, *, file: Path | None = None, ask: Callable[[str], str] | None = None) -> bytes:
     """From `file`, SEALIFT_PIN_FILE, SEALIFT_PIN, or a prompt."""
     named = os.environ.get("SEALIFT_PIN_FILE", "").strip()
-    return find_passphrase(
-        f"the token {token}", file=file or (Path(named) if named else None), ask=ask, variable="SEALIFT_PIN"
-    )
+    try:
+        return find_passphrase(
+            f"the token {token}", file=file or (Path(named) if named else None), ask=ask, variable="SEALIFT_PIN"
+        )
+    except PassphraseNeeded:
+        raise PassphraseNeeded(
+            f"the token {token} needs its PIN and there is no terminal to ask on",
+            hint="set SEALIFT_PIN_FILE, the name of a one-line file, or SEALIFT_PIN",
+        ) from None
 
 
 def read_public(module: str, token: str, label: str, pin: bytes) -> PublicKey:
@@ -121,7 +127,9 @@ def read_public(module: str, token: str, label: str, pin: bytes) -> PublicKey:
     pkcs11 = _pkcs11()
     with _session(module, token, pin) as session:
         found = _one(session, pkcs11.ObjectClass.PUBLIC_KEY, label, token)
-        kind, point = found.key_type, bytes(found[pkcs11.Attribute.EC_POINT])
+        kind = found.key_type
+        is_curve = kind in (pkcs11.KeyType.EC, pkcs11.KeyType.EC_EDWARDS)
+        point = bytes(found[pkcs11.Attribute.EC_POINT]) if is_curve else b""
     if kind == pkcs11.KeyType.EC_EDWARDS:
         return PublicKey("ed25519", _unwrapped(point, 32))
     if kind != pkcs11.KeyType.EC:
@@ -155,7 +163,14 @@ def _session(module: str, token: str, pin: bytes) -> Iterator[Any]:
     """The library's errors become ours; no message of theirs is passed on that could hold a secret."""
     pkcs11 = _pkcs11()
     try:
-        with pkcs11.lib(module).get_token(token_label=token).open(user_pin=pin.decode("utf-8", "replace")) as session:
+        library = pkcs11.lib(module)
+    except pkcs11.exceptions.PKCS11Error:
+        raise TokenUnavailable(
+            f"{module} cannot be loaded as a PKCS#11 library",
+            hint="install the token's software; sealift key add-token NAME --force takes another --module",
+        ) from None
+    try:
+        with library.get_token(token_label=token).open(user_pin=pin.decode("utf-8", "replace")) as session:
             yield session
     except (pkcs11.exceptions.PinIncorrect, pkcs11.exceptions.PinLenRange, pkcs11.exceptions.PinInvalid):
         raise WrongPassphrase(

@@ -276,6 +276,24 @@ def test_a_fault_of_ours_is_70_and_says_so(monkeypatch: pytest.MonkeyPatch, caps
         sealift.run(["list"])
 
 
+@pytest.mark.parametrize("verb", sorted(sealift.INTERRUPTED))
+def test_who_interrupts_a_crossing_hears_what_was_written(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C while it works: 130, and whether the same command goes on."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VERBS[verb], "callback", interrupted)
+    assert callable(sealift.build(verb))
+    monkeypatch.setattr(sealift, "build", lambda _: lambda args, **more: VERBS[verb].main([], **more))
+    monkeypatch.setattr(VERBS[verb], "invoke", interrupted)
+    monkeypatch.setattr(VERBS[verb], "parse_args", lambda *_: [])
+    assert sealift.run(verb.split()) == 130
+    assert capsys.readouterr().err.strip().endswith(f"sealift: interrupted: {sealift.INTERRUPTED[verb]}")
+
+
 def test_what_a_terminal_would_obey_is_not_printed(side: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An error may quote a stranger's text: no escape sequence of it reaches the screen."""
     assert sealift.run(["create", "x", "-f", "gone\x1b[2J\x07"]) == 1

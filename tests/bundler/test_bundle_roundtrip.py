@@ -301,6 +301,17 @@ def test_the_model_named_first_gives_its_name(gap: Gap) -> None:
     assert gap.export("alpha:v2", "zeta", out=gap.root / "other").statement.channel == "alpha-v2"
 
 
+def test_no_file_is_named_like_a_device_of_windows(gap: Gap) -> None:
+    """What Windows takes for a device is the name up to its first dot."""
+    gap.model("nul.tar")
+    made = gap.export("nul.tar").statement
+    assert made.label == "nul-tar" and made.channel == "nul.tar"
+    with pytest.raises(BadRequest, match="device"):
+        gap.export("nul.tar", options=Options(leaf_size=LEAF, label="com1.x"), out=gap.root / "other")
+    gap.model("con")
+    assert gap.export("con", out=gap.root / "other").statement.label == "con", "its files are named con-<id>"
+
+
 def test_a_bundle_that_nobody_could_import_is_not_made(gap: Gap, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bundle", "export", "mine", "-o", str(gap.medium), "--sign", "alice", "--expires", "2020-01-01"]
     assert sealift.run(words) == 2

@@ -14,14 +14,16 @@ import pytest
 
 import sealift
 from bundler import custody, paper
+from bundler.commands_custody import recorded
 from bundler.custody import MAX_FACTS, MAX_LINE, Entry, Log
 from bundler.custody_head import TITLE, Head, Keys, read_head
 from bundler.custody_verify import check_proof, prove, verify
-from bundler.errors import BadRequest, BundlerError, CustodyRefused
+from bundler.errors import BadRequest, BundlerError, CustodyRefused, MediumUnavailable
 from manifests import canonical
 from manifests.errors import FieldError
 from signing import custody_tree
-from signing.keys import generate
+from signing.errors import WrongPassphrase
+from signing.keys import Signer, generate
 from tests.peers.bundles import signer, small_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +131,43 @@ def test_a_head_signed_by_nobody_we_know(log: Log) -> None:
 # -- crashes
 
 
+class Refusing:
+    """Of a key whose PIN is wrong."""
+
+    scheme = "ed25519"
+
+    def sign(self, message: bytes) -> bytes:
+        raise WrongPassphrase("the PIN does not open it")
+
+
+def refusing() -> Signer:
+    made = Signer("rita", signer("rita").private)
+    object.__setattr__(made, "private", tuple(Refusing() for _ in made.private))
+    return made
+
+
+@pytest.mark.parametrize("name", ["path", "heads"])
+def test_who_cannot_sign_changes_nothing(log: Log, name: str) -> None:
+    path: Path = getattr(log, name)
+    path.write_bytes(path.read_bytes()[:-5])  # a torn line is still to be mended, and told by an entry
+    before = log.path.read_bytes(), log.heads.read_bytes()
+    if name == "path":
+        log.heads.write_bytes(b"".join(log.heads.read_bytes().splitlines(keepends=True)[:-1]))
+        before = log.path.read_bytes(), log.heads.read_bytes()
+    with pytest.raises(WrongPassphrase):
+        log.append("handover", {"medium": "USB 8"}, refusing())
+    assert (log.path.read_bytes(), log.heads.read_bytes()) == before
+
+
+def test_what_is_done_is_recorded_by_who_cannot_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SEALIFT_HOME", str(tmp_path))
+    recorded("import", {"medium": "USB 8"}, refusing())
+    assert "not signed: the PIN" in capsys.readouterr().err
+    assert [entry.event for entry in Log().read().entries] == ["begin", "import"] and not problems(Log())
+
+
 def test_a_crash_between_entry_and_head(log: Log) -> None:
     heads = log.heads.read_bytes()
     log.append("export", {})
@@ -190,6 +229,17 @@ def test_processes_that_append_at_once(tmp_path: Path) -> None:
 
 
 # -- limits
+
+
+def test_a_log_that_may_not_be_read_is_said_to_be_one(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for asked in ("open", "exists"):  # Python up to 3.13 raises for both, in a folder of others
+        monkeypatch.setattr(Path, asked, denied)
+    with pytest.raises(MediumUnavailable, match="Permission denied") as found:
+        log.read()
+    assert "may this user" in (found.value.hint or "")
 
 
 def test_what_an_entry_may_hold(log: Log) -> None:

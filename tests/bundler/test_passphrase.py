@@ -105,6 +105,9 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert (drop / beside.name).exists()
     collect = ("-o", str(tmp_path / "kept"), "--identity", str(drop / beside.name))
     assert run("bundle", "receive", "--watch", str(drop), "--once", *collect, home="far")[0] == 0
+    (kept,) = (path.parent for path in (tmp_path / "kept").glob("*/*.v000.tar.age"))
+    assert run("bundle", "verify", str(kept), home="far")[0] == 0, "the passphrase is still enough"
+    assert run("bundle", "receive", "--watch", str(drop), "--once", *collect, home="far")[0] == 0, "and again"
     monkeypatch.setenv("SEALIFT_BUNDLE_PASSPHRASE", "battery staple")
     code, _, err = run("bundle", "import", str(usb), home="far")
     assert code == 4 and "passphrase is wrong" in err

@@ -22,7 +22,8 @@ from bundler import layout, parts
 from bundler.approve import approve, examine
 from bundler.channels import Channels
 from bundler.draft import Options
-from bundler.errors import BadRequest, BundlerBusy, VolumeDamaged
+from bundler.errors import BadRequest, BundlerBusy, MediumUnavailable, VolumeDamaged
+from bundler.heads import find_statement
 from bundler.outgoing import outgoing
 from bundler.pace import Pace
 from bundler.packing import PackingList
@@ -111,7 +112,8 @@ def test_one_after_another_in_any_order(side: Side) -> None:
     (room,) = (path for path in (side.store.private / "receiving").iterdir() if path.is_dir())
     assert [path.name for path in room.iterdir()] == [DONE]
     side.events.clear()
-    assert side.once() == 0 and not side.events, "what is in already is passed over"
+    assert side.once() == 0 and [event["event"] for event in side.events] == ["passed"], "told, and not taken again"
+    assert "brings removed models back" in side.events[0]["why"]
 
 
 def test_files_may_be_taken_away_after_they_were_seen(side: Side) -> None:
@@ -368,6 +370,34 @@ def test_unreadable_sectors_cost_a_block_and_no_volume(side: Side, monkeypatch: 
     assert side.once(repair=False) == 1 and len(side.said("unreadable")) == 2
     assert side.once(repair=True) == 0 and side.models() == ["mine:latest"]
     assert tree(side.drop) == before, "the medium is only read"
+
+
+def test_what_may_not_be_read_is_not_in(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of others: nothing was seen, and that is no success. In already by another way, it is."""
+    for path in volumes(side.stick):
+        shutil.copy(path, side.drop)
+    real = Path.open
+
+    def denied(self: Path, *arguments: Any, **more: Any) -> Any:
+        if self.parent == side.drop:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self, *arguments, **more)
+
+    with monkeypatch.context() as others:
+        others.setattr(Path, "open", denied)
+        assert side.once() == 4 and len(side.said("unreadable")) == len(volumes(side.stick))
+    assert side.once() == 0 and side.models() == ["mine:latest"]
+
+
+def test_a_bundle_of_which_nothing_may_be_read_is_unavailable(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, *_: object) -> None:
+        raise MediumUnavailable(f"{path}: Permission denied", hint="may this user read?")
+
+    monkeypatch.setattr("bundler.heads.read_start", denied)
+    first = volumes(side.stick)[0].name
+    with pytest.raises(MediumUnavailable, match="no volume's statement") as found:
+        find_statement(side.stick, first.rpartition(".v")[0])
+    assert found.value.exit_code == 4 and found.value.hint == "may this user read?"
 
 
 def test_a_full_disk_is_told_and_survived(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:

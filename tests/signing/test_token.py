@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from sealift import build
 from signing.envelope import decode, encode, sign
-from signing.errors import KeyExists, MalformedKey, TokenUnavailable, UnknownSigner, WrongPassphrase
+from signing.errors import KeyExists, MalformedKey, PassphraseNeeded, TokenUnavailable, UnknownSigner, WrongPassphrase
 from signing.keyring import Keyring, open_signer
 from signing.token import TokenPlace
 from signing.trust import TrustStore
@@ -85,6 +85,11 @@ def test_refusals_name_the_next_step(home: Path, monkeypatch: pytest.MonkeyPatch
     refused(UnknownSigner, "has no public_key labelled 'gone'", "gone")
     refused(MalformedKey, "public key of", "card-p256")
     refused(TokenUnavailable, "no token 'other'", "card-p384", token="other")
+    for module in (str(home / "gone.so"), __file__):
+        refused(TokenUnavailable, f"{module} cannot be loaded", "card-p384", "--module", module)
+    with monkeypatch.context() as nobody:
+        nobody.delenv("SEALIFT_PIN")
+        refused(PassphraseNeeded, "needs its PIN", "card-p384")
     monkeypatch.setenv("SEALIFT_PIN", "wrong")
     refused(WrongPassphrase, "the PIN does not open", "card-p384")
 
@@ -137,7 +142,7 @@ def test_a_token_file_that_we_would_not_write_is_refused(home: Path, spoil: Call
     assert add("alice", "card-p384", "--profile", "any").exit_code == 0
     path = home / "keys" / "alice.token"
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(MalformedKey):
+    with pytest.raises(MalformedKey, match=r"alice\.token: "):
         open_signer("alice")
 
 
