@@ -61,7 +61,7 @@ class Failure:
         if isinstance(status, int):
             self.status, self.text = status, getattr(error, "plain", str(error))
             if self.status >= 500:
-                log.warning("answered %d: %s", self.status, error)
+                log.warning("answered %d: %s", self.status, str(error))  # whoever keeps the record keeps no frames
             return
         reference = secrets.token_hex(4)
         log.error("internal error %s", reference, exc_info=error)
