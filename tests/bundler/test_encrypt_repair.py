@@ -626,14 +626,20 @@ def test_loss_beyond_parity_goes_by_slip(made: Gap, gap: Gap, keys: Keys) -> Non
     assert receive(gap, keys)[0] == 0 and gap.far.names()
 
 
-def test_parts_of_encrypted_volumes_are_taken_by_a_receiver(made: Gap, gap: Gap, keys: Keys) -> None:
+def slip_of_damage(gap: Gap, keys: Keys) -> slip.Slip:
+    """Sends all, damages more than parity restores on the way, and returns what the other side asks for."""
     drop = gap.root / "drop"
     send(gap.medium, drop)
     for path in sorted(drop.glob("*.age"))[1:4]:
         flip(path, 9000)
-    _, events = receive(gap, keys)
-    (told,) = (event for event in events if event["event"] == "missing")
-    (part,) = resend(slip.parse(told["slip"]), gap.root / "again", volumes=made.medium).written
+    (told,) = (event for event in receive(gap, keys)[1] if event["event"] == "missing")
+    return slip.parse(told["slip"])
+
+
+def test_parts_of_encrypted_volumes_are_taken_by_a_receiver(made: Gap, gap: Gap, keys: Keys) -> None:
+    drop = gap.root / "drop"
+    asked = slip_of_damage(gap, keys)
+    (part,) = resend(asked, gap.root / "again", volumes=made.medium).written
     assert ".r" in part.name
     shutil.copy(part, drop)
     assert receive(gap, keys)[0] == 0 and gap.far.names()
@@ -642,11 +648,8 @@ def test_parts_of_encrypted_volumes_are_taken_by_a_receiver(made: Gap, gap: Gap,
 def test_the_answer_to_a_slip_goes_through_the_drop_folder(made: Gap, gap: Gap, keys: Keys) -> None:
     """The folder of a resend has parts alone, and nothing else says that they are of encrypted volumes."""
     drop, again = gap.root / "drop", gap.root / "again"
-    send(gap.medium, drop)
-    for path in sorted(drop.glob("*.age"))[1:4]:
-        flip(path, 9000)
-    (told,) = (event for event in receive(gap, keys)[1] if event["event"] == "missing")
-    (part,) = resend(slip.parse(told["slip"]), again, volumes=made.medium).written
+    asked = slip_of_damage(gap, keys)
+    (part,) = resend(asked, again, volumes=made.medium).written
     with pytest.raises(BadRequest, match="cannot be cut") as caught:
         send(again, drop, max_part=part.stat().st_size - 1)
     assert caught.value.hint and "--whole" in caught.value.hint
@@ -656,14 +659,11 @@ def test_the_answer_to_a_slip_goes_through_the_drop_folder(made: Gap, gap: Gap, 
 
 def test_whole_volumes_instead_of_parts(made: Gap, gap: Gap, keys: Keys) -> None:
     drop, again = gap.root / "drop", gap.root / "again"
-    send(gap.medium, drop)
-    for path in sorted(drop.glob("*.age"))[1:4]:
-        flip(path, 9000)
-    (told,) = (event for event in receive(gap, keys)[1] if event["event"] == "missing")
-    (written,) = resend(slip.parse(told["slip"]), again, volumes=made.medium, whole=True).written
+    asked = slip_of_damage(gap, keys)
+    (written,) = resend(asked, again, volumes=made.medium, whole=True).written
     assert written.read_bytes() == (made.medium / written.name).read_bytes()
     with pytest.raises(BadRequest, match="parts alone, which a network diode does not carry"):
-        bundle_of(resend(slip.parse(told["slip"]), gap.root / "parts", volumes=made.medium).written[0].parent)
+        bundle_of(resend(asked, gap.root / "parts", volumes=made.medium).written[0].parent)
     shutil.copy(written, drop / "0-of-a-guard.tar.age")
     assert receive(gap, keys)[0] == 0 and gap.far.names()
 

@@ -145,7 +145,7 @@ def test_openais_responses(server: Live) -> None:
     assert call.type == "function_call" and (call.name, json.loads(call.arguments)) == CALL
 
 
-def test_anthropics_messages(server: Live) -> None:
+def anthropics_examples() -> list[Any]:
     messages: list[Any] = []
     for city in CITIES:
         call = {"type": "tool_use", "id": f"toolu_{city}", "name": "get_weather", "input": {"city": city}}
@@ -156,6 +156,11 @@ def test_anthropics_messages(server: Live) -> None:
             {"role": "user", "content": [result]},
             {"role": "assistant", "content": f"It is sunny in {city}."},
         ]
+    return messages
+
+
+def test_anthropics_messages(server: Live) -> None:
+    messages = anthropics_examples()
     tools: list[Any] = [
         {"name": "get_weather", "description": FUNCTION["description"], "input_schema": FUNCTION["parameters"]}
     ]
@@ -175,16 +180,7 @@ def test_anthropics_messages(server: Live) -> None:
 def test_anthropics_runner_of_tools_goes_on_with_the_whole_conversation(server: Live) -> None:
     """It asks the server to keep the conversation and would then send what is new alone: an answer to that would be one
     to nothing."""
-    messages: list[Any] = []
-    for city in CITIES:
-        call = {"type": "tool_use", "id": f"toolu_{city}", "name": "get_weather", "input": {"city": city}}
-        result = {"type": "tool_result", "tool_use_id": f"toolu_{city}", "content": "sunny"}
-        messages += [
-            {"role": "user", "content": f"What is the weather in {city}?"},
-            {"role": "assistant", "content": [call]},
-            {"role": "user", "content": [result]},
-            {"role": "assistant", "content": f"It is sunny in {city}."},
-        ]
+    messages = anthropics_examples()
 
     def get_weather(city: str) -> str:
         """The weather of a city"""
